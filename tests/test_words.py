@@ -1,0 +1,308 @@
+"""Salient words: the built-in rule, templates of chat prompts, and the spaCy path."""
+
+import re
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duet_vlm import words
+from duet_vlm.stop_words import LANGUAGES
+from duet_vlm.words import check_language, salient_spans
+
+# Typical questions in the manner of GQA, VQAv2, TextVQA and POPE. Annotated by hand, a star after each salient word:
+# question words, and the nouns, proper nouns, pronouns, verbs, adjectives and adverbs that are no stop words (which are
+# closed classes, auxiliary and light verbs, numerals, place nouns of compound prepositions, words of degree).
+QUESTIONS = """
+What* color* is the car* parked* next to the fire* hydrant*?
+Is there a dog* in the image*?
+How* many people* are wearing* hats*?
+What* is the man* on the left* holding*?
+Which* side of the photo* is the lamp* on?
+What's* the name of the restaurant*?
+Who* is riding* the brown* horse*?
+Where* is the cat* sitting*?
+Does the sign* say stop* or yield*?
+Is the girl* to the right* of the fence* smiling*?
+What* time* does the clock* show?
+What* brand* is the laptop* on the desk*?
+Are there more apples* than oranges*?
+Why* is the boy* holding* an umbrella*?
+What* number* is written* on the jersey*?
+Is this a sunny* day*?
+What* kind* of animal* is drinking* water*?
+How* old* does the woman* look*?
+Whose* bag* is under the wooden* bench*?
+What* does the license* plate* read*?
+Is the traffic* light* green* or red*?
+Can you see any birds* flying* above the lake*?
+What* material* is the round* table* made of?
+Do you see both spoons* and forks*?
+What* is the tallest* building* called*?
+Is it raining*?
+What* shape* is the small* blue* object* in the background*?
+Are the curtains* open* or closed*?
+What* sport* are they playing*?
+How* far* is the truck* from the stop* sign*?
+Is the vase* in front of the window*?
+What* is the last word* on the poster*?
+Which* fruit* is larger*, the banana* or the pear*?
+Are all of the chairs* the same color*?
+What* country's* flag* is hanging* on the wall*?
+Isn't the bus* moving*?
+Who* wrote* this book*?
+Is there a phone* number* on the ad*?
+What* room* is this?
+On which* hand* is the lady* wearing* the ring*?
+Is the plate* to the left* or to the right* of the glass*?
+How* much does the sandwich* cost*?
+What* are the two children* looking* at?
+When* was this picture* taken*?
+What* is in the black-and-white* photograph*?
+Is the man* with the beard* taller* than the woman*?
+Please describe* the scene* briefly*.
+Answer* the question* using a single* word* or phrase*.
+What* does the yellow* t-shirt* say?
+Is there anything unusual* about this picture*?
+Does this person* work* at Google*?
+What* letter* comes* after B* on the keyboard*?
+""".strip().splitlines()
+
+
+def chosen(text: str, language: str = "en") -> list[str]:
+    return [text[start:end] for start, end in salient_spans(text, language)]
+
+
+@pytest.fixture
+def no_spacy(monkeypatch: pytest.MonkeyPatch):
+    """The built-in rule, whatever is installed where the tests run."""
+    use_pipeline(monkeypatch, None)
+    yield
+    words._salient_spans.cache_clear()
+
+
+def use_pipeline(monkeypatch: pytest.MonkeyPatch, pipeline) -> None:
+    monkeypatch.setattr(words, "_load_pipeline", lambda language: pipeline)
+    monkeypatch.setattr(words, "_pipelines", {})
+    words._salient_spans.cache_clear()
+
+
+# ---------------------------------------------------------------------------------------------- the built-in rule
+
+
+def test_built_in_rule_agrees_with_the_annotation(no_spacy):
+    agreed, total, differences = 0, 0, []
+    for annotated in QUESTIONS:
+        question = annotated.replace("*", "")
+        spans = salient_spans(question)
+        for star in re.finditer(r"[\w'-]+(\*?)", annotated):
+            start = star.start() - annotated.count("*", 0, star.start())
+            end = start + len(star[0].rstrip("*"))
+            found = any(s < end and e > start for s, e in spans)
+            total += 1
+            agreed += found == bool(star[1])
+            if found != bool(star[1]):
+                differences.append(f"{question}: {star[0]!r}, the rule says {'salient' if found else 'not salient'}")
+        assert [question[s:e] for s, e in spans if question[s:e] == "?"] == ["?"] * question.count("?")
+    print(f"\n{agreed} of {total} words agree", *differences, sep="\n  ")
+    assert len(QUESTIONS) >= 40
+    assert agreed / total >= 0.97, differences
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("What's the dog's name? Don't guess!", ["What", "dog", "?", "guess", "!"]),
+        ("What’s it? It isn’t red", ["What", "?", "red"]),
+        ("what ' s that ? don ' t know", ["what", "?", "know"]),
+        ("Is the 3D screen at 42 or 7:30?", ["3D", "screen", ":", "?"]),
+        ("a black-and-white t-shirt", ["black", "white", "t", "shirt"]),
+        ("read snake_case", ["read", "snake", "case"]),
+        ("une cafe\u0301tie\u0300re", ["une", "cafe\u0301tie\u0300re"]),
+        ("图片里有什么颜色？红色：好", ["图片里有什么颜色", "？", "红色", "：", "好"]),
+        ("... , -- 12 ;", []),
+        ("", []),
+    ],
+)
+def test_how_text_is_cut(no_spacy, text, expected):
+    assert chosen(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "expected"),
+    [
+        ("de", "Welche Farbe hat das Auto hinter dem Baum?", ["Welche", "Farbe", "Auto", "Baum", "?"]),
+        ("fr", "Qu'est-ce qu'il y a sur l'image ?", ["image", "?"]),
+        ("fr", "Où est l’homme qui porte un chapeau rouge ?", ["Où", "homme", "qui", "porte", "chapeau", "rouge", "?"]),
+        ("es", "¿De qué color es el perro pequeño?", ["qué", "color", "perro", "pequeño", "?"]),
+        ("it", "Quanti gatti ci sono nell'immagine?", ["Quanti", "gatti", "immagine", "?"]),
+        ("pt", "Onde está o menino com a camisa azul?", ["Onde", "menino", "camisa", "azul", "?"]),
+        ("nl", "Welke kleur heeft de fiets naast het huis?", ["Welke", "kleur", "fiets", "huis", "?"]),
+    ],
+)
+def test_languages(no_spacy, language, text, expected):
+    assert chosen(text, language) == expected
+
+
+def test_word_lists_are_well_formed():
+    for language, rules in LANGUAGES.items():
+        assert not rules.question_words & rules.stop_words, language
+        for word in rules.question_words | rules.stop_words | rules.clitics:
+            assert word == words._normal(word), (language, word)
+
+
+def test_unknown_language_is_refused_in_one_sentence(no_spacy):
+    for call in (lambda: check_language("xx"), lambda: salient_spans("", "xx"), lambda: salient_spans("hi", "english")):
+        with pytest.raises(ValueError, match=r"language '\w+' is not known: use one of de, en, es, fr, it, nl, pt, or"):
+            call()
+    check_language("nl")
+
+
+# -------------------------------------------------------------------------------------------------- templates
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "USER: <image>\n{}ASSISTANT:",
+        "\n{} ASSISTANT:",
+        "\n{} Please. Assistant:",
+        "\n{} and assistant : ",
+        "user : {} assistant :",
+        "Human: <image>\n{}\nAssistant:",
+        "### Human: <image>\n{}### Assistant:",
+        "###Human: <image>\n{}\n###Assistant:",
+        "User:<image>{}<end_of_utterance>\nAssistant:",
+        "[INST] <image>\n{} [/INST]",
+        "<s> [INST] <<SYS>>\n<</SYS>>{} [/INST]</s>",
+        "<s>{}</s>",
+        "<image><image>{}<|endoftext|>",
+        "<|im_start|>user\n<image>\n{}<|im_end|>\n<|im_start|>assistant\n",
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{}<|im_end|>\n<|im_start|>assistant",
+        "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+        "<start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n",
+        "[CLS] {} [SEP] [PAD]",
+    ],
+)
+def test_template_is_never_salient(no_spacy, template):
+    question = "Where is the assistant: near the user?"
+    text = template.format(question)
+    start = text.index(question)
+    assert salient_spans(text) == [(s + start, e + start) for s, e in salient_spans(question)]
+    assert chosen(question) == ["Where", "assistant", ":", "user", "?"]
+
+
+# --------------------------------------------------------------------------------------------------- spaCy
+
+
+class StubPipeline:
+    """Speaks spaCy's token interface: every word a noun, but for a table; "not" and "the" are stop words."""
+
+    def __init__(self, **parts_of_speech: str) -> None:
+        self.parts_of_speech, self.seen = parts_of_speech, []
+
+    def __call__(self, text: str) -> list[SimpleNamespace]:
+        self.seen.append(text)
+        return [
+            SimpleNamespace(
+                text=word[0],
+                idx=word.start(),
+                pos_=self.parts_of_speech.get(word[0].lower(), "NOUN" if word[0].isalpha() else "PUNCT"),
+                is_stop=word[0].lower() in {"what", "the", "not", "is"},
+            )
+            for word in re.finditer(r"\w+|[^\w\s]", text)
+        ]
+
+
+def test_spacy_decides_where_it_is_installed(monkeypatch):
+    pipeline = StubPipeline(
+        seven="NUM", wow="INTJ", run="VERB", their="PRON", fast="ADV", red="ADJ", oslo="PROPN", to="PART"
+    )
+    use_pipeline(monkeypatch, pipeline)
+    text = "USER: What the seven, wow run not fast to red Oslo: their name!?</s> ASSISTANT:"
+    assert chosen(text) == ["What", "run", "fast", "red", "Oslo", ":", "their", "name", "!", "?"]
+    assert len(pipeline.seen[0]) == len(text) and "USER" not in pipeline.seen[0] and "/s" not in pipeline.seen[0]
+    assert chosen("Kolik psů", "cs") == ["Kolik", "psů"]  # a language without lists of ours
+    count = len(pipeline.seen)
+    chosen(text)
+    assert len(pipeline.seen) == count  # remembered
+    words._salient_spans.cache_clear()
+
+
+def test_the_pipeline_is_loaded_once_by_many_threads(monkeypatch):
+    loads = []
+
+    def load(language: str) -> StubPipeline:
+        loads.append(language)
+        time.sleep(0.05)
+        return StubPipeline()
+
+    use_pipeline(monkeypatch, None)
+    monkeypatch.setattr(words, "_load_pipeline", load)
+    found: list[list[str]] = []
+    threads = [threading.Thread(target=lambda i=i: found.append(chosen(f"the dog {i} ?"))) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert loads == ["en"] and found == [["dog", "?"]] * 8
+    words._salient_spans.cache_clear()
+
+
+def fake_spacy(monkeypatch: pytest.MonkeyPatch, pipelines: dict) -> None:
+    """A module `spacy` in which `pipelines` are installed; an exception stands for a pipeline that does not load."""
+
+    def load(name: str, exclude: list[str]):
+        assert "tagger" not in exclude
+        if isinstance(pipelines[name], Exception):
+            raise pipelines[name]
+        return pipelines[name]
+
+    module = SimpleNamespace(util=SimpleNamespace(get_installed_models=lambda: list(pipelines)), load=load)
+    monkeypatch.setitem(sys.modules, "spacy", module)
+    monkeypatch.setattr(words.importlib.util, "find_spec", lambda name: module)
+
+
+def test_which_installed_pipeline_is_loaded(monkeypatch):
+    small, large, custom, german = StubPipeline(), StubPipeline(), StubPipeline(), StubPipeline()
+    installed = {"en_mine": custom, "en_core_web_lg": large, "de_core_news_sm": german, "en_core_web_sm": small}
+    fake_spacy(monkeypatch, installed)
+    assert words._load_pipeline("en") is small and words._load_pipeline("de") is german
+    assert words._load_pipeline("fr") is None
+    fake_spacy(monkeypatch, {"en_mine": custom, "en_core_web_trf": large})
+    assert words._load_pipeline("en") is large
+    untagged = StubPipeline(**{"a": "", "1": "", "?": ""})
+    fake_spacy(monkeypatch, {"en_core_web_sm": untagged, "en_mine": custom})
+    assert words._load_pipeline("en") is custom
+    fake_spacy(monkeypatch, {"en_core_web_sm": OSError("written by spaCy 2")})
+    with pytest.warns(UserWarning, match="en_core_web_sm cannot be loaded and is not used: written by spaCy 2"):
+        assert words._load_pipeline("en") is None
+    monkeypatch.setattr(words.importlib.util, "find_spec", lambda name: None)
+    assert words._load_pipeline("en") is None
+
+
+def test_real_spacy(monkeypatch):
+    spacy = pytest.importorskip("spacy", reason="spaCy is not installed: pip install duet-vlm[spacy]")
+    nlp = spacy.blank("en")
+    ruler = nlp.add_pipe("attribute_ruler")
+    ruler.add([[{"IS_ALPHA": True}]], {"POS": "NOUN"})
+    ruler.add([[{"LOWER": {"IN": ["seven"]}}]], {"POS": "NUM"})
+    ruler.add([[{"LOWER": {"IN": ["red", "old"]}}]], {"POS": "ADJ"})
+    use_pipeline(monkeypatch, nlp)
+    text = "<image>\nWhat's the red, not old, sign in front of seven dogs: isn't it? ASSISTANT:"
+    assert chosen(text) == ["What", "red", "old", "sign", "dogs", ":", "?"]
+    built_in = words._built_in_rule("What is the red old sign ?", "en")
+    assert salient_spans("What is the red old sign ?") == built_in
+    words._salient_spans.cache_clear()
+
+
+@given(st.text(), st.sampled_from(sorted(LANGUAGES)))
+def test_spans_are_inside_the_text_and_in_order(text, language):
+    end = 0
+    for span in salient_spans(text, language):
+        assert end <= span[0] < span[1] <= len(text)
+        end = span[1]
