@@ -1,0 +1,1 @@
+"""The demonstration model: a small LLaVA trained from scratch on procedurally drawn scenes."""

@@ -1,0 +1,121 @@
+"""`duet demo`: train the demonstration model, draw a scene with questions, measure accuracy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The demonstration model: a LLaVA of 5 M parameters, trained from scratch on drawn scenes.",
+)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for the model (a from_pretrained folder) and its checkpoints.")],
+    steps_scale: Annotated[
+        float, typer.Option(min=0.0001, help="Multiply the number of training steps; 1 is the shipped recipe.")
+    ] = 1.0,
+    processes: Annotated[
+        int, typer.Option(min=1, max=8, help="Training processes, one core each; 2 is the shipped recipe.")
+    ] = 2,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoints in OUT.")] = False,
+    compiled: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Fuse decoder blocks; by default when g++ is there."),
+    ] = None,
+) -> None:
+    """Train the demonstration model from scratch (about two hours on two cores), or resume.
+
+    Three stages: vision, warm-up with attention hints, full. Checkpoints are written every 100 steps; progress and
+    accuracies go to the terminal and to OUT/checkpoints/*.jsonl.
+    """
+    from duet_vlm.demo.train import Recipe
+    from duet_vlm.demo.train import train as run
+
+    run(out, Recipe().scaled(steps_scale), processes, resume, compiled)
+    typer.echo(f"Saved the model in {out}. Measure it with: duet demo eval --model {out}")
+
+
+@app.command()
+def scene(
+    out: Annotated[Path, typer.Argument(help="PNG file to write.", dir_okay=False)],
+    seed: Annotated[int | None, typer.Option(min=0, help="Draw this scene; by default a new one each time.")] = None,
+    scale: Annotated[int, typer.Option(min=1, max=16, help="Enlarge the 112 x 112 picture by a whole number.")] = 4,
+) -> None:
+    """Draw a new scene and print questions about it with their answers.
+
+    The picture may be enlarged: the model's processor shrinks it back to 112 x 112 pixels.
+    """
+    import numpy as np
+    from PIL import Image
+    from rich.console import Console
+    from rich.table import Table
+
+    from duet_vlm.demo.questions import SKILLS, ask
+    from duet_vlm.demo.scenes import make_scene
+
+    if seed is None:
+        seed = int(np.random.default_rng().integers(0, 2**31))
+    rng = np.random.default_rng(seed)
+    drawn = make_scene(rng)
+    image = Image.fromarray(drawn.image)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(out, format="PNG")
+    table = Table("skill", "question", "answer", title=f"{out}  (seed {seed}, {len(drawn.objects)} objects)")
+    for question in ask(rng, drawn, SKILLS):
+        if question is not None:
+            table.add_row(question.skill, question.text, question.answer)
+    Console().print(table)
+
+
+@app.command("eval")
+def evaluate(
+    limit: Annotated[int, typer.Option(min=9, help="Number of held-out questions, an equal share per skill.")] = 5000,
+    model: Annotated[Path | None, typer.Option(help="Folder of another copy of the model.", file_okay=False)] = None,
+    ablations: Annotated[
+        bool, typer.Option("--ablations", help="Also drop all visual tokens at each layer, and select 11% of them.")
+    ] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.", dir_okay=False)] = None,
+) -> None:
+    """Print the accuracy per skill on held-out scenes, with 95% intervals."""
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from duet_vlm.demo import ablations as tables
+    from duet_vlm.demo.evaluate import HELD_OUT_SEED
+    from duet_vlm.demo.evaluate import evaluate as measure
+    from duet_vlm.demo.model import load
+
+    if model is not None and not (model / "config.json").exists():
+        raise typer.BadParameter(f"{model} holds no config.json; give a folder that `duet demo train` wrote.")
+    loaded, processor = load(model)
+    console = Console()
+    with Progress(console=console) as progress:
+        if ablations:
+            names = list(tables.settings(loaded))
+            task = progress.add_task("settings", total=len(names))
+            results = tables.ablations(loaded, processor, limit, HELD_OUT_SEED, lambda *_: progress.advance(task))
+        else:
+            task = progress.add_task("questions", total=limit)
+            count = lambda n: progress.advance(task, n)  # noqa: E731
+            results = {"full": measure(loaded, processor, limit, HELD_OUT_SEED, advance=count)}
+    full = results["full"]
+    table = Table("skill", "accuracy", "95% interval", "questions", title=f"{full['questions']} held-out questions")
+    for skill, row in full["skills"].items():
+        table.add_row(skill, f"{row['accuracy']:.1%}", f"{row['low']:.1%} to {row['high']:.1%}", str(row["questions"]))
+    table.add_row("all", f"{full['accuracy']:.1%}", "", str(full["questions"]))
+    console.print(table)
+    if ablations:
+        table = Table("setting", "accuracy", title="visual tokens dropped or selected")
+        for name, result in results.items():
+            table.add_row(name, f"{result['accuracy']:.1%}")
+        console.print(table)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(results if ablations else full, indent=1) + "\n")

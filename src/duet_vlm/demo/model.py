@@ -1,0 +1,52 @@
+"""The demonstration model: a stock LLaVA of a few million parameters, shipped inside the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from duet_vlm.demo.scenes import GRID, IMAGE_SIZE, PATCH_SIZE
+
+if TYPE_CHECKING:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+VISION_WIDTH, VISION_LAYERS = 128, 6
+TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS, TEXT_MLP = 160, 12, 5, 432
+VISUAL_TOKENS = GRID * GRID
+
+
+def config() -> LlavaConfig:
+    """A CLIP tower of 6 layers (features from the last but one, without CLS) and a Llama decoder of 12 layers."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+
+    from duet_vlm.demo.vocabulary import BOS, EOS, IDS, IMAGE, PAD, WORDS
+
+    vision = CLIPVisionConfig(
+        hidden_size=VISION_WIDTH, intermediate_size=4 * VISION_WIDTH, num_hidden_layers=VISION_LAYERS,
+        num_attention_heads=4, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, projection_dim=64, hidden_act="gelu",
+    )  # fmt: skip
+    text = LlamaConfig(
+        vocab_size=len(WORDS), hidden_size=TEXT_WIDTH, intermediate_size=TEXT_MLP, num_hidden_layers=TEXT_LAYERS,
+        num_attention_heads=TEXT_HEADS, num_key_value_heads=TEXT_HEADS, max_position_embeddings=1024,
+        pad_token_id=IDS[PAD], bos_token_id=IDS[BOS], eos_token_id=IDS[EOS], tie_word_embeddings=False,
+    )  # fmt: skip
+    return LlavaConfig(
+        vision_config=vision, text_config=text, image_token_id=IDS[IMAGE], vision_feature_layer=-2,
+        vision_feature_select_strategy="default", image_seq_length=VISUAL_TOKENS, projector_hidden_act="gelu",
+        tie_word_embeddings=False,
+    )  # type: ignore[call-arg]  # fmt: skip
+
+
+def folder() -> Path:
+    """The folder with the shipped weights, configuration, tokenizer and processor (a normal from_pretrained folder)."""
+    return Path(__file__).parent / "weights"
+
+
+def load(path: str | Path | None = None) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """The demonstration model in float32, in eval mode, and its processor; `path` names another copy of it."""
+    import torch
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    path = folder() if path is None else Path(path)
+    model = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32, local_files_only=True)
+    return model.eval(), AutoProcessor.from_pretrained(path, local_files_only=True)

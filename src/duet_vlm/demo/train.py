@@ -1,0 +1,192 @@
+"""Train the demonstration model from scratch: vision, warm-up with attention hints, full.
+
+Everything is a function of the settings below and the number of processes; see the model card for measured minutes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from duet_vlm.demo.model import TEXT_WIDTH, VISION_WIDTH, VISUAL_TOKENS, config
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+    from transformers import LlavaForConditionalGeneration
+
+    from duet_vlm.demo.training.distributed import Workers
+    from duet_vlm.demo.training.loop import Stage
+
+
+_STEPS = ("vision_steps", "again_steps", "warmup_steps", "full_steps")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Steps and scenes per step (over all processes) of each stage; the defaults made the shipped weights.
+
+    The vision stage runs twice, the second time with a higher peak rate and smaller batches.
+
+    The full stage starts on `full_few` of the 196 visual tokens for a quarter of its steps; the weight of the hints
+    falls from 1 to 0 over its first third.
+    """
+
+    vision_steps: int = 1500
+    vision_scenes: int = 48
+    again_steps: int = 2200
+    again_scenes: int = 32
+    warmup_steps: int = 900
+    warmup_scenes: int = 16
+    warmup_tokens: int = 32
+    full_steps: int = 1900
+    full_scenes: int = 24
+    full_few: int = 96
+    seed: int = 0
+    save_every: int = 100
+
+    def scaled(self, factor: float) -> Recipe:
+        """The same recipe with all step counts multiplied by `factor` (at least one step each)."""
+        steps = {n: max(1, round(getattr(self, n) * factor)) for n in _STEPS}
+        return Recipe(**{**self.__dict__, **steps})
+
+    def stages(self) -> tuple[Stage, Stage, Stage, Stage]:
+        """The stages as the training loop takes them."""
+        from duet_vlm.demo.training.loop import Stage
+
+        return (
+            Stage("vision", 1, self.vision_steps, (1e-3,), save_every=self.save_every),
+            Stage("vision_again", 4, self.again_steps, (1.5e-3,), save_every=self.save_every),
+            Stage("warmup", 2, self.warmup_steps, (1.5e-3,), 100, floor=0.2, save_every=self.save_every),
+            Stage("full", 3, self.full_steps, (1e-3, 5e-4), 60, save_every=self.save_every),
+        )
+
+
+class _Reporter:
+    """A progress bar per stage on a terminal, lines elsewhere; silent in all but the first process."""
+
+    def __init__(self, workers: Workers) -> None:
+        self.first = workers.first
+        self.bars: dict[str, TaskID] = {}
+        self.progress = None
+        if workers.first and sys.stdout.isatty():
+            from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+            self.progress = Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+            self.progress.start()
+
+    def __call__(self, stage: Stage, done: int, text: str | None) -> None:
+        if not self.first:
+            return
+        if self.progress is None:
+            if text is not None:
+                print(f"{stage.name} {done}/{stage.steps} {text}", flush=True)
+            return
+        if stage.name not in self.bars:
+            self.bars[stage.name] = self.progress.add_task(stage.name, total=stage.steps)
+        self.progress.update(self.bars[stage.name], completed=done)
+        if text is not None:
+            self.progress.console.print(f"[dim]{stage.name} {done}: {text}")
+
+    def close(self) -> None:
+        """End the progress display."""
+        if self.progress is not None:
+            self.progress.stop()
+
+
+def _compile_blocks(model: LlavaForConditionalGeneration) -> None:
+    """Fuse the decoder's norms and MLPs (a third of a step's time); needs a C++ compiler."""
+    for layer in model.model.language_model.layers:
+        for block in (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm):
+            block.compile()
+
+
+def _finished(folder: Path, stage: Stage) -> dict | None:
+    """The checkpoint of a stage that has run to its end, else None."""
+    import torch
+
+    path = folder / f"{stage.name}.pt"
+    if not path.exists():
+        return None
+    saved = torch.load(path, weights_only=True)
+    return saved["modules"] if saved["step"] >= stage.steps else None
+
+
+def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled: bool) -> None:
+    """All stages in one worker; with `resume`, finished stages are loaded and an unfinished one goes on."""
+    import torch
+    from transformers import CLIPVisionModel, LlavaForConditionalGeneration
+
+    from duet_vlm.demo.training.language import LanguageHeads, init_decoder, train_language
+    from duet_vlm.demo.training.vision import VisionHeads, init_positions, train_vision
+
+    torch.manual_seed(recipe.seed)
+    tower = CLIPVisionModel(config().vision_config)  # type: ignore[arg-type]
+    vision_heads = VisionHeads(VISION_WIDTH)
+    model, heads = LlavaForConditionalGeneration(config()), LanguageHeads(TEXT_WIDTH)
+    init_decoder(model)
+    init_positions(tower)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    seeing = torch.nn.ModuleDict({"tower": model.model.vision_tower, "heads": vision_heads})
+    everything = torch.nn.ModuleDict({"model": model, "heads": heads, "vision_heads": vision_heads})
+    vision, again, warmup, full = stages = recipe.stages()
+    report = _Reporter(workers)
+    done = {stage.name: _finished(folder, stage) if resume else None for stage in stages}
+    if done["warmup"] is None:
+        for stage, scenes in ((vision, recipe.vision_scenes), (again, recipe.again_scenes)):
+            if (finished := done[stage.name]) is not None:
+                seeing.load_state_dict(finished)
+            elif stage is again or done["vision_again"] is None:
+                train_vision(model.model.vision_tower, vision_heads, stage, scenes, folder, workers, resume, report)
+    if compiled:
+        _compile_blocks(model)
+
+    def language(
+        stage: Stage, scenes: int, tokens: Callable[[int], int], hints: Callable[[int], float], see: bool
+    ) -> None:
+        train_language(model, heads, vision_heads, stage, scenes, tokens, hints, see, folder, workers, resume, report)
+
+    if done["warmup"] is None:
+        language(warmup, recipe.warmup_scenes, lambda _: recipe.warmup_tokens, lambda _: 1.0, False)
+    else:
+        everything.load_state_dict(done["warmup"])
+    if done["full"] is None:
+        few, third = full.steps // 4, full.steps / 3
+        language(full, recipe.full_scenes, lambda i: recipe.full_few if i < few else VISUAL_TOKENS,
+                 lambda i: max(0.0, 1 - i / third), True)  # fmt: skip
+    report.close()
+
+
+def export(checkpoint: Path, folder: Path) -> None:
+    """Write the model of a language stage's checkpoint as a from_pretrained folder in bfloat16, with its processor."""
+    import torch
+    from transformers import GenerationConfig, LlavaForConditionalGeneration
+
+    from duet_vlm.demo.vocabulary import BOS, EOS, IDS, PAD, processor
+
+    saved = torch.load(checkpoint, weights_only=True)["modules"]
+    model = LlavaForConditionalGeneration(config())
+    model.load_state_dict({k.removeprefix("model."): v for k, v in saved.items() if k.startswith("model.")})
+    model.generation_config = GenerationConfig(
+        bos_token_id=IDS[BOS], eos_token_id=IDS[EOS], pad_token_id=IDS[PAD], max_new_tokens=4, do_sample=False
+    )
+    model.bfloat16().save_pretrained(folder)
+    processor().save_pretrained(folder)
+
+
+def train(out: Path, recipe: Recipe, processes: int = 2, resume: bool = False, compiled: bool | None = None) -> None:
+    """Train into `out`: checkpoints and logs per stage in `out/checkpoints`, the finished model in `out`.
+
+    `compiled` fuses parts of the decoder with torch.compile; None does so when a C++ compiler is found.
+    """
+    from duet_vlm.demo.training.distributed import launch
+
+    checkpoints = out / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    if compiled is None:
+        compiled = shutil.which("g++") is not None
+    launch(_run, processes, checkpoints, checkpoints, recipe, resume, compiled)
+    export(checkpoints / "full.pt", out)

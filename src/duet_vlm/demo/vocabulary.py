@@ -1,0 +1,83 @@
+"""The word-level tokenizer, the chat template and the processor of the demonstration model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from duet_vlm.demo.questions import LOCATIONS, PLURALS, question_words
+from duet_vlm.demo.scenes import BACKGROUNDS, COLORS, DIGITS, IMAGE_SIZE, PATCH_SIZE, SHAPES
+
+if TYPE_CHECKING:
+    from transformers import LlavaProcessor, PreTrainedTokenizerFast
+
+PAD, BOS, EOS, UNKNOWN, IMAGE, USER, ASSISTANT = SPECIALS = (
+    "<pad>", "<s>", "</s>", "<unk>", "<image>", "USER:", "ASSISTANT:",
+)  # fmt: skip
+WORDS: tuple[str, ...] = (
+    *SPECIALS, *COLORS, *SHAPES, *PLURALS, *DIGITS, *BACKGROUNDS, *LOCATIONS, *question_words(),
+)  # fmt: skip
+IDS = {word: i for i, word in enumerate(WORDS)}
+_PUNCTUATION = "?.,!:;"
+
+# the format of LLaVA-1.5: "USER: <image>\nquestion ASSISTANT: answer</s>"; the tokenizer adds <s>
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ 'USER: ' if message['role'] == 'user' else 'ASSISTANT: ' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{% endif %}"
+    "{{ ' ' if message['role'] == 'user' else '</s>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A fast tokenizer: one token per word or punctuation mark, lower-cased, <unk> for words outside the vocabulary."""
+    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordLevel(IDS, unk_token=UNKNOWN))
+    core.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("colour", "color")])
+    marks = Regex(f"[{_PUNCTUATION}]")
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(marks, "isolated")]
+    )
+    core.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, IDS[BOS])]
+    )
+    core.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (PAD, BOS, EOS, UNKNOWN, IMAGE)])
+    core.add_tokens([AddedToken(t, normalized=False) for t in (USER, ASSISTANT)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=PAD, bos_token=BOS, eos_token=EOS, unk_token=UNKNOWN,
+        extra_special_tokens={"image_token": IMAGE}, padding_side="left", clean_up_tokenization_spaces=False,
+        model_max_length=1024,
+    )  # fmt: skip
+
+
+def processor() -> LlavaProcessor:
+    """Stock LlavaProcessor: CLIP image processor (resize to 112 x 112), the tokenizer above and the chat template."""
+    from transformers import LlavaProcessor
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    from duet_vlm.demo.training.targets import PIXEL_MEAN, PIXEL_STD
+
+    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    images = CLIPImageProcessorPil(
+        size=side, crop_size=side, do_center_crop=False, image_mean=list(PIXEL_MEAN), image_std=list(PIXEL_STD)
+    )
+    return LlavaProcessor(
+        image_processor=images, tokenizer=tokenizer(), patch_size=PATCH_SIZE, image_token=IMAGE,
+        vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=CHAT_TEMPLATE,
+    )  # fmt: skip
+
+
+def unknown_words(text: str) -> list[str]:
+    """The words of a question that the model has never seen, in order, each once; they become <unk>."""
+    for mark in _PUNCTUATION:
+        text = text.replace(mark, f" {mark} ")
+    words = [w for w in text.lower().replace("colour", "color").split() if w not in IDS]
+    return list(dict.fromkeys(words))
+
+
+def encode_question(text: str) -> list[int]:
+    """Token ids of a question as the tokenizer gives them (words are separated by spaces here)."""
+    return [IDS[w] for w in text.split()]
