@@ -1,0 +1,133 @@
+"""A key-value cache whose layers hold different parts of the tokens seen. The only user of `cache_utils`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+
+
+class PrunedLayer(DynamicLayer):
+    """Keys and values of some of the tokens seen; `kept` says which.
+
+    Lengths are those of the full sequence, as in a sliding-window layer, so everything transformers derives from
+    them (masks, positions, slicing of `input_ids`) stays right. Decoding drops nothing, so the tokens after `kept`
+    are only counted, in `tail`.
+
+    Attributes:
+        kept: (B, n) places in the full sequence, -1 for a hole; None before the first prefill.
+        removed: (B, 1) how many visual tokens each row is missing here, for renumbered positions.
+        holes: whether `kept` has any.
+        tail: how many tokens came after `kept`, all of them stored.
+        length: tokens of the full sequence seen so far.
+    """
+
+    def __init__(self, layer: DynamicLayer):
+        super().__init__()
+        self.kept: Tensor | None = None
+        self.removed: Tensor | None = None
+        self.holes = False
+        self.tail = 0
+        self.length = 0
+        self._announced = False
+        if layer.get_seq_length():
+            self.lazy_initialization(layer.keys, layer.values)
+            self.keys, self.values = layer.keys, layer.values
+            self.length = self.keys.shape[-2]
+            self.kept = torch.arange(self.length, device=self.keys.device).expand(self.keys.shape[0], -1)
+            self.removed = torch.zeros_like(self.kept[:, :1])
+
+    def announce(self, kept: Tensor, length: int, holes: bool, removed: Tensor) -> None:
+        """Before a prefill's `update`: of the `length` tokens coming, `kept` (counted from the first of them) are."""
+        if self.kept is not None and self.removed is not None:
+            kept = torch.cat([self.columns(), torch.where(kept < 0, -1, kept + self.length)], dim=1)
+            removed = self.removed + removed
+        self.kept, self.removed, self.tail, self.length = kept, removed, 0, self.length + length
+        self.holes, self._announced = self.holes or holes, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self._announced:
+            self.tail, self.length = self.tail + key_states.shape[-2], self.length + key_states.shape[-2]
+        self._announced = False
+        return super().update(key_states, value_states, *args, **kwargs)
+
+    def columns(self, coming: int = 0) -> Tensor:
+        """(B, kv) place of every key stored, and of `coming` more."""
+        assert self.kept is not None
+        tail = torch.arange(self.length - self.tail, self.length + coming, device=self.kept.device)
+        return torch.cat([self.kept, tail.expand(self.kept.shape[0], -1)], dim=1) if len(tail) else self.kept
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def reset(self) -> None:
+        super().reset()
+        self.kept = self.removed = None
+        self.tail, self.length, self.holes = 0, 0, False
+
+    def crop(self, tokens_to_remove: int) -> None:
+        n = abs(tokens_to_remove)
+        if n > self.tail:
+            columns = self.columns()
+            ending = torch.arange(self.length - n, self.length, device=columns.device)
+            if columns.shape[1] < n or not bool((columns[:, columns.shape[1] - n :] == ending).all()):
+                raise ValueError(
+                    f"the cache cannot give back its last {n} tokens: visual tokens were dropped among them; "
+                    "start a new cache."
+                )
+            self.kept, self.tail = columns[:, : columns.shape[1] - n], n
+        super().crop(-n)
+        self.tail, self.length = self.tail - n, self.length - n
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)
+        self._each_row(lambda x: x.index_select(0, beam_idx.to(x.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        self._each_row(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self._each_row(lambda x: x[indices])
+
+    def _each_row(self, change: Any) -> None:
+        if self.kept is not None and self.removed is not None:
+            self.kept, self.removed = change(self.kept), change(self.removed)
+
+
+def check_prunable(cache: Cache) -> None:
+    """Refuse, before anything changes, a cache whose layers cannot hold different parts of the sequence."""
+    for layer in cache.layers:
+        if isinstance(layer, PrunedLayer) or type(layer) is DynamicLayer:
+            continue
+        if type(layer) is DynamicSlidingWindowLayer and not layer.get_seq_length():
+            continue
+        kind = type(layer).__name__
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            raise TypeError(f"visual tokens cannot be dropped from a {kind} that already holds tokens: start a new cache.")
+        raise TypeError(
+            f"visual tokens cannot be dropped from a cache of {kind}: use the default dynamic cache "
+            "(leave out cache_implementation)."
+        )
+
+
+def make_prunable(cache: Cache, layers: int) -> None:
+    """Turn every layer of a dynamic cache into a `PrunedLayer`.
+
+    Raises:
+        TypeError: a static or quantised cache; it is left as it was.
+    """
+    check_prunable(cache)
+    cache.layers.extend(DynamicLayer() for _ in range(layers - len(cache.layers)))
+    cache.layers[:] = [layer if isinstance(layer, PrunedLayer) else PrunedLayer(layer) for layer in cache.layers]
+
+
+def is_pruned(cache: Cache | None) -> bool:
+    """Whether a compressed prefill went into this cache."""
+    return cache is not None and bool(cache.layers) and isinstance(cache.layers[0], PrunedLayer)

@@ -1,0 +1,306 @@
+"""The one place that touches a model: hooks on it, on its language model and on every decoder layer.
+
+The stock model works on the full sequence throughout; a decoder layer works on the part of it still kept. A hook
+before each layer hands it that part: hidden states, rotary embeddings and mask are gathered, nothing is recomputed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from . import attention, ranking
+from .cache import PrunedLayer, check_prunable, is_pruned, make_prunable
+from .config import DuetConfig, Drop
+from .families import family_of
+from .forward_pass import ForwardPass
+from .queries import query_places
+from .tokens import fill_back, number_spans, take, take_mask
+from .trace import Trace
+
+
+class Duet:
+    """A config applied to a model. `remove()` takes it off again; also a context manager.
+
+    Attributes:
+        config: the applied `DuetConfig`.
+    """
+
+    def __init__(self, model: Any, config: DuetConfig, tokenizer: Any):
+        self.config, self.tokenizer = config, tokenizer
+        self.family = family_of(model.config)
+        core, language_model = model.base_model, model.base_model.language_model
+        self.layers = len(language_model.layers)
+        self.image_token = model.config.image_token_id
+        renumber = config.positions == "renumber" or (config.positions == "auto" and self.family.POSITIONS == "renumber")
+        self.rotary: Any = language_model.rotary_emb if renumber else None
+        self.drops: dict[int, Drop] = {d.layer: d for d in config.drops if d.keep < 1}
+        self.ranking_layers = {d.ranking_layer for d in self.drops.values() if d.keep > 0}
+        self.last: ForwardPass | None = None  # for the trace; nothing else reads it
+        self._config_of: Any = None
+        self._handles: list[RemovableHandle] = []
+        if not config.merges and not self.drops:
+            return
+        pre = {"with_kwargs": True}
+        self._handles = [
+            core.register_forward_pre_hook(self.before_core, **pre),
+            language_model.register_forward_hook(self.after_language_model, **pre),
+            *(layer.register_forward_pre_hook(self.before_layer, **pre) for layer in language_model.layers),
+        ]
+        if model is not core:
+            self._handles.append(model.register_forward_pre_hook(self.before_model, **pre))
+        if config.merges:
+            self._handles += self.family.hook_encoder(core, config)
+
+    def remove(self) -> None:
+        """Take the compression off; the model is stock again. Harmless when called twice."""
+        while self._handles:
+            self._handles.pop().remove()
+        if self._config_of is not None and hasattr(self._config_of, "duet"):
+            del self._config_of.duet
+        self._config_of = None
+
+    def __enter__(self) -> Duet:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.remove()
+
+    @property
+    def trace(self) -> Trace | None:
+        """What the last prefill kept, as plain data; None before the first one with an image."""
+        return None if self.last is None else Trace.of(self.last, self.layers)
+
+    # ---- hooks, in the order a forward pass meets them ----
+
+    def before_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        # the core never sees labels, and answers are no queries
+        labels = kwargs.get("labels")
+        return None if labels is None else (args, kwargs | {"duet_labels": labels})
+
+    def before_core(self, core: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        labels = kwargs.pop("duet_labels", None)
+        ids, cache = kwargs.get("input_ids", args[0] if args else None), kwargs.get("past_key_values")
+        if ids is None:
+            if any(kwargs.get(k) is not None for k in ("pixel_values", "mm_encoder_outputs")):
+                raise ValueError(
+                    "inputs_embeds came with an image but without input_ids, so its visual tokens cannot be found: "
+                    "pass input_ids, or remove() the compression for this call."
+                )
+            return args, kwargs
+        follows = ForwardPass() if is_pruned(cache) else None
+        if ids.shape[1] == 1 or not (kwargs.get("pixel_values") is not None or kwargs.get("mm_encoder_outputs")):
+            return args, kwargs if follows is None else kwargs | {"duet": follows}
+        if cache is not None:
+            check_prunable(cache)
+        kwargs = self.encode(core, kwargs)
+        state = self.begin(ids, kwargs, labels)
+        if state is None:
+            return args, kwargs if follows is None else kwargs | {"duet": follows}
+        if cache is not None:
+            make_prunable(cache, self.layers)
+        self.last = state
+        return args, kwargs | {"duet": state}
+
+    def before_layer(self, layer: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        state: ForwardPass | None = kwargs.get("duet")
+        if state is None:
+            return None
+        kwargs = {k: v for k, v in kwargs.items() if k != "duet"}
+        hidden, i = args[0], layer.self_attn.layer_idx
+        if state.visual is not None:
+            hidden = self.compress(layer, i, hidden, kwargs, state)
+        self.restrict(layer, i, hidden, kwargs, state)
+        return (hidden, *args[1:]), kwargs
+
+    def after_language_model(self, language_model: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        state: ForwardPass | None = kwargs.get("duet")
+        if state is None or state.now is None:
+            return None
+        output.last_hidden_state = fill_back(output.last_hidden_state, state.now, state.length)
+        state.memo.clear()
+        return output
+
+    # ---- steps ----
+
+    def encode(self, core: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Encode the pixels here, as `generate` does, so that nothing of ours reaches the vision tower."""
+        outputs = dict(kwargs.get("mm_encoder_outputs") or {})
+        if kwargs.get("pixel_values") is not None:
+            wanted = [k for k in inspect.signature(core.get_image_features).parameters if k in kwargs]
+            outputs["image"] = core.get_image_features(**{k: kwargs[k] for k in wanted}, return_dict=True)
+        if self.config.merges and outputs.get("image") is not None:
+            outputs["image"].pooler_output = self.family.finish(core, list(outputs["image"].pooler_output))
+        return kwargs | {"pixel_values": None, "mm_encoder_outputs": outputs}
+
+    def begin(self, ids: Tensor, kwargs: dict[str, Any], labels: Tensor | None) -> ForwardPass | None:
+        """What is known before the first layer; None where no visual token comes in."""
+        image = kwargs["mm_encoder_outputs"].get("image")
+        visual = ids == self.image_token
+        sizes = [] if image is None else [len(f) for f in image.pooler_output]
+        if not sizes or int(visual.sum()) != sum(sizes):
+            return None  # text alone, or a mismatch that stock reports
+        mask = kwargs.get("attention_mask")
+        if isinstance(mask, Tensor) and mask.ndim == 2:
+            valid = mask[:, -ids.shape[1] :].bool()
+        else:
+            valid = torch.ones_like(visual)
+        queries = None
+        if self.ranking_layers:
+            queries = query_places(self.config, self.tokenizer, ids, visual, valid, labels)
+        spans = number_spans(visual, sizes)
+        limits = torch.tensor([0, *sizes], device=ids.device, dtype=torch.float64)
+        return ForwardPass(visual, valid, spans, queries, limits, self.family.take_merges())
+
+    def compress(self, layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> Tensor:
+        """Rank and drop what this layer's entrance ranks and drops."""
+        if i == 0 and self.config.merges:
+            # stage 1 wrote zeros where it removed a token
+            gone = state.present(state.visual) & (hidden == 0).all(-1)
+            spans = state.present(state.spans).masked_fill(gone, 0)
+            assert state.limits is not None
+            state.limits = spans.flatten().bincount(minlength=len(state.limits)).to(state.limits.dtype)
+            hidden = take(hidden, state.drop(0, state.present(state.valid) & ~gone))
+        if i in self.ranking_layers:
+            state.scores[i] = self.rank(layer, hidden, kwargs, state)
+        if i in self.drops:
+            drop, visual = self.drops[i], state.present(state.visual)
+            keep = state.present(state.valid) & ~visual
+            if drop.keep > 0:
+                assert state.limits is not None
+                limits = (state.limits * drop.keep + 1e-6).floor().long()
+                state.scores[i], state.ranked[i] = state.scores[drop.ranking_layer], state.now
+                keep |= ranking.best(state.scores[i], state.present(state.spans), limits)
+            hidden = take(hidden, state.drop(i, keep))
+        return hidden
+
+    @torch.no_grad()
+    def rank(self, layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> Tensor:
+        """(B, n) METHOD's score of every present token with the weights of this layer."""
+        rows, asked = state.rows, state.present_queries()
+        stored = stored_layer(kwargs.get("past_key_values"), layer.self_attn.layer_idx)
+        rotary = self.rotate(hidden, kwargs, state, rows, None if stored is None else stored.removed)
+        normed = layer.input_layernorm(hidden)
+        query, scaling = attention.queries(
+            layer.self_attn,
+            take(normed, asked),
+            position_embeddings=tuple(take(r, asked) for r in rotary),
+        )
+        key = attention.keys(layer.self_attn, normed, position_embeddings=rotary)
+        places = take(rows, asked)
+        attend = (rows[:, None] <= places[..., None]) & state.present(state.valid)[:, None]
+        return ranking.text_to_vision(query, key, attend, asked >= 0, scaling)
+
+    def restrict(self, layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> None:
+        """Make the layer's mask, rotary embeddings and cache speak of the kept tokens only."""
+        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        stored = stored_layer(cache, i)
+        past, gone = (0, None) if stored is None else (stored.length, stored.removed)
+        prefill, n, rows = state.visual is not None, hidden.shape[1], None
+        if prefill:
+            rows = state.rows
+            if stored is not None:
+                stored.announce(rows, state.length, state.holes, state.removed())
+            columns, holes = (rows, state.holes) if stored is None else (stored.columns(), stored.holes)
+            if state.now is None and columns.shape[1] == past + n:
+                return  # nothing dropped up to here
+        else:
+            assert stored is not None
+            holes = stored.holes
+            if mask is None and not holes and self.rotary is None:
+                return
+        rope = kwargs["position_embeddings"]
+        segment = (len(state.kept) if prefill else id(stored.kept), id(mask), id(rope))  # type: ignore[union-attr]
+        if segment not in state.memo:
+            if rows is None:
+                assert stored is not None
+                columns = stored.columns(coming=n)
+                rows = columns[:, -n:] - past
+            flash = "flash" in layer.self_attn.config._attn_implementation
+            places = torch.where(rows < 0, -1, rows + past) if mask is None else rows
+            restricted = take_mask(mask, places, columns, holes, flash)
+            # the sources are kept, so that their ids are not used again
+            state.memo[segment] = restricted, self.rotate(hidden, kwargs, state, rows, gone), (mask, rope, gone)
+        kwargs["attention_mask"], kwargs["position_embeddings"] = state.memo[segment][:2]
+        kwargs["position_ids"] = None  # flash attention would take the gaps for packed sequences
+
+    def rotate(
+        self, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass, rows: Tensor, gone: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Rotary embeddings of the present tokens: gathered where positions stay, computed where they are renumbered.
+
+        Args:
+            rows: (B, n) their places among the tokens coming in.
+            gone: (B, 1) how many tokens each row is missing before these, from earlier calls.
+        """
+        rope: tuple[Tensor, Tensor] = kwargs["position_embeddings"]
+        if self.rotary is None:
+            return rope if state.now is None else (take(rope[0], rows), take(rope[1], rows))
+        if gone is None and state.now is None:
+            return rope
+        key = ("rope", len(state.kept), id(gone), id(rope))
+        if key not in state.memo:
+            positions = kwargs["position_ids"]
+            if state.now is not None:
+                positions = take(positions, rows) - state.removed_before()
+            if gone is not None:
+                positions = positions - gone
+            state.memo[key] = self.rotary(hidden, positions.clamp(min=0)), (gone, rope)
+        return state.memo[key][0]
+
+
+def stored_layer(cache: Any, i: int) -> PrunedLayer | None:
+    return cache.layers[i] if is_pruned(cache) else None
+
+
+def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None) -> Duet:
+    """Compress the visual tokens of a stock transformers model, in place, until the returned handle is removed.
+
+    Args:
+        model: a supported model; adapters may be loaded before or after.
+        config: what to do; without one, `model.config.duet` is read, which `save_pretrained` carries.
+        tokenizer: the model's tokenizer or processor, needed to find salient words.
+
+    Raises:
+        ValueError: an unsupported model, one that is compressed already, or settings that do not fit it.
+    """
+    if hasattr(model, "get_base_model"):
+        model = model.get_base_model()
+    given = config is not None
+    if config is None:
+        saved = getattr(model.config, "duet", None)
+        if saved is None:
+            raise ValueError("there is no config: pass a DuetConfig, or load a model whose config.duet was saved.")
+        config = DuetConfig.from_dict(saved)
+    check(model, config, tokenizer)
+    duet = Duet(model, config, tokenizer)
+    if given:
+        model.config.duet = config.to_dict()
+        duet._config_of = model.config
+    return duet
+
+
+def check(model: Any, config: DuetConfig, tokenizer: Any) -> None:
+    """Refuse what cannot work, before anything is touched."""
+    family = family_of(model.config)
+    family.check(model.config, config)
+    layers = len(model.base_model.language_model.layers)
+    for drop in config.drops:
+        if drop.layer >= layers:
+            raise ValueError(
+                f"drop layer {drop.layer} is not possible: this model has {layers} decoder layers, "
+                f"so choose 1 to {layers - 1}."
+            )
+    if config.ranks and config.query == "salient" and tokenizer is None:
+        raise ValueError(
+            "query 'salient' needs the words of the question: pass tokenizer= (or the processor) to apply, "
+            "or choose query 'all' or 'last'."
+        )
+    for module in (model, model.base_model):
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(getattr(hook, "__self__", None), Duet):
+                raise ValueError("this model is compressed already: call remove() on the first handle before apply.")

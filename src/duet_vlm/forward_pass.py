@@ -1,0 +1,90 @@
+"""What one forward pass knows of its tokens. It travels in kwargs; no module remembers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .merging import Merge
+from .tokens import pack, select, slots, take
+
+
+@dataclass
+class ForwardPass:
+    """From the core model's entrance to its language model's exit.
+
+    Attributes:
+        visual: (B, S) bool, the visual tokens coming in; None when there are none (a decode step, text alone).
+        valid: (B, S) bool, False at padding.
+        spans: (B, S) long, the number of each visual token's image or video, 0 at text.
+        queries: (B, q) long places of the query tokens, -1 for a hole; None where nothing is ranked.
+        limits: (spans + 1,) float64, visual tokens of each span after stage 1: METHOD's M.
+        merges: what stage 1 did, an entry per image, for the trace.
+        kept: decoder layer -> (B, n), the tokens kept from there on.
+        scores: decoder layer -> (B, n), of the tokens present there, as ranked.
+        ranked: decoder layer -> the `kept` that its scores speak of, None for every token.
+    """
+
+    visual: Tensor | None = None
+    valid: Tensor | None = None
+    spans: Tensor | None = None
+    queries: Tensor | None = None
+    limits: Tensor | None = None
+    merges: list[Merge] = field(default_factory=list)
+    kept: dict[int, Tensor] = field(default_factory=dict)
+    scores: dict[int, Tensor] = field(default_factory=dict)
+    ranked: dict[int, Tensor | None] = field(default_factory=dict)
+    now: Tensor | None = None
+    holes: bool = False
+    memo: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        assert self.visual is not None
+        return self.visual.shape[1]
+
+    @property
+    def rows(self) -> Tensor:
+        """(B, n) places of the tokens present now."""
+        if self.now is not None:
+            return self.now
+        assert self.visual is not None
+        return torch.arange(self.length, device=self.visual.device).expand(self.visual.shape[0], -1)
+
+    def present(self, flags: Tensor | None) -> Tensor:
+        """(B, S) flags or numbers of every token -> (B, n) of those present now; a hole is False or 0."""
+        assert flags is not None
+        return flags if self.now is None else take(flags, self.now).masked_fill(self.now < 0, 0)
+
+    def present_queries(self) -> Tensor:
+        """(B, q) where the query tokens stand among the tokens present now, -1 for a hole. Text is never dropped."""
+        assert self.queries is not None
+        if self.now is None:
+            return self.queries
+        return take(slots(self.now, self.length), self.queries).masked_fill(self.queries < 0, -1)
+
+    def drop(self, layer: int, keep: Tensor) -> Tensor:
+        """Keep the (B, n) bool part of the present tokens from `layer` on; returns their indices among the present."""
+        assert self.valid is not None
+        index = pack(keep, holes_right=bool((~self.valid[:, -1]).any()))
+        self.now = index if self.now is None else select(self.now, index)
+        self.kept[layer] = self.now
+        self.holes = bool((self.now < 0).any())
+        self.memo.clear()
+        return index
+
+    def removed_before(self) -> Tensor:
+        """(B, n) how many visual tokens are gone before each present token."""
+        assert self.visual is not None
+        here = slots(self.rows, self.length) >= 0
+        return take((self.visual & ~here).cumsum(1), self.rows)
+
+    def removed(self) -> Tensor:
+        """(B, 1) how many visual tokens are gone in each row."""
+        assert self.visual is not None
+        if self.now is None:
+            return torch.zeros_like(self.rows[:, :1])
+        return (self.visual & (slots(self.now, self.length) < 0)).sum(1, keepdim=True)

@@ -1,0 +1,100 @@
+"""Independent oracles: slow loops that share nothing with the package but METHOD.md."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def masked_prefill(model: Any, batch: dict[str, Any], kept: dict[int, Tensor], renumber: bool) -> tuple[Tensor, Tensor]:
+    """The stock layers on the full sequence; what was dropped is hidden as a key instead of removed.
+
+    Args:
+        kept: drop layer -> (B, S) bool, the tokens alive from there on.
+
+    Returns:
+        (B, S, D) final hidden states and (B, S) bool, where they mean something.
+    """
+    core = model.model
+    language_model, got = core.language_model, {}
+    handle = language_model.register_forward_pre_hook(lambda m, a, k: got.update(k), with_kwargs=True)
+    model(**batch)
+    handle.remove()
+    hidden, given = got["inputs_embeds"], got["position_ids"]
+    rows, length = hidden.shape[:2]
+    mask = batch.get("attention_mask")
+    alive = torch.ones(rows, length, dtype=torch.bool) if mask is None else mask.bool()
+    everyone = alive
+    positions = torch.arange(length)[None].expand(rows, -1) if given is None else given.expand(rows, -1)
+    implementation = language_model.config._attn_implementation
+    language_model.set_attn_implementation("sdpa")
+    for i, layer in enumerate(language_model.layers):
+        alive = kept.get(i, alive)
+        visible = torch.ones(length, length, dtype=torch.bool).tril()[None, None] & alive[:, None, None]
+        visible = visible | torch.eye(length, dtype=torch.bool)
+        gone = (everyone & ~alive).cumsum(1) if renumber else torch.zeros_like(positions)
+        rotary = language_model.rotary_emb(hidden, (positions - gone).clamp(min=0))
+        # the class's forward: no hook of anyone runs
+        hidden = type(layer).forward(layer, hidden, attention_mask=visible, position_embeddings=rotary)
+    language_model.set_attn_implementation(implementation)
+    return language_model.norm(hidden), alive
+
+
+def stage_1(scores: list[float], metric: list[list[float]], k1: int, k2: int, width: int) -> dict[str, Any]:
+    """METHOD.md, stage 1, step by step for one image."""
+    n = len(scores)
+    by_score = sorted(range(n), key=lambda i: -scores[i])
+    dominant = sorted(by_score[:k1])
+    rest = by_score[k1:]
+    pool = rest[: min(width * k2, len(rest))]
+    anchors: list[int] = []
+    if k2:
+        step = max(1, len(pool) // k2)
+        anchors = [pool[j * step] for j in range(k2)]
+    clusters: dict[int, list[int]] = {a: [] for a in anchors}
+    for token in pool:
+        if token in clusters:
+            continue
+        clusters[max(anchors, key=lambda a: cosine(metric[token], metric[a]))].append(token)
+    return {"dominant": dominant, "anchors": anchors, "clusters": [clusters[a] for a in anchors]}
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    dot = sum(x * y for x, y in zip(a, b, strict=True))
+    return dot / (math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(x * x for x in b)))
+
+
+def contextual(x: Tensor, anchors: list[int], clusters: list[list[int]]) -> Tensor:
+    out = []
+    for anchor, members in zip(anchors, clusters, strict=True):
+        mean = sum((x[m] for m in members), torch.zeros_like(x[0])) / max(1, len(members))
+        out.append(x[anchor] + mean)
+    return torch.stack(out) if out else x[:0]
+
+
+def stage_2(query: Tensor, key: Tensor, asked: list[int], valid: list[bool]) -> list[float]:
+    """METHOD.md, stage 2, step 2, for one row: query (H, n, d), key (Hkv, n, d) of every token, `asked` the set S."""
+    heads, n, width = query.shape
+    share = heads // key.shape[0]
+    scores = [0.0] * n
+    for h in range(heads):
+        for i in asked:
+            seen = [j for j in range(i + 1) if valid[j]]
+            logits = [float(query[h, i] @ key[h // share, j]) / math.sqrt(width) for j in seen]
+            top = max(logits)
+            exps = [math.exp(x - top) for x in logits]
+            for j, e in zip(seen, exps, strict=True):
+                scores[j] += e / sum(exps) / heads / len(asked)
+    return scores
+
+
+def stage_2_keep(scores: list[float], spans: list[int], limits: dict[int, int]) -> set[int]:
+    kept: set[int] = set()
+    for span, limit in limits.items():
+        tokens = [i for i, s in enumerate(spans) if s == span]
+        kept |= set(sorted(tokens, key=lambda i: -scores[i])[:limit])
+    return kept
