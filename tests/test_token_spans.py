@@ -136,7 +136,7 @@ def test_the_time_is_linear():
     start = time.perf_counter()
     check_cover(*token_spans(ids, counting))
     print(f"\n{len(ids)} tokens: {(time.perf_counter() - start) * 1e3:.0f} ms, {sum(decoded)} decoded")
-    assert sum(decoded) <= 20 * len(ids)
+    assert sum(decoded) <= 100 * len(ids)  # whole prefixes would be 2,000 times
     decoded.clear()
     token_spans(encode(tokenizer, "<image>") * 2880, counting)
     assert len(decoded) <= 8  # repeated placeholders are decoded once

@@ -1,6 +1,7 @@
 """Salient words: the built-in rule and the templates of chat prompts."""
 
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -195,3 +196,10 @@ def test_spans_are_inside_the_text_and_in_order(text, language):
     for span in salient_spans(text, language):
         assert end <= span[0] < span[1] <= len(text)
         end = span[1]
+
+
+@pytest.mark.parametrize("part", ["<", "[", " ", "\n", "a'", "a ' ", "user", "user ", "<start", "<a", "user:\n"])
+def test_no_text_is_slow(no_spacy, part):
+    start = time.process_time()
+    salient_spans(part * 10_000)
+    assert time.process_time() - start < 5  # a rule that is quadratic takes a minute

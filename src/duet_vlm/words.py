@@ -35,14 +35,14 @@ _PIECE = re.compile(rf"{_WORD}(?:(?:['’]| ['’] ){_WORD})*|[{''.join(_MARKS)}
 _PART = re.compile(_WORD)
 
 _ROLES = "user|assistant|system|human|gpt|bot|model|tool|developer|ipython"
-_TEMPLATE = re.compile(
-    r"<[^<>\s]{0,30}(?:start|header|turn|role)[^<>\s]{0,30}>\s*"
-    rf"(?:(?i:{_ROLES})(?=\s*(?:<|\n|\Z)))?"  # <|im_start|>assistant, <start_of_turn>model
+_TEMPLATE = re.compile(  # every repeat is bounded, so that the time is linear in the text
+    r"<[^<>\s]{0,30}(?:start|header|turn|role)[^<>\s]{0,30}>\s{0,4}"
+    rf"(?:(?i:{_ROLES})(?=\s{{0,4}}(?:<|\n|\Z)))?"  # <|im_start|>assistant, <start_of_turn>model
     r"|<{1,2}[^<>\s]{1,60}>{1,2}"  # </s>, <image>, <|im_end|>, <<SYS>>
     r"|\[ ?/? ?(?:INST|SYSTEM_PROMPT|CLS|SEP|PAD|UNK|MASK|BOS|EOS|IMG|IMG_BREAK|IMG_END) ?\]"
-    rf"|(?:(?<=[\n.?!>\]#])|\A)\s*(?i:{_ROLES})\s?:"  # Human: at the start of a sentence or line, ### Assistant:
+    rf"|(?:(?<=[\n.?!>\]#])|\A)\s{{0,4}}(?i:{_ROLES})\s?:"  # Human: at the start of a sentence, ### Assistant:
     r"|(?<!\w)(?:USER|ASSISTANT|SYSTEM|HUMAN)\s?:"
-    rf"|(?<!\w)(?i:{_ROLES})\s?:(?=\s*\Z)"  # where the answer begins
+    rf"|(?<!\w)(?i:{_ROLES})\s?:(?=\s{{0,4}}\Z)"  # where the answer begins
 )
 
 _lock = threading.Lock()
@@ -96,7 +96,7 @@ def token_spans(ids: Sequence[int], tokenizer: Any) -> tuple[str, list[Span]]:
     for end in range(1, len(ids) + 1):
         drafts.append(decode(first, end)[len(before) :])
         waiting = not drafts[-1] or drafts[-1].endswith("\ufffd")  # no text yet, or a part of a character
-        if waiting and len(drafts) < 8 and end < len(ids):
+        if waiting and len(drafts) < 32 and end < len(ids):
             continue
         spans += [(length + start, length + stop) for start, stop in _split(drafts)]
         text.append(drafts[-1])
