@@ -1,8 +1,23 @@
 """DUET-VLM for stock transformers models: merge visual tokens at the encoder, drop them inside the language model."""
 
+from typing import TYPE_CHECKING, Any
+
 from .config import Drop, DuetConfig
-from .engine import Duet, apply
-from .trace import Trace
+
+if TYPE_CHECKING:
+    from .engine import Duet, apply
+    from .trace import Trace
 
 __version__ = "0.1.0"
 __all__ = ["Drop", "Duet", "DuetConfig", "Trace", "apply"]
+
+_HOMES = {"Duet": "engine", "apply": "engine", "Trace": "trace"}
+
+
+def __getattr__(name: str) -> Any:
+    # what imports torch comes when it is asked for, so that `duet --help` is immediate
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,0 +1,267 @@
+"""The `duet` command. Heavy imports happen inside the commands, so that help is immediate."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .demo.cli import app as demo
+
+app = typer.Typer(
+    name="duet",
+    help="Compress the visual tokens of vision-language models: merge them at the encoder, drop them inside the "
+    "language model.\n\nStart with: duet run photo.png --ask 'What color is the large square?' --show kept.png",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[
+    str | None, typer.Option(help="A LLaVA-1.5 or LLaVA-NeXT model: a folder written by save_pretrained, or a hub id.")
+]
+Shape = Annotated[
+    str | None, typer.Option(help="Instead of a model, a published shape: llava-1.5-7b, llava-1.5-13b or tiny.")
+]
+Method = Annotated[str, typer.Option(help="duet, visionzip, pyramiddrop, fastv, or none for no compression.")]
+Keep = Annotated[float | None, typer.Option(help="The budget as a fraction of the image's visual tokens, in (0, 1].")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures here; - is stdout.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto for what the weights are saved in.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the fastest one there is if not given.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"duet-vlm {version('duet-vlm')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    image: Annotated[Path, typer.Argument(help="A picture file that Pillow reads: PNG, JPEG, WebP, ...")],
+    ask: Annotated[str, typer.Option(help="The question about the picture.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A LLaVA-1.5 or LLaVA-NeXT model: a folder written by save_pretrained, or a hub id. "
+            "The small demonstration model inside the package if not given."
+        ),
+    ] = None,
+    method: Method = "duet",
+    tokens: Annotated[
+        float | None, typer.Option(help="The budget: visual tokens per decoder layer on average. [default: --keep 1/3]")
+    ] = None,
+    keep: Keep = None,
+    show: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw what was kept, merged and dropped into this picture.")
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Answer uncompressed too, and compare.")] = False,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 64,
+    json_file: JsonFile = None,
+) -> None:
+    """Answer a question about a picture with compressed visual tokens, and show what was kept.
+
+    Examples:
+
+      duet run photo.png --ask "What color is the large square?" --show kept.png
+
+      duet run photo.jpg --ask "What does the sign say?" --model llava-hf/llava-1.5-7b-hf --tokens 64 --compare
+
+      duet run photo.jpg --ask "Who is there?" --model ./my-llava --method pyramiddrop --keep 0.25
+    """
+    with _plain_errors(), _status() as status:
+        from .run import Request, answer
+
+        report = answer(
+            Request(image, ask, model, method, tokens, keep, show, compare, dtype, device, max_new_tokens), status
+        )
+    _write_json(report, json_file)
+    if json_file != Path("-"):
+        from .tables import run_table
+
+        console = _console()
+        console.print(f"[bold]{_escape(report['answer'])}[/bold]", highlight=False)
+        if compare:
+            console.print(f"uncompressed: {_escape(report['uncompressed']['answer'])}", highlight=False)
+        console.print(run_table(report))
+        console.print(report["note"], style="dim", highlight=False)
+        if show is not None:
+            console.print(f"What was kept: {show}", highlight=False)
+
+
+@app.command()
+def budget(
+    tokens: Annotated[
+        float | None, typer.Option(help="The budget: visual tokens per image and decoder layer, on average.")
+    ] = None,
+    keep: Keep = None,
+    model: Model = None,
+    shape: Shape = None,
+    method: Method = "duet",
+    text_tokens: Annotated[int, typer.Option(help="Text tokens beside the image.", min=0)] = 64,
+    json_file: JsonFile = None,
+) -> None:
+    """What a budget costs per decoder layer: tokens, FLOPs and KV bytes, before and after. Loads no weights.
+
+    Examples:
+
+      duet budget --shape llava-1.5-7b --tokens 192
+
+      duet budget --model llava-hf/llava-1.5-7b-hf --method visionzip --keep 0.11 --json budget.json
+    """
+    with _plain_errors(), _status():
+        from .loading import read_config, shape_config
+        from .run import budget_report
+
+        config = shape_config(shape) if shape and not model else read_config(_one_of(model, shape))
+        report = budget_report(config, model or shape or "", method, tokens, keep, text_tokens)
+    _write_json(report, json_file)
+    if json_file != Path("-"):
+        from .tables import budget_table
+
+        _console().print(budget_table(report))
+
+
+@app.command()
+def bench(
+    model: Model = None,
+    shape: Shape = None,
+    layers: Annotated[
+        int | None, typer.Option(help="With --shape: fewer decoder layers, with the drop layers scaled.", min=1)
+    ] = None,
+    tokens: Annotated[
+        list[float] | None, typer.Option(help="Budgets; give the option once for each. [default: 192, 128 and 64]")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Methods: duet, visionzip, pyramiddrop, fastv; the option once for each. [default: duet]"),
+    ] = None,
+    runs: Annotated[int, typer.Option(help="Timed rounds; medians are reported.", min=1)] = 5,
+    batch_size: Annotated[int, typer.Option(help="Prompts at a time, one image each.", min=1)] = 1,
+    text_tokens: Annotated[int, typer.Option(help="Text tokens of each prompt.", min=4)] = 64,
+    decode_steps: Annotated[int, typer.Option(help="Tokens decoded after each prefill.", min=1)] = 16,
+    dtype: Dtype = "bfloat16",
+    device: Device = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; torch's default if not given.", min=1)] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Time stock against compressed, side by side in one run, and compare with what the FLOPs promise.
+
+    Vision tower, stage 1, prefill, decoding per token, KV bytes and peak memory. With --shape the weights are random.
+
+    Examples:
+
+      duet bench --shape llava-1.5-7b --layers 8 --json bench.json
+
+      duet bench --model ./my-llava --tokens 192 --tokens 64 --method duet --method fastv --device cuda
+    """
+    with _plain_errors():
+        from .bench import Options, benchmark, settings, shortened, steps
+        from .loading import check_device, check_dtype, random_model, read_config, read_weights, shape_config
+
+        if layers and not shape:
+            raise ValueError(f"--layers {layers} needs --shape: a model's own layers are all used.")
+        config = shape_config(shape) if shape and not model else read_config(_one_of(model, shape))
+        listed = settings(config, method or ["duet"], tokens or [192.0, 128.0, 64.0], layers)
+        how = Options(
+            runs, batch_size, text_tokens, decode_steps, check_dtype(dtype), check_device(device), threads
+        )
+        with _status() as status:
+            if model:
+                status("Loading the model")
+                network = read_weights(model, how.dtype, how.device)
+            else:
+                status("Filling random weights")
+                network = random_model(shortened(config, layers), how.dtype, how.device)
+    with _progress(steps(listed, how)) as advance:
+        report = {"model": model or shape, **benchmark(network, listed, how, advance)}
+    _write_json(report, json_file)
+    if json_file != Path("-"):
+        from .tables import bench_table
+
+        _console().print(bench_table(report))
+
+
+app.add_typer(demo, name="demo")
+
+
+def _one_of(model: str | None, shape: str | None) -> str:
+    if model is None or shape is not None:
+        raise ValueError("give one of --model, a folder or hub id, and --shape, for example --shape llava-1.5-7b.")
+    return model
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """What a user can put right is one sentence on stderr and exit code 2."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        print(f"duet: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+@contextlib.contextmanager
+def _status() -> Iterator[Any]:
+    """A line on stderr that says what takes so long; call it with new text."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("Starting") as status:
+        yield status.update
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import Progress, TimeRemainingColumn
+
+    columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("Starting", total=total)
+        begun = iter(range(total + 1))
+        yield lambda text: progress.update(task, description=text, completed=next(begun))
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _write_json(report: dict[str, Any], file: Path | None) -> None:
+    if file is None:
+        return
+    text = json.dumps(report, indent=2) + "\n"
+    if file == Path("-"):
+        sys.stdout.write(text)
+    else:
+        file.write_text(text)
+
+
+def main() -> None:
+    app()

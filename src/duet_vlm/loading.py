@@ -1,0 +1,174 @@
+"""Models for the command line: by hub id or folder, or with random weights at a published shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .families import family_of
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+_CLIP_L_336 = dict(
+    hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
+    patch_size=14, projection_dim=768,
+)  # fmt: skip
+# name -> (vision tower, decoder); LLaVA-1.5 as in arXiv 2310.03744 and its converted checkpoints
+SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "llava-1.5-7b": (
+        _CLIP_L_336,
+        dict(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, vocab_size=32064),
+    ),
+    "llava-1.5-13b": (
+        _CLIP_L_336,
+        dict(hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40, vocab_size=32064),
+    ),
+    "tiny": (
+        dict(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=48,
+            patch_size=4, projection_dim=16,
+        ),
+        dict(hidden_size=64, intermediate_size=128, num_hidden_layers=8, num_attention_heads=4, vocab_size=1000),
+    ),
+}
+
+
+def shape_config(name: str) -> Any:
+    """The transformers config of a published shape.
+
+    Raises:
+        ValueError: a name that is not in `SHAPES`.
+    """
+    if name not in SHAPES:
+        raise ValueError(f"shape {name!r} is unknown: choose one of {', '.join(SHAPES)}.")
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+
+    vision, text = SHAPES[name]
+    tower = CLIPVisionConfig(**vision, hidden_act="quick_gelu")
+    decoder = LlamaConfig(**text, max_position_embeddings=4096, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    return LlavaConfig(
+        vision_config=tower,
+        text_config=decoder,
+        image_token_index=text["vocab_size"] - 1,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        image_seq_length=(vision["image_size"] // vision["patch_size"]) ** 2,
+    )
+
+
+def random_model(config: Any, dtype: str, device: str) -> Any:
+    """A model of this config with weights drawn from N(0, 0.02), norms 1 and biases 0; seconds, whatever its size."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+    from transformers.initialization import no_init_weights
+
+    kind = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
+    with no_init_weights(), torch.device(device):
+        model = AutoModelForImageTextToText.from_config(config, dtype=kind)
+    # drawing billions of numbers takes minutes, copying a million of them does not; the odd size keeps rows different
+    generator = torch.Generator().manual_seed(0)
+    pool = torch.empty((1 << 21) + 1237).normal_(0, 0.02, generator=generator).to(device, kind)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 or "class_embedding" in name:
+                for part in parameter.view(-1).split(len(pool)):
+                    part.copy_(pool[: len(part)])
+            else:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+    return model.eval()
+
+
+def read_config(model: str) -> Any:
+    """The config of a model on disk or on the hub, without its weights.
+
+    Raises:
+        ValueError: it cannot be read, or duet-vlm does not support its type.
+    """
+    from transformers import AutoConfig
+
+    config = _read(model, lambda: AutoConfig.from_pretrained(_existing(model)))
+    family_of(config)
+    return config
+
+
+def read_model(model: str, dtype: str, device: str) -> tuple[Any, Any]:
+    """A model in eval mode and its processor.
+
+    Raises:
+        ValueError: weights or processor cannot be read.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    source = _existing(model)
+    processor = _read(model, lambda: AutoProcessor.from_pretrained(source))
+    network = _read(model, lambda: AutoModelForImageTextToText.from_pretrained(source, dtype=dtype))
+    return network.to(device).eval(), processor
+
+
+def read_weights(model: str, dtype: str, device: str) -> Any:
+    """A model in eval mode alone; see `read_model`."""
+    from transformers import AutoModelForImageTextToText
+
+    network = _read(model, lambda: AutoModelForImageTextToText.from_pretrained(_existing(model), dtype=dtype))
+    return network.to(device).eval()
+
+
+def check_device(device: str | None) -> str:
+    """The device asked for, or the fastest one there is.
+
+    Raises:
+        ValueError: a device that this machine or torch does not have.
+    """
+    import torch
+
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there.insert(0, "cuda")
+    if device is None:
+        return there[0]
+    kind, _, number = device.partition(":")
+    if kind not in there or (number and not (number.isdigit() and int(number) < max(1, torch.cuda.device_count()))):
+        raise ValueError(f"device {device!r} is not available here: choose one of {', '.join(there)}.")
+    return device
+
+
+def check_dtype(dtype: str) -> str:
+    """Raises ValueError for a dtype that is not in `DTYPES`."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is unknown: choose one of {', '.join(DTYPES)}.")
+    return dtype
+
+
+def _existing(model: str) -> str:
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ValueError(
+                f"model folder {model!r} has no config.json: give a folder written by save_pretrained, or a hub id."
+            )
+        return str(path)
+    if path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1 or not model.strip():
+        raise ValueError(f"model {model!r} is no folder: give one written by save_pretrained, or a hub id.")
+    return model
+
+
+def _read(model: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except ValueError as error:
+        if str(error).startswith("model "):
+            raise
+        raise ValueError(_cannot(model, error)) from error
+    except Exception as error:  # the loaders under transformers raise many kinds
+        raise ValueError(_cannot(model, error)) from error
+
+
+def _cannot(model: str, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".: ")
+    return (
+        f"model {model!r} cannot be read ({reason}): give a folder written by save_pretrained with its processor, "
+        "or the id of a model on the hub."
+    )

@@ -1,0 +1,128 @@
+"""Figures as tables for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def size(count: float | None) -> str:
+    """Bytes for people."""
+    if count is None:
+        return "-"
+    step = 0
+    while count >= 1024 and step + 1 < len(UNITS):
+        count, step = count / 1024, step + 1
+    return f"{count:.0f} {UNITS[step]}" if step == 0 else f"{count:.1f} {UNITS[step]}"
+
+
+def operations(count: float) -> str:
+    """Floating point operations for people."""
+    return f"{count / 1e12:.2f} TFLOP" if count >= 1e11 else f"{count / 1e9:.2f} GFLOP"
+
+
+def bench_table(report: dict[str, Any]) -> Table:
+    """One column per setting, stock first."""
+    stock, rows = report["stock"], report["settings"]
+    options, machine = report["options"], report["hardware"]
+    table = Table(
+        title=f"{report.get('model', 'model')}, {options['layers']} decoder layers, {options['dtype']}, batch "
+        f"{options['batch_size']}, {options['text_tokens']} text tokens, medians of {options['runs']} runs",
+        caption=f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads",
+    )
+    table.add_column("")
+    table.add_column("stock", justify="right")
+    for row in rows:
+        table.add_column(f"{row['method']} {row['tokens']:g}", justify="right")
+
+    def line(name: str, show: Any, with_stock: bool = True, **style: Any) -> None:
+        table.add_row(name, show(stock) if with_stock else "", *(show(row) for row in rows), **style)
+
+    line("visual tokens into the language model", lambda r: f"{r['tokens_in']}")
+    line("visual tokens, layer average", lambda r: f"{r['tokens_average']:.1f}", end_section=True)
+    table.add_row("vision tower", f"{stock['tower_ms']:.1f} ms", *("" for _ in rows))
+    line("tower, stage 1 and projector", lambda r: f"{r['encode_ms']:.1f} ms")
+    line("stage 1", lambda r: f"{r['stage1_ms']:.2f} ms", with_stock=False)
+    line("stage 1 of the tower's time", lambda r: f"{r['stage1_over_tower']:.2%}", with_stock=False, end_section=True)
+    line("prefill", lambda r: f"{r['prefill_ms']:.1f} ms")
+    line("prefill speed-up", lambda r: f"{r['prefill_speedup']:.2f}x", with_stock=False)
+    line("FLOPs ratio, the ideal", lambda r: f"{r['flops_ratio']:.2f}x", with_stock=False)
+    line("share of the ideal", lambda r: f"{r['share']:.3f}", with_stock=False, style="bold")
+    line("tower and prefill speed-up", lambda r: f"{r['tower_prefill_speedup']:.2f}x", with_stock=False)
+    line(
+        "ranking of a decoder layer's time, the most",
+        lambda r: f"{r['ranking_over_layer']:.1%}" if r["rankings"] else "-",
+        with_stock=False,
+        end_section=True,
+    )
+    line("decode, per token", lambda r: f"{r['decode_ms']:.2f} ms")
+    line("added per layer and decoding step", lambda r: f"{r['decode_us_per_layer']:.1f} us", with_stock=False)
+    line("KV cache of the prompt", lambda r: size(r["kv_bytes"]))
+    line("KV cache, expected", lambda r: size(r["kv_bytes_expected"]))
+    line("peak memory beyond the weights", lambda r: size(r["peak_memory"]))
+    return table
+
+
+def budget_table(report: dict[str, Any]) -> Table:
+    """One row per run of layers with the same tokens, before and after, and the totals."""
+    table = Table(
+        title=f"{report['model']}: {report['method']}, {report['average_tokens']:.1f} of {report['visual_tokens']} "
+        f"visual tokens per layer on average, {report['text_tokens']} text tokens"
+    )
+    for name in ("layers", "visual tokens", "FLOPs before", "after", "KV cache before", "after"):
+        table.add_column(name, justify="left" if name == "layers" else "right")
+    rows = report["layers"]
+    starts = [i for i, row in enumerate(rows) if i == 0 or row["visual_tokens"] != rows[i - 1]["visual_tokens"]]
+    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+        row = rows[start]
+        table.add_row(
+            f"{start}" if end == start + 1 else f"{start} to {end - 1}, each",
+            f"{row['visual_tokens']}",
+            operations(row["flops_before"]),
+            operations(row["flops"]),
+            size(row["kv_bytes_before"]),
+            size(row["kv_bytes"]),
+        )
+    table.add_section()
+    table.add_row(
+        "all, with the logits",
+        f"{report['average_tokens']:.1f} on average",
+        operations(report["flops_before"]),
+        operations(report["flops"]),
+        size(report["kv_bytes_before"]),
+        size(report["kv_bytes"]),
+        style="bold",
+    )
+    table.add_row("before / after", "", "", f"{report['flops_ratio']:.2f}x", "", f"{report['kv_ratio']:.2f}x")
+    return table
+
+
+def run_table(report: dict[str, Any]) -> Table:
+    """What an answer cost, beside the uncompressed one if it was asked for."""
+    columns = [("compressed", report)]
+    if "uncompressed" in report:
+        columns.append(("uncompressed", report["uncompressed"]))
+    table = Table()
+    table.add_column("")
+    for name, _ in columns:
+        table.add_column(name, justify="right")
+
+    def line(name: str, show: Any) -> None:
+        table.add_row(name, *(show(column) for _, column in columns))
+
+    line("visual tokens of the image", lambda r: str(r["visual_tokens"]))
+    line("into the language model", lambda r: str(r["tokens_in"]))
+    for i, drop in enumerate(report["drops"]):
+        line(
+            f"after the drop at layer {drop['layer']}",
+            lambda r, i=i: str(r["drops"][i]["tokens"]) if r["drops"] else str(r["visual_tokens"]),
+        )
+    line("layer average", lambda r: f"{r['tokens_average']:.1f}")
+    line("KV cache of the prompt, tokens per layer", lambda r: f"{r['kv_tokens']:.1f}")
+    line("KV cache of the prompt", lambda r: size(r["kv_bytes"]))
+    line("time to the first token", lambda r: f"{1e3 * r['seconds_to_first_token']:.0f} ms")
+    line("time to the whole answer", lambda r: f"{1e3 * r['seconds']:.0f} ms")
+    return table
