@@ -111,7 +111,7 @@ def _finished(folder: Path, stage: Stage) -> dict | None:
     path = folder / f"{stage.name}.pt"
     if not path.exists():
         return None
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
     return saved["modules"] if saved["step"] >= stage.steps else None
 
 
@@ -132,6 +132,7 @@ def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled:
     model.model.vision_tower.load_state_dict(tower.state_dict())
     seeing = torch.nn.ModuleDict({"tower": model.model.vision_tower, "heads": vision_heads})
     everything = torch.nn.ModuleDict({"model": model, "heads": heads, "vision_heads": vision_heads})
+    everything.to(workers.device)
     vision, again, warmup, full = stages = recipe.stages()
     report = _Reporter(workers)
     done = {stage.name: _finished(folder, stage) if resume else None for stage in stages}
@@ -167,7 +168,7 @@ def export(checkpoint: Path, folder: Path) -> None:
 
     from duet_vlm.demo.vocabulary import BOS, EOS, IDS, PAD, processor
 
-    saved = torch.load(checkpoint, weights_only=True)["modules"]
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["modules"]
     model = LlavaForConditionalGeneration(config())
     model.load_state_dict({k.removeprefix("model."): v for k, v in saved.items() if k.startswith("model.")})
     model.generation_config = GenerationConfig(
@@ -180,6 +181,7 @@ def export(checkpoint: Path, folder: Path) -> None:
 def train(out: Path, recipe: Recipe, processes: int = 2, resume: bool = False, compiled: bool | None = None) -> None:
     """Train into `out`: checkpoints and logs per stage in `out/checkpoints`, the finished model in `out`.
 
+    On a machine with a GPU, one process trains there, whatever `processes` says; its numbers differ from the CPU's.
     `compiled` fuses parts of the decoder with torch.compile; None does so when a C++ compiler is found.
     """
     from duet_vlm.demo.training.distributed import launch

@@ -62,7 +62,12 @@ def processor() -> LlavaProcessor:
 
     side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     images = CLIPImageProcessorPil(
-        size=side, crop_size=side, do_center_crop=False, image_mean=list(PIXEL_MEAN), image_std=list(PIXEL_STD)
+        size=side,
+        crop_size=side,
+        do_center_crop=False,
+        resample=4,
+        image_mean=list(PIXEL_MEAN),
+        image_std=list(PIXEL_STD),
     )
     return LlavaProcessor(
         image_processor=images, tokenizer=tokenizer(), patch_size=PATCH_SIZE, image_token=IMAGE,

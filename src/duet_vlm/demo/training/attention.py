@@ -31,7 +31,9 @@ class Packing:
 
 
 def _softmax(scores: Tensor) -> Tensor:
-    with torch.autocast("cpu", enabled=False):  # autocast would widen to float32 and double the memory traffic
+    with torch.autocast(
+        scores.device.type, enabled=False
+    ):  # autocast would widen to float32 and double the memory traffic
         return torch.softmax(scores, -1)
 
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Workers:
-    """This process's place among the workers of one run."""
+    """This process's place among the workers of one run, and the device it computes on."""
 
     rank: int = 0
     count: int = 1
+    device: str = "cpu"
 
     @property
     def first(self) -> bool:
@@ -55,9 +56,9 @@ def _entry(rank: int, function: Callable[..., None], count: int, store: str, arg
 
 
 def launch(function: Callable[..., None], count: int, folder: Path, *arguments: object) -> None:
-    """Run `function(workers, *arguments)` in `count` processes (in this one when count is 1)."""
-    if count == 1:
-        function(Workers(), *arguments)
+    """Run `function(workers, *arguments)` in `count` CPU processes; in this one when count is 1 or there is a GPU."""
+    if count == 1 or torch.cuda.is_available():
+        function(Workers(device="cuda" if torch.cuda.is_available() else "cpu"), *arguments)
         return
     store = folder / "rendezvous"
     store.unlink(missing_ok=True)

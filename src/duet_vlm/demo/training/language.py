@@ -22,7 +22,7 @@ from duet_vlm.demo.training import attention
 from duet_vlm.demo.training.batches import PREFIX, Batch, Rows, causal_mask, make_batch
 from duet_vlm.demo.training.distributed import Workers
 from duet_vlm.demo.training.loop import Stage, generator, train
-from duet_vlm.demo.training.targets import Targets
+from duet_vlm.demo.training.targets import Targets, moved
 from duet_vlm.demo.training.vision import VisionHeads
 from duet_vlm.demo.vocabulary import EOS, IDS
 
@@ -93,7 +93,7 @@ def alignment_loss(projected: Tensor, embeddings: Tensor, target: Targets) -> Te
     features = features * torch.rsqrt(features.pow(2).mean(-1, keepdim=True) + 1e-6)
     table = embeddings.float() * 0.25
     own, shown = target.shape > 0, target.digit > 0
-    index = torch.arange(GRID * GRID)
+    index = torch.arange(GRID * GRID, device=own.device)
     quadrant = (index // GRID // (GRID // 2) * 2 + index % GRID // (GRID // 2)).expand(len(own), -1)
 
     def name(words: tuple[str, ...], where: Tensor, goal: Tensor) -> Tensor:
@@ -134,8 +134,8 @@ class LanguageStep:
     def __call__(self, batch: Batch, hints: float, contiguous: bool) -> tuple[Tensor, dict[str, float]]:
         """The total loss.  `hints`: weight of the attention hints; `contiguous`: positions as after a reduction."""
         core = self.model.model
-        scenes, kept = batch.kept.shape
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        device, (scenes, kept) = batch.kept.device, batch.kept.shape
+        with torch.autocast(device.type, dtype=torch.bfloat16):
             with torch.set_grad_enabled(self.train_vision):
                 seen = core.vision_tower(pixel_values=batch.pixels, output_hidden_states=True)
             features = seen.hidden_states[-2]
@@ -147,14 +147,16 @@ class LanguageStep:
             after = 2 + GRID * GRID
             if contiguous:  # with CLS in front, as stage 1 hands tokens over
                 chosen = torch.cat([projected[:, :1], chosen[:, 1:]], 1)
-                image_position = (2 + torch.arange(kept)).expand(scenes, -1)
+                image_position = (2 + torch.arange(kept, device=device)).expand(scenes, -1)
                 after = 2 + kept
             embed = core.language_model.embed_tokens
-            start = embed(torch.tensor(PREFIX)).expand(scenes, -1, -1)
+            start = embed(torch.tensor(PREFIX, device=device)).expand(scenes, -1, -1)
             inputs = torch.cat([start.to(chosen.dtype), chosen, embed(batch.ids).to(chosen.dtype)], 1)
-            position = torch.cat([torch.arange(2).expand(scenes, -1), image_position, after + batch.position], 1)
+            position = torch.cat(
+                [torch.arange(2, device=device).expand(scenes, -1), image_position, after + batch.position], 1
+            )
             record = frozenset(i for h in HINTS for i in h.layers) if hints > 0 else frozenset()
-            packing = attention.Packing(2 + kept, causal_mask(2 + kept), batch.visible, record)
+            packing = attention.Packing(2 + kept, causal_mask(2 + kept).to(device), batch.visible, record)
             states = core.language_model(
                 inputs_embeds=inputs, position_ids=position, use_cache=False, packing=packing
             ).last_hidden_state[:, 2 + kept :]
@@ -177,7 +179,7 @@ class LanguageStep:
             numbers |= {f"patch_{k}": seen_numbers[k] for k in ("shape", "digit", "cls")}
         right = (logits[0].argmax(-1) == answers.goal).float()
         for i, skill in enumerate(SKILLS):
-            mine = torch.from_numpy(batch.skill == i)
+            mine = torch.from_numpy(batch.skill == i).to(device)
             numbers[skill] = right[mine].mean().item() if mine.any() else float("nan")
         return loss, numbers
 
@@ -216,7 +218,7 @@ def train_language(
 
     def losses(step: int) -> tuple[Tensor, dict[str, float]]:
         rng, count = generator(stage, step, workers), visual_tokens(step)
-        batch = make_batch(rng, scenes_per_step // workers.count, count)
+        batch = moved(make_batch(rng, scenes_per_step // workers.count, count), workers.device)
         return one_step(batch, hints(step), contiguous=count < GRID * GRID and step % 2 == 0)
 
     seeing = [*model.model.vision_tower.parameters(), *vision_heads.parameters()]

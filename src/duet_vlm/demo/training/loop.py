@@ -68,7 +68,7 @@ def train(
     checkpoint, log = folder / f"{stage.name}.pt", folder / f"{stage.name}.jsonl"
     start, seconds = 0, 0.0
     if resume and checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
+        saved = torch.load(checkpoint, map_location=workers.device, weights_only=True)
         modules.load_state_dict(saved["modules"])
         optimizer.load_state_dict(saved["optimizer"])
         start, seconds = saved["step"], saved["seconds"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,15 @@ class Targets:
     place: Tensor
     background: Tensor
     present: Tensor
+
+
+def moved(value: Any, device: str) -> Any:
+    """A dataclass of tensors (nested, or in tuples) on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: moved(getattr(value, f.name), device) for f in fields(value)})
+    return tuple(moved(v, device) for v in value) if isinstance(value, tuple) else value
 
 
 def pixels(images: Sequence[np.ndarray]) -> Tensor:

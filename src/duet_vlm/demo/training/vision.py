@@ -14,7 +14,7 @@ from duet_vlm.demo.scenes import BACKGROUNDS, COLORS, DIGITS, GRID, SHAPES, make
 from duet_vlm.demo.training import attention
 from duet_vlm.demo.training.distributed import Workers
 from duet_vlm.demo.training.loop import Stage, generator, train
-from duet_vlm.demo.training.targets import CLS_LABELS, Targets, pixels, targets
+from duet_vlm.demo.training.targets import CLS_LABELS, Targets, moved, pixels, targets
 
 _SPLITS = (len(SHAPES) + 1, len(COLORS) + 1, len(DIGITS) + 1, 1, 3, GRID, GRID, len(BACKGROUNDS))
 
@@ -46,13 +46,13 @@ class VisionHeads(nn.Module):
             loss = F.cross_entropy(logits.flatten(0, 1), goal.flatten(), reduction="none")
             return (loss * weight.flatten()).sum() / weight.sum()
 
-        index = torch.arange(GRID * GRID).expand(len(shape), -1)
+        index = torch.arange(GRID * GRID, device=shape.device).expand(len(shape), -1)
         dense = entropy(shape, target.shape) + entropy(color, target.color) + entropy(digit, target.digit)
         dense = dense + F.binary_cross_entropy_with_logits(center[..., 0], target.center)
         dense = dense + 20 * F.mse_loss(place[owned], target.place[owned])
         dense = dense + 0.25 * (entropy(row, index // GRID) + entropy(column, index % GRID))
         scene = F.cross_entropy(background.mean(1), target.background)
-        positive = torch.tensor(6.0)
+        positive = torch.tensor(6.0, device=shape.device)
         listed = sum(
             (F.binary_cross_entropy_with_logits(head(x).float(), target.present, pos_weight=positive)
              for head, x in ((self.pooled, pooled), (self.cls, features[:, 0]))), torch.zeros(()))  # fmt: skip
@@ -99,9 +99,10 @@ def train_vision(
     def losses(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = generator(stage, step, workers)
         scenes = [make_scene(rng) for _ in range(scenes_per_step // workers.count)]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            out = tower(pixel_values=pixels([s.image for s in scenes]), output_hidden_states=True)
-            return heads(out.hidden_states[-2], out.pooler_output, targets(scenes))
+        images, labels = moved((pixels([s.image for s in scenes]), targets(scenes)), workers.device)
+        with torch.autocast(workers.device, dtype=torch.bfloat16):
+            out = tower(pixel_values=images, output_hidden_states=True)
+            return heads(out.hidden_states[-2], out.pooler_output, labels)
 
     modules = nn.ModuleDict({"tower": tower, "heads": heads})
     train(stage, modules, [list(modules.parameters())], losses, folder, workers, resume, report)
