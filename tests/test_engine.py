@@ -60,9 +60,8 @@ def extend(batch: dict[str, Any], tokens: Tensor) -> dict[str, Any]:
 
 
 def generate(model: Any, batch: dict[str, Any], new: int = 6, **options: Any) -> Any:
-    return model.generate(
-        **batch, max_new_tokens=new, do_sample=False, return_dict_in_generate=True, output_logits=True, **options
-    )
+    options |= dict(do_sample=False, return_dict_in_generate=True, output_logits=True, suppress_tokens=[tiny.IMAGE])
+    return model.generate(**batch, max_new_tokens=new, **options)
 
 
 def close(a: Tensor, b: Tensor, tolerance: float = TOLERANCE) -> None:
@@ -140,9 +139,7 @@ def test_rows_without_padding_may_keep_different_numbers(family: str, attention:
 def test_beam_search_scores_equal_uncached_recompute(family: str, attention: str) -> None:
     model, batch = tiny.build(family, attention), tiny.inputs(family, ((5, 9), (2, 6)))
     handle = apply(model)
-    out = model.generate(
-        **batch, max_new_tokens=5, do_sample=False, num_beams=3, return_dict_in_generate=True, output_scores=True
-    )
+    out = generate(model, batch, 5, num_beams=3, output_scores=True)
     length = batch["input_ids"].shape[1]
     new = out.sequences[:, length:]
     model(**batch)

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from . import attention, ranking
 from .cache import PrunedLayer, check_prunable, is_pruned, make_prunable
 from .config import DuetConfig, Drop
-from .families import family_of
+from .families import Family, family_of
 from .forward_pass import ForwardPass
 from .queries import query_places
 from .tokens import fill_back, number_spans, take, take_mask
@@ -32,7 +32,7 @@ class Duet:
 
     def __init__(self, model: Any, config: DuetConfig, tokenizer: Any):
         self.config, self.tokenizer = config, tokenizer
-        self.family = family_of(model.config)
+        self.model_config = model.config
         core, language_model = model.base_model, model.base_model.language_model
         self.layers = len(language_model.layers)
         self.image_token = model.config.image_token_id
@@ -41,7 +41,7 @@ class Duet:
         self.drops: dict[int, Drop] = {d.layer: d for d in config.drops if d.keep < 1}
         self.ranking_layers = {d.ranking_layer for d in self.drops.values() if d.keep > 0}
         self.last: ForwardPass | None = None  # for the trace; nothing else reads it
-        self._config_of: Any = None
+        self.wrote_config = False  # into model.config.duet
         self._handles: list[RemovableHandle] = []
         if not config.merges and not self.drops:
             return
@@ -56,13 +56,17 @@ class Duet:
         if config.merges:
             self._handles += self.family.hook_encoder(core, config)
 
+    @property
+    def family(self) -> Family:
+        return family_of(self.model_config)
+
     def remove(self) -> None:
         """Take the compression off; the model is stock again. Harmless when called twice."""
         while self._handles:
             self._handles.pop().remove()
-        if self._config_of is not None and hasattr(self._config_of, "duet"):
-            del self._config_of.duet
-        self._config_of = None
+        if self.wrote_config and hasattr(self.model_config, "duet"):
+            del self.model_config.duet
+        self.wrote_config = False
 
     def __enter__(self) -> Duet:
         return self
@@ -113,6 +117,9 @@ class Duet:
         kwargs = {k: v for k, v in kwargs.items() if k != "duet"}
         hidden, i = args[0], layer.self_attn.layer_idx
         if state.visual is not None:
+            cache = kwargs.get("past_key_values")
+            if cache is not None and not is_pruned(cache):  # a new one that the language model made
+                make_prunable(cache, self.layers)
             hidden = self.compress(layer, i, hidden, kwargs, state)
         self.restrict(layer, i, hidden, kwargs, state)
         return (hidden, *args[1:]), kwargs
@@ -280,7 +287,7 @@ def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None
     duet = Duet(model, config, tokenizer)
     if given:
         model.config.duet = config.to_dict()
-        duet._config_of = model.config
+        duet.wrote_config = True
     return duet
 
 

@@ -27,7 +27,6 @@ class _Encoding:
     hidden: Tensor | None = None  # (B, 1 + N, D) what the tapped attention was given
     output: Tensor | None = None  # (B, 1 + N, D) what the tapped layer returned
     merge: Merge | None = None
-    patches: int = 0
 
 
 _encoding: ContextVar[_Encoding | None] = ContextVar("duet_vlm_encoding", default=None)
@@ -60,32 +59,6 @@ def check(config: Any, duet: DuetConfig, reserved: int) -> None:
         raise ValueError(f"dominant {duet.dominant!r} keeps no patch besides CLS: give at least {reserved + 1}.")
 
 
-def tap(core: Any) -> list[RemovableHandle]:
-    """Keep, for one call, what the scoring layer of the vision tower sees and returns."""
-    index = core.config.vision_feature_layer
-    layer = core.vision_tower.encoder.layers[index if index < 0 else index - 1]
-
-    def begin(tower: nn.Module, args: Any) -> None:
-        _encoding.set(_Encoding())
-        _merges.set(())
-
-    def before_attention(attention: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        encoding = _encoding.get()
-        if encoding is not None:
-            encoding.hidden = args[0] if args else kwargs["hidden_states"]
-
-    def after_layer(layer: nn.Module, args: Any, output: Any) -> None:
-        encoding = _encoding.get()
-        if encoding is not None:
-            encoding.output = output[0] if isinstance(output, tuple) else output
-
-    return [
-        core.vision_tower.register_forward_pre_hook(begin),
-        layer.self_attn.register_forward_pre_hook(before_attention, with_kwargs=True),
-        layer.register_forward_hook(after_layer),
-    ]
-
-
 @torch.no_grad()
 def rank(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """(B, N) attention that CLS pays to every patch, summed over heads, and (B, N, d) keys averaged over heads."""
@@ -95,26 +68,72 @@ def rank(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     return scores, key[:, :, 1:].float().mean(1)
 
 
-def merge(core: Any, duet: DuetConfig, reserved: int) -> tuple[_Encoding, Merge]:
-    """Decide stage 1 for the images just encoded; `reserved` of the dominant places are not for patches."""
-    encoding = _encoding.get()
-    assert encoding is not None and encoding.hidden is not None
-    index = core.config.vision_feature_layer
-    attention = core.vision_tower.encoder.layers[index if index < 0 else index - 1].self_attn
-    scores, metric = rank(attention, encoding.hidden)
-    dominant, contextual = stage1_counts(duet, scores.shape[1])
-    encoding.merge = METHODS[duet.merging](scores, metric, dominant - reserved, contextual, duet.cluster_width)
-    encoding.patches = scores.shape[1]
-    _merges.set((*_merges.get(), encoding.merge))
-    return encoding, encoding.merge
+class Stage1:
+    """Stage 1 of one applied model: taps on the tower, merging around the projector.
 
+    Bound methods are hooked, not closures, so that a deep copy of the model hooks its own tower.
 
-def finish_encoding() -> _Encoding:
-    """The call's notes, handed over for the last time."""
-    encoding = _encoding.get()
-    assert encoding is not None and encoding.merge is not None
-    _encoding.set(None)
-    return encoding
+    Attributes:
+        reserved: how many of the dominant tokens are no patches.
+    """
+
+    reserved = 0
+
+    def __init__(self, core: Any, config: DuetConfig):
+        self.core, self.config = core, config
+
+    @property
+    def layer(self) -> Any:
+        """The tower's layer whose output the model uses as features."""
+        index = self.core.config.vision_feature_layer
+        return self.core.vision_tower.encoder.layers[index if index < 0 else index - 1]
+
+    def hook(self) -> list[RemovableHandle]:
+        return [
+            self.core.vision_tower.register_forward_pre_hook(self.before_tower),
+            self.layer.self_attn.register_forward_pre_hook(self.before_attention, with_kwargs=True),
+            self.layer.register_forward_hook(self.after_layer),
+            self.core.multi_modal_projector.register_forward_pre_hook(self.before_projector),
+            self.core.multi_modal_projector.register_forward_hook(self.after_projector),
+        ]
+
+    def before_tower(self, tower: nn.Module, args: Any) -> None:
+        _encoding.set(_Encoding())
+        _merges.set(())
+
+    def before_attention(self, attention: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        encoding = _encoding.get()
+        if encoding is not None:
+            encoding.hidden = args[0] if args else kwargs["hidden_states"]
+
+    def after_layer(self, layer: nn.Module, args: Any, output: Any) -> None:
+        encoding = _encoding.get()
+        if encoding is not None:
+            encoding.output = output[0] if isinstance(output, tuple) else output
+
+    def before_projector(self, projector: nn.Module, args: tuple[Tensor]) -> Tensor:
+        encoding = _encoding.get()
+        assert encoding is not None and encoding.hidden is not None and encoding.output is not None
+        scores, metric = rank(self.layer.self_attn, encoding.hidden)
+        dominant, contextual = stage1_counts(self.config, scores.shape[1])
+        method = METHODS[self.config.merging]
+        encoding.merge = method(scores, metric, dominant - self.reserved, contextual, self.config.cluster_width)
+        _merges.set((encoding.merge,))
+        return self.retained(args[0], encoding.output[:, :1], encoding.merge)
+
+    def after_projector(self, projector: nn.Module, args: Any, output: Tensor) -> Tensor:
+        encoding = _encoding.get()
+        assert encoding is not None and encoding.merge is not None
+        _encoding.set(None)
+        return self.placed(output, encoding.merge)
+
+    def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
+        """(B, N, D) patches and (B, 1, D) CLS -> (B, K, D), what the projector gets."""
+        raise NotImplementedError
+
+    def placed(self, projected: Tensor, merge: Merge) -> Tensor:
+        """(B, K, D) projected tokens -> (B, N, D) with zeros where a token was removed."""
+        raise NotImplementedError
 
 
 def take_merges() -> list[Merge]:

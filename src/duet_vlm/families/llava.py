@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
+from ..merging import Merge
 from . import clip
 from .clip import patches as visual_tokens
 from .clip import take_merges
@@ -17,7 +18,19 @@ from .clip import take_merges
 POSITIONS = "renumber"
 
 
-def check(config: Any, duet: DuetConfig, reserved: int = 1) -> None:
+class Stage1(clip.Stage1):
+    """CLS, dominant and contextual tokens, in this order, in the first K1 + K2 places of the image's span."""
+
+    reserved = 1  # for CLS
+
+    def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
+        return torch.cat([cls, merge.retained(patches)], dim=1)
+
+    def placed(self, projected: Tensor, merge: Merge) -> Tensor:
+        return pad(projected, (0, 0, 0, merge.scores.shape[1] - projected.shape[1]))
+
+
+def check(config: Any, duet: DuetConfig, reserved: int = Stage1.reserved) -> None:
     if duet.merges and config.vision_feature_select_strategy != "default":
         raise ValueError(
             f"stage 1 needs vision_feature_select_strategy 'default', and this model has "
@@ -27,26 +40,11 @@ def check(config: Any, duet: DuetConfig, reserved: int = 1) -> None:
 
 
 def hook_encoder(core: Any, duet: DuetConfig) -> list[RemovableHandle]:
-    """CLS, dominant and contextual tokens, in this order, in the first K1 + K2 places of the image's span."""
-
-    def before_projector(projector: nn.Module, args: tuple[Tensor]) -> Tensor:
-        encoding, merge = clip.merge(core, duet, reserved=1)
-        assert encoding.output is not None
-        return torch.cat([encoding.output[:, :1], merge.retained(args[0])], dim=1)
-
-    def after_projector(projector: nn.Module, args: Any, output: Tensor) -> Tensor:
-        return pad(output, (0, 0, 0, clip.finish_encoding().patches - output.shape[1]))
-
-    projector = core.multi_modal_projector
-    return [
-        *clip.tap(core),
-        projector.register_forward_pre_hook(before_projector),
-        projector.register_forward_hook(after_projector),
-    ]
+    return Stage1(core, duet).hook()
 
 
 def finish(core: nn.Module, features: list[Tensor]) -> list[Tensor]:
     return features
 
 
-__all__ = ["POSITIONS", "check", "finish", "hook_encoder", "take_merges", "visual_tokens"]
+__all__ = ["POSITIONS", "Stage1", "check", "finish", "hook_encoder", "take_merges", "visual_tokens"]

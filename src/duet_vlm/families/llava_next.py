@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
+from ..merging import Merge
 from . import clip, llava
 from .clip import patches as visual_tokens
 from .clip import take_merges
@@ -15,28 +16,24 @@ from .clip import take_merges
 POSITIONS = "renumber"
 
 
+class Stage1(clip.Stage1):
+    """Dominant tokens in their places, contextual ones in their anchors', zeros elsewhere."""
+
+    def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
+        return merge.retained(patches)
+
+    def placed(self, projected: Tensor, merge: Merge) -> Tensor:
+        places = merge.places[..., None].expand_as(projected)
+        full = projected.new_zeros(projected.shape[0], merge.scores.shape[1], projected.shape[2])
+        return full.scatter(1, places, projected)
+
+
 def check(config: Any, duet: DuetConfig) -> None:
-    llava.check(config, duet, reserved=0)
+    llava.check(config, duet, Stage1.reserved)
 
 
 def hook_encoder(core: Any, duet: DuetConfig) -> list[RemovableHandle]:
-    """Dominant tokens in their places, contextual ones in their anchors', zeros elsewhere."""
-
-    def before_projector(projector: nn.Module, args: tuple[Tensor]) -> Tensor:
-        return clip.merge(core, duet, reserved=0)[1].retained(args[0])
-
-    def after_projector(projector: nn.Module, args: Any, output: Tensor) -> Tensor:
-        encoding = clip.finish_encoding()
-        assert encoding.merge is not None
-        places = encoding.merge.places[..., None].expand_as(output)
-        return output.new_zeros(output.shape[0], encoding.patches, output.shape[2]).scatter(1, places, output)
-
-    projector = core.multi_modal_projector
-    return [
-        *clip.tap(core),
-        projector.register_forward_pre_hook(before_projector),
-        projector.register_forward_hook(after_projector),
-    ]
+    return Stage1(core, duet).hook()
 
 
 def finish(core: Any, features: list[Tensor]) -> list[Tensor]:
@@ -44,4 +41,4 @@ def finish(core: Any, features: list[Tensor]) -> list[Tensor]:
     return [f.masked_fill((f == core.image_newline.to(f)).all(-1, keepdim=True), 0) for f in features]
 
 
-__all__ = ["POSITIONS", "check", "finish", "hook_encoder", "take_merges", "visual_tokens"]
+__all__ = ["POSITIONS", "Stage1", "check", "finish", "hook_encoder", "take_merges", "visual_tokens"]
