@@ -56,7 +56,8 @@ def kept(handle: duet_vlm.Duet, batch: dict[str, Any], more: int = 0) -> dict[in
 
 def extend(batch: dict[str, Any], tokens: Tensor) -> dict[str, Any]:
     ids = torch.cat([batch["input_ids"], tokens], 1)
-    return {**batch, "input_ids": ids, "attention_mask": torch.cat([batch["attention_mask"], torch.ones_like(tokens)], 1)}
+    mask = torch.cat([batch["attention_mask"], torch.ones_like(tokens)], 1)
+    return {**batch, "input_ids": ids, "attention_mask": mask}
 
 
 def generate(model: Any, batch: dict[str, Any], new: int = 6, **options: Any) -> Any:

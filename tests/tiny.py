@@ -74,7 +74,8 @@ def inputs(
     for lengths in rows:
         parts = [torch.randint(3, 90, (lengths[0],), generator=generator)]
         for length in lengths[1:]:
-            parts += [torch.full((image_tokens(family, size),), IMAGE), torch.randint(3, 90, (length,), generator=generator)]
+            parts.append(torch.full((image_tokens(family, size),), IMAGE))
+            parts.append(torch.randint(3, 90, (length,), generator=generator))
             images += 1
         sequences.append(torch.cat(parts))
     batch = stack(sequences, padding)

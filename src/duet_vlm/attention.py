@@ -34,7 +34,7 @@ def _record(
     return query.transpose(1, 2), None
 
 
-def _recorder(attention: nn.Module, needed: str) -> nn.Module:
+def _recorder(attention: Any, needed: str) -> nn.Module:
     """A copy of the module that shares its weights, projects only what is needed and records instead of attending."""
     AttentionInterface.register(_RECORD, _record)  # a name nobody else uses; here, so that importing changes nothing
     recorder = copy.copy(attention)
@@ -67,7 +67,8 @@ def keys(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
 def _ask(attention: nn.Module, needed: str, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Any]:
     seen: list[tuple[Tensor, Tensor, Any]] = []
     # the class's forward: hooks are for the module's real calls, and a forward set on the instance is bound to it
-    type(attention).forward(_recorder(attention, needed), hidden_states=hidden, attention_mask=None, seen=seen, **kwargs)
+    recorder = _recorder(attention, needed)
+    type(attention).forward(recorder, hidden_states=hidden, attention_mask=None, seen=seen, **kwargs)
     return seen[0]
 
 

@@ -32,11 +32,11 @@ class PrunedLayer(DynamicLayer):
         self.tail = 0
         self.length = 0
         self._announced = False
-        if layer.get_seq_length():
+        if layer.keys is not None and layer.values is not None and layer.get_seq_length():
             self.lazy_initialization(layer.keys, layer.values)
             self.keys, self.values = layer.keys, layer.values
-            self.length = self.keys.shape[-2]
-            self.kept = torch.arange(self.length, device=self.keys.device).expand(self.keys.shape[0], -1)
+            self.length = layer.keys.shape[-2]
+            self.kept = torch.arange(self.length, device=layer.keys.device).expand(layer.keys.shape[0], -1)
             self.removed = torch.zeros_like(self.kept[:, :1])
 
     def announce(self, kept: Tensor, length: int, holes: bool, removed: Tensor) -> None:
@@ -85,7 +85,7 @@ class PrunedLayer(DynamicLayer):
         self.tail, self.length = self.tail - n, self.length - n
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        super().reorder_cache(beam_idx)
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]
         self._each_row(lambda x: x.index_select(0, beam_idx.to(x.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -110,7 +110,7 @@ def check_prunable(cache: Cache) -> None:
             continue
         kind = type(layer).__name__
         if isinstance(layer, DynamicSlidingWindowLayer):
-            raise TypeError(f"visual tokens cannot be dropped from a {kind} that already holds tokens: start a new cache.")
+            raise TypeError(f"visual tokens cannot be dropped from a {kind} that holds tokens: start a new cache.")
         raise TypeError(
             f"visual tokens cannot be dropped from a cache of {kind}: use the default dynamic cache "
             "(leave out cache_implementation)."
@@ -125,7 +125,9 @@ def make_prunable(cache: Cache, layers: int) -> None:
     """
     check_prunable(cache)
     cache.layers.extend(DynamicLayer() for _ in range(layers - len(cache.layers)))
-    cache.layers[:] = [layer if isinstance(layer, PrunedLayer) else PrunedLayer(layer) for layer in cache.layers]
+    for i, layer in enumerate(cache.layers):
+        if isinstance(layer, DynamicLayer) and not isinstance(layer, PrunedLayer):
+            cache.layers[i] = PrunedLayer(layer)
 
 
 def is_pruned(cache: Cache | None) -> bool:

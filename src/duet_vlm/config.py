@@ -32,7 +32,7 @@ class Drop:
             raise ValueError(f"keep ratio {self.keep!r} at drop layer {self.layer} must be a number from 0 to 1.")
         if self.rank_at is not None and not (_is_int(self.rank_at) and 0 <= self.rank_at <= self.layer):
             raise ValueError(
-                f"rank_at {self.rank_at!r} must be a layer from 0 to the drop layer {self.layer}, or None for that layer."
+                f"rank_at {self.rank_at!r} must be a layer from 0 to the drop layer {self.layer}, or None for it."
             )
 
     @property
@@ -79,7 +79,7 @@ class DuetConfig:
             _check_count("dominant", self.dominant, least=1)
         _check_count("contextual", self.contextual, least=0)
         if self.dominant is None and self.contextual:
-            raise ValueError(f"contextual {self.contextual!r} needs stage 1: give dominant too, or set contextual to 0.")
+            raise ValueError(f"contextual {self.contextual!r} needs stage 1: give dominant too, or contextual=0.")
         for before, after in zip(self.drops, self.drops[1:], strict=False):
             if before.layer == after.layer:
                 raise ValueError(f"drop layer {after.layer} is given twice: give each drop layer once.")
@@ -145,6 +145,6 @@ def _as_drop(value: Any) -> Drop:
 def _check_count(name: str, value: Any, least: int) -> None:
     if isinstance(value, float):
         if not 0 < value <= 1:
-            raise ValueError(f"{name} {value!r} is a fraction and must be in (0, 1]; give an int for a number of tokens.")
+            raise ValueError(f"{name} {value!r} is a fraction and must be in (0, 1]: give an int to count tokens.")
     elif not _is_int(value) or value < least:
         raise ValueError(f"{name} {value!r} must be an int of at least {least}, or a float fraction in (0, 1].")

@@ -15,12 +15,13 @@ from torch.utils.hooks import RemovableHandle
 
 from . import attention, ranking
 from .cache import PrunedLayer, check_prunable, is_pruned, make_prunable
-from .config import DuetConfig, Drop
+from .config import Drop, DuetConfig
 from .families import Family, family_of
 from .forward_pass import ForwardPass
 from .queries import query_places
 from .tokens import fill_back, number_spans, take, take_mask
 from .trace import Trace
+from .words import check_language
 
 
 class Duet:
@@ -36,8 +37,8 @@ class Duet:
         core, language_model = model.base_model, model.base_model.language_model
         self.layers = len(language_model.layers)
         self.image_token = model.config.image_token_id
-        renumber = config.positions == "renumber" or (config.positions == "auto" and self.family.POSITIONS == "renumber")
-        self.rotary: Any = language_model.rotary_emb if renumber else None
+        positions = self.family.POSITIONS if config.positions == "auto" else config.positions
+        self.rotary: Any = language_model.rotary_emb if positions == "renumber" else None
         self.drops: dict[int, Drop] = {d.layer: d for d in config.drops if d.keep < 1}
         self.ranking_layers = {d.ranking_layer for d in self.drops.values() if d.keep > 0}
         self.last: ForwardPass | None = None  # for the trace; nothing else reads it
@@ -151,6 +152,12 @@ class Duet:
         sizes = [] if image is None else [len(f) for f in image.pooler_output]
         if not sizes or int(visual.sum()) != sum(sizes):
             return None  # text alone, or a mismatch that stock reports
+        for size in sizes:
+            if not self.family.is_whole(self.model_config, size):
+                raise ValueError(
+                    f"an image came with {size} visual tokens, which is a part of it: give the whole prompt at once "
+                    "(leave out prefill_chunk_size)."
+                )
         mask = kwargs.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 2:
             valid = mask[:, -ids.shape[1] :].bool()
@@ -307,6 +314,8 @@ def check(model: Any, config: DuetConfig, tokenizer: Any) -> None:
             "query 'salient' needs the words of the question: pass tokenizer= (or the processor) to apply, "
             "or choose query 'all' or 'last'."
         )
+    if config.ranks and config.query == "salient":
+        check_language(config.language)
     for module in (model, model.base_model):
         for hook in module._forward_pre_hooks.values():
             if isinstance(getattr(hook, "__self__", None), Duet):

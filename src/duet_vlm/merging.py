@@ -58,7 +58,7 @@ def at(x: Tensor, places: Tensor) -> Tensor:
 
 
 def duet(scores: Tensor, metric: Tensor, dominant: int, contextual: int, cluster_width: int) -> Merge:
-    """DUET-VLM's local clusters: a pool of `cluster_width * contextual` runners-up, anchors evenly spaced in score order.
+    """DUET-VLM's local clusters: a pool of `cluster_width * contextual` runners-up, anchors spaced in score order.
 
     Args:
         scores: (B, N) salience of every visual token.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .budget import tokens_per_layer
-from .config import DuetConfig, Drop
+from .config import Drop, DuetConfig
 
 
 def preset(

@@ -28,6 +28,9 @@ class Family(Protocol):
     def check(self, config: Any, duet: DuetConfig) -> None:
         """Raise ValueError where this model cannot do what is asked of stage 1."""
 
+    def is_whole(self, config: Any, tokens: int) -> bool:
+        """Whether one image can have this many visual tokens, row ends included."""
+
     def hook_encoder(self, core: nn.Module, duet: DuetConfig) -> list[RemovableHandle]:
         """Merge at the encoder: zeros where a token was removed, so placeholder counts stay stock."""
 

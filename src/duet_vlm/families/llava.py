@@ -39,6 +39,10 @@ def check(config: Any, duet: DuetConfig, reserved: int = Stage1.reserved) -> Non
     clip.check(config, duet, reserved)
 
 
+def is_whole(config: Any, tokens: int) -> bool:
+    return tokens == visual_tokens(config)
+
+
 def hook_encoder(core: Any, duet: DuetConfig) -> list[RemovableHandle]:
     return Stage1(core, duet).hook()
 
@@ -47,4 +51,4 @@ def finish(core: nn.Module, features: list[Tensor]) -> list[Tensor]:
     return features
 
 
-__all__ = ["POSITIONS", "Stage1", "check", "finish", "hook_encoder", "take_merges", "visual_tokens"]
+__all__ = ["POSITIONS", "Stage1", "check", "finish", "hook_encoder", "is_whole", "take_merges", "visual_tokens"]

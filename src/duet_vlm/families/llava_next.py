@@ -32,6 +32,10 @@ def check(config: Any, duet: DuetConfig) -> None:
     llava.check(config, duet, Stage1.reserved)
 
 
+def is_whole(config: Any, tokens: int) -> bool:
+    return tokens > visual_tokens(config)  # a base crop and tiles; how many depends on the image
+
+
 def hook_encoder(core: Any, duet: DuetConfig) -> list[RemovableHandle]:
     return Stage1(core, duet).hook()
 
@@ -41,4 +45,4 @@ def finish(core: Any, features: list[Tensor]) -> list[Tensor]:
     return [f.masked_fill((f == core.image_newline.to(f)).all(-1, keepdim=True), 0) for f in features]
 
 
-__all__ = ["POSITIONS", "Stage1", "check", "finish", "hook_encoder", "take_merges", "visual_tokens"]
+__all__ = ["POSITIONS", "Stage1", "check", "finish", "hook_encoder", "is_whole", "take_merges", "visual_tokens"]
