@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from . import terminal
 from .demo.cli import app as demo
 
 app = typer.Typer(
@@ -88,20 +86,27 @@ def run(
 
       duet run photo.jpg --ask "Who is there?" --model ./my-llava --method pyramiddrop --keep 0.25
     """
-    with _plain_errors(), _status() as status:
-        from .run import Request, answer
+    with terminal.status() as status:
+        with terminal.plain_errors():
+            from .request import Request, prepare
 
-        report = answer(
-            Request(image, ask, model, method, tokens, keep, show, compare, dtype, device, max_new_tokens), status
-        )
-    _write_json(report, json_file)
+            terminal.check_folder(json_file)
+            asked = Request(image, ask, model, method, tokens, keep, show, compare, dtype, device, max_new_tokens)
+            prepared = prepare(asked, status)
+        if prepared.unknown_words:
+            words = ", ".join(prepared.unknown_words)
+            print(f"duet: the demonstration model has never seen these words: {words}.", file=sys.stderr)
+        from .run import answer
+
+        report = answer(prepared, status)
+    terminal.write_json(report, json_file)
     if json_file != Path("-"):
         from .tables import run_table
 
-        console = _console()
-        console.print(f"[bold]{_escape(report['answer'])}[/bold]", highlight=False)
+        console = terminal.console()
+        console.print(f"[bold]{terminal.escape(report['answer'])}[/bold]", highlight=False)
         if compare:
-            console.print(f"uncompressed: {_escape(report['uncompressed']['answer'])}", highlight=False)
+            console.print(f"uncompressed: {terminal.escape(report['uncompressed']['answer'])}", highlight=False)
         console.print(run_table(report))
         console.print(report["note"], style="dim", highlight=False)
         if show is not None:
@@ -128,17 +133,20 @@ def budget(
 
       duet budget --model llava-hf/llava-1.5-7b-hf --method visionzip --keep 0.11 --json budget.json
     """
-    with _plain_errors(), _status():
+    with terminal.plain_errors(), terminal.status():
+        from . import costs
         from .loading import read_config, shape_config
-        from .run import budget_report
+        from .request import budget_config
 
+        terminal.check_folder(json_file)
         config = shape_config(shape) if shape and not model else read_config(_one_of(model, shape))
-        report = budget_report(config, model or shape or "", method, tokens, keep, text_tokens)
-    _write_json(report, json_file)
+        settings = budget_config(config, method, tokens, keep)
+        report = {"model": model or shape, "method": method, **costs.report(config, settings, text_tokens)}
+    terminal.write_json(report, json_file)
     if json_file != Path("-"):
         from .tables import budget_table
 
-        _console().print(budget_table(report))
+        terminal.console().print(budget_table(report))
 
 
 @app.command()
@@ -174,10 +182,11 @@ def bench(
 
       duet bench --model ./my-llava --tokens 192 --tokens 64 --method duet --method fastv --device cuda
     """
-    with _plain_errors():
+    with terminal.plain_errors():
         from .bench import Options, benchmark, settings, shortened, steps
         from .loading import check_device, check_dtype, random_model, read_config, read_weights, shape_config
 
+        terminal.check_folder(json_file)
         if layers and not shape:
             raise ValueError(f"--layers {layers} needs --shape: a model's own layers are all used.")
         config = shape_config(shape) if shape and not model else read_config(_one_of(model, shape))
@@ -185,20 +194,20 @@ def bench(
         how = Options(
             runs, batch_size, text_tokens, decode_steps, check_dtype(dtype), check_device(device), threads
         )
-        with _status() as status:
+        with terminal.status() as status:
             if model:
                 status("Loading the model")
                 network = read_weights(model, how.dtype, how.device)
             else:
                 status("Filling random weights")
                 network = random_model(shortened(config, layers), how.dtype, how.device)
-    with _progress(steps(listed, how)) as advance:
+    with terminal.progress(steps(listed, how)) as advance:
         report = {"model": model or shape, **benchmark(network, listed, how, advance)}
-    _write_json(report, json_file)
+    terminal.write_json(report, json_file)
     if json_file != Path("-"):
         from .tables import bench_table
 
-        _console().print(bench_table(report))
+        terminal.console().print(bench_table(report))
 
 
 app.add_typer(demo, name="demo")
@@ -208,59 +217,6 @@ def _one_of(model: str | None, shape: str | None) -> str:
     if model is None or shape is not None:
         raise ValueError("give one of --model, a folder or hub id, and --shape, for example --shape llava-1.5-7b.")
     return model
-
-
-@contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
-    """What a user can put right is one sentence on stderr and exit code 2."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        print(f"duet: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
-
-
-@contextlib.contextmanager
-def _status() -> Iterator[Any]:
-    """A line on stderr that says what takes so long; call it with new text."""
-    from rich.console import Console
-
-    with Console(stderr=True).status("Starting") as status:
-        yield status.update
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import Progress, TimeRemainingColumn
-
-    columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Starting", total=total)
-        begun = iter(range(total + 1))
-        yield lambda text: progress.update(task, description=text, completed=next(begun))
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console()
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _write_json(report: dict[str, Any], file: Path | None) -> None:
-    if file is None:
-        return
-    text = json.dumps(report, indent=2) + "\n"
-    if file == Path("-"):
-        sys.stdout.write(text)
-    else:
-        file.write_text(text)
 
 
 def main() -> None:

@@ -19,11 +19,6 @@ def size(count: float | None) -> str:
     return f"{count:.0f} {UNITS[step]}" if step == 0 else f"{count:.1f} {UNITS[step]}"
 
 
-def operations(count: float) -> str:
-    """Floating point operations for people."""
-    return f"{count / 1e12:.2f} TFLOP" if count >= 1e11 else f"{count / 1e9:.2f} GFLOP"
-
-
 def bench_table(report: dict[str, Any]) -> Table:
     """One column per setting, stock first."""
     stock, rows = report["stock"], report["settings"]
@@ -69,34 +64,36 @@ def bench_table(report: dict[str, Any]) -> Table:
 def budget_table(report: dict[str, Any]) -> Table:
     """One row per run of layers with the same tokens, before and after, and the totals."""
     table = Table(
-        title=f"{report['model']}: {report['method']}, {report['average_tokens']:.1f} of {report['visual_tokens']} "
-        f"visual tokens per layer on average, {report['text_tokens']} text tokens"
+        title=f"{report['model']}, {report['method']}: {report['average_tokens']:.1f} of {report['visual_tokens']} "
+        "visual tokens on average",
+        caption=f"per prompt, with {report['text_tokens']} text tokens; keys and values in half precision",
     )
-    for name in ("layers", "visual tokens", "FLOPs before", "after", "KV cache before", "after"):
-        table.add_column(name, justify="left" if name == "layers" else "right")
+    for name in ("decoder layers", "visual tokens", "GFLOP before", "after", "KV before", "after"):
+        table.add_column(name, justify="left" if name == "decoder layers" else "right")
     rows = report["layers"]
     starts = [i for i, row in enumerate(rows) if i == 0 or row["visual_tokens"] != rows[i - 1]["visual_tokens"]]
     for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
         row = rows[start]
         table.add_row(
-            f"{start}" if end == start + 1 else f"{start} to {end - 1}, each",
+            f"{start}" if end == start + 1 else f"{start} to {end - 1}, each of {end - start}",
             f"{row['visual_tokens']}",
-            operations(row["flops_before"]),
-            operations(row["flops"]),
+            f"{row['flops_before'] / 1e9:.1f}",
+            f"{row['flops'] / 1e9:.1f}",
             size(row["kv_bytes_before"]),
             size(row["kv_bytes"]),
         )
     table.add_section()
     table.add_row(
-        "all, with the logits",
-        f"{report['average_tokens']:.1f} on average",
-        operations(report["flops_before"]),
-        operations(report["flops"]),
+        "all, and logits",
+        "",
+        f"{report['flops_before'] / 1e9:.1f}",
+        f"{report['flops'] / 1e9:.1f}",
         size(report["kv_bytes_before"]),
         size(report["kv_bytes"]),
         style="bold",
     )
-    table.add_row("before / after", "", "", f"{report['flops_ratio']:.2f}x", "", f"{report['kv_ratio']:.2f}x")
+    kept = "-" if report["kv_ratio"] is None else f"{report['kv_ratio']:.2f}x"
+    table.add_row("before / after", "", "", f"{report['flops_ratio']:.2f}x", "", kept)
     return table
 
 

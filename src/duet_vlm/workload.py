@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from .budget import DecoderShape, keep_count, stage1_counts
+from .budget import DecoderShape
 from .config import DuetConfig
+from .costs import ImageShape, largest_grid
 
 
 class OneWordPerToken:
@@ -42,18 +43,15 @@ class Workload:
         config, device = model.config, model.device
         generator = torch.Generator().manual_seed(0)
         side = config.vision_config.image_size
-        self.crops, self.encoder_inputs = 1, {}
+        self.image, self.encoder_inputs = ImageShape.of(config), {}
         shape: tuple[int, ...] = (batch_size, 3, side, side)
-        if getattr(config, "image_grid_pinpoints", None):
-            height, width = max(config.image_grid_pinpoints, key=lambda size: size[0] * size[1])
-            self.crops = 1 + (height // side) * (width // side)
-            shape = (batch_size, self.crops, 3, side, side)
-            self.encoder_inputs["image_sizes"] = torch.tensor([[height, width]] * batch_size, device=device)
+        if self.image.crops > 1:
+            shape = (batch_size, self.image.crops, 3, side, side)
+            self.encoder_inputs["image_sizes"] = torch.tensor([largest_grid(config)] * batch_size, device=device)
         self.encoder_inputs["pixel_values"] = torch.randn(shape, generator=generator).to(device, model.dtype)
-        self.visual_tokens = len(self.encode().pooler_output[0])
         before = min(5, text_tokens // 4)
         words = torch.randint(3, config.image_token_id, (batch_size, text_tokens), generator=generator)
-        image = torch.full((batch_size, self.visual_tokens), config.image_token_id)
+        image = torch.full((batch_size, self.image.visual_tokens), config.image_token_id)
         self.ids = torch.cat([words[:, :before], image, words[:, before:]], dim=1).to(device)
 
     @torch.no_grad()
@@ -83,12 +81,7 @@ class Workload:
 
     def tokens_per_layer(self, config: DuetConfig) -> list[int]:
         """Visual tokens of one row in every decoder layer, as METHOD counts them."""
-        patches = (self.model.config.vision_config.image_size // self.model.config.vision_config.patch_size) ** 2
-        entering = self.crops * sum(stage1_counts(config, patches)) if config.merges else self.visual_tokens
-        counts = [entering] * self.model.config.get_text_config().num_hidden_layers
-        for drop in config.drops:
-            counts[drop.layer :] = [keep_count(drop.keep, entering)] * (len(counts) - drop.layer)
-        return counts
+        return self.image.tokens_per_layer(config, self.model.config.get_text_config().num_hidden_layers)
 
     def flops(self, config: DuetConfig) -> int:
         """Ideal prefill of one row: decoder layers and one row of logits; neither stage's own work is in it."""

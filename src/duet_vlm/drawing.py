@@ -1,0 +1,201 @@
+"""How the picture of `visualize` is laid out with matplotlib."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
+
+INK, FAINT = "#1d2433", "#6b7385"
+SALIENT, LAST, BAR, EMPTY = "#ffd257", "#dfe4ee", "#3d6fd6", "#e9edf4"
+COLUMNS = 4
+INCHES = {1: 6.4, 2: 4.9, 3: 4.2, 4: 3.3}  # width of a panel, by their number in a row
+LINE = 9  # characters of the question per inch
+
+
+@dataclass
+class Marks:
+    """What is drawn over a panel's image.
+
+    Attributes:
+        outlined: patches whose common border is drawn.
+        anchors: patches framed in their cluster's colour.
+        clusters: members of each anchor; they and it carry the cluster's number.
+        colors: anchor -> (r, g, b).
+    """
+
+    outlined: set[int]
+    anchors: list[int]
+    clusters: list[list[int]]
+    colors: dict[int, tuple[float, float, float]]
+
+
+def compose(
+    figure: Figure,
+    panels: list[tuple[str, str, str]],
+    pictures: list[np.ndarray],
+    marks: list[Marks | None],
+    grid: int,
+    cell: int,
+    words: list[tuple[str, str]],
+    title: str,
+    counts: list[int],
+) -> Figure:
+    """Title, question, panels (label, heading, text), and the visual tokens of every decoder layer."""
+    columns = min(COLUMNS, len(panels))
+    rows, inches, around = -(-len(panels) // columns), INCHES[columns], 0.55
+    lines = wrap(words, int(LINE * columns * inches))
+    head, foot = 0.56 + 0.31 * len(lines), 1.75
+    width, height = columns * inches + 0.5, head + rows * (inches + around) + foot
+    figure.set_size_inches(width, height)
+    figure.set_facecolor("white")
+    left = 0.25 / width
+    longest = int(7.8 * width)
+    title = title if len(title) <= longest else title[: longest - 1].rstrip() + "…"
+    style: dict[str, Any] = {"fontsize": 15, "fontweight": "bold", "color": INK, "va": "center"}
+    figure.text(left, 1 - 0.3 / height, plain(title), **style)
+    question(figure, lines, (left, 1 - 0.56 / height))
+    for i, (panel, pixels, over) in enumerate(zip(panels, pictures, marks, strict=True)):
+        row, column = divmod(i, columns)
+        bottom = height - head - (row + 1) * (inches + around) + 0.26
+        box = (0.31 + column * inches) / width, bottom / height, (inches - 0.12) / width, (inches - 0.12) / height
+        axes = figure.add_axes(box, label=panel[0])
+        show(axes, panel, pixels, over, grid, cell)
+    bars(figure, (0.7 / width, 0.62 / height, 1 - 1.05 / width, (foot - 0.95) / height), counts, grid)
+    legend(figure, {panel[0] for panel in panels}, {kind for _, kind in words}, (left, 0.04 / height))
+    return figure
+
+
+def plain(text: str) -> str:
+    """Text in which a dollar sign does not start a formula."""
+    return text.replace("$", r"\$")
+
+
+def wrap(words: list[tuple[str, str]], length: int) -> list[list[tuple[str, str]]]:
+    """Words in lines of about `length` characters."""
+    lines: list[list[tuple[str, str]]] = [[]]
+    for word in words:
+        if lines[-1] and sum(len(text) + 1 for text, _ in lines[-1]) + len(word[0]) > length:
+            lines.append([])
+        lines[-1].append(word)
+    return lines
+
+
+def question(figure: Figure, lines: list[list[tuple[str, str]]], corner: tuple[float, float]) -> None:
+    """The words, the salient ones on a highlighter's stroke."""
+    back = {"salient": SALIENT, "last": LAST}
+    packed = []
+    for line in lines:
+        texts = []
+        for text, kind in line:
+            properties: dict[str, Any] = {"fontsize": 13, "color": INK if kind != "last" else FAINT}
+            if kind in back:
+                properties["bbox"] = {"facecolor": back[kind], "edgecolor": "none", "boxstyle": "round,pad=0.18"}
+            texts.append(TextArea(plain(text), textprops=properties))
+        packed.append(HPacker(children=texts, pad=0, sep=7, align="baseline"))
+    box = VPacker(children=packed, pad=0, sep=7, align="left")
+    anchored = AnchoredOffsetbox(
+        loc="upper left", child=box, frameon=False, pad=0, borderpad=0, bbox_to_anchor=corner,
+        bbox_transform=figure.transFigure,
+    )  # fmt: skip
+    figure.add_artist(anchored)
+
+
+def show(axes: Any, panel: tuple[str, str, str], pixels: np.ndarray, marks: Marks | None, grid: int, cell: int) -> None:
+    """One panel."""
+    axes.imshow(pixels.clip(0, 1), interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(panel[1], loc="left", fontsize=11, fontweight="bold", color=INK, pad=5)
+    axes.text(0, -0.02, panel[2], transform=axes.transAxes, fontsize=10, color=FAINT, va="top")
+    if marks is None:
+        return
+    axes.add_collection(LineCollection(borders(marks.outlined, grid, cell), colors="white", linewidths=0.8))
+    size = 0.42 * 72 * axes.bbox.width / axes.figure.dpi / grid
+    stroke = [withStroke(linewidth=1.2, foreground="black")]
+    for number, (anchor, members) in enumerate(zip(marks.anchors, marks.clusters, strict=True), start=1):
+        color = marks.colors[anchor]
+        row, column = divmod(anchor, grid)
+        corner = (column * cell - 0.5, row * cell - 0.5)
+        axes.add_patch(Rectangle(corner, cell, cell, fill=False, edgecolor=color, linewidth=2.2, zorder=3))
+        # colours alone do not tell dozens of clusters apart
+        for patch in (anchor, *members) if members else ():
+            x, y = center(patch, grid, cell)
+            axes.text(
+                x, y, str(number), fontsize=size, color="white", ha="center", va="center_baseline", zorder=4,
+                path_effects=stroke,
+            )  # fmt: skip
+    if not marks.outlined and not marks.anchors:
+        axes.text(
+            0.5, 0.5, "no visual token\nfrom here on", transform=axes.transAxes, ha="center", va="center",
+            color="white", fontsize=13,
+        )  # fmt: skip
+
+
+def center(patch: int, grid: int, cell: int) -> tuple[float, float]:
+    row, column = divmod(patch, grid)
+    return (column + 0.5) * cell - 0.5, (row + 0.5) * cell - 0.5
+
+
+def borders(patches: set[int], grid: int, cell: int) -> list[list[tuple[float, float]]]:
+    """Line segments between these patches and all others."""
+    segments = []
+    for patch in patches:
+        row, column = divmod(patch, grid)
+        x, y = column * cell - 0.5, row * cell - 0.5
+        if row == 0 or patch - grid not in patches:
+            segments.append([(x, y), (x + cell, y)])
+        if row == grid - 1 or patch + grid not in patches:
+            segments.append([(x, y + cell), (x + cell, y + cell)])
+        if column == 0 or patch - 1 not in patches:
+            segments.append([(x, y), (x, y + cell)])
+        if column == grid - 1 or patch + 1 not in patches:
+            segments.append([(x + cell, y), (x + cell, y + cell)])
+    return segments
+
+
+def bars(figure: Figure, box: tuple[float, float, float, float], counts: list[int], grid: int) -> None:
+    """Visual tokens in every decoder layer, before the background of the uncompressed ones."""
+    axes = figure.add_axes(box, label="tokens")
+    whole = max(grid * grid, *counts)
+    axes.bar(range(len(counts)), [whole] * len(counts), width=0.86, color=EMPTY)
+    axes.bar(range(len(counts)), counts, width=0.86, color=BAR)
+    for i, count in enumerate(counts):
+        if i == 0 or count != counts[i - 1]:
+            high = count > 0.8 * whole
+            axes.annotate(
+                str(count), (i - 0.43, count), (3, -3 if high else 2), textcoords="offset points", fontsize=9,
+                color="white" if high else INK, va="top" if high else "bottom",
+            )  # fmt: skip
+    axes.set_xlim(-0.6, len(counts) - 0.4)
+    axes.set_ylim(0, whole)
+    axes.set_xticks(range(0, len(counts), max(1, len(counts) // 16)))
+    axes.set_yticks([0, whole])
+    axes.tick_params(labelsize=8, colors=FAINT, length=0)
+    axes.set_title("Visual tokens in each decoder layer", loc="left", fontsize=11, fontweight="bold", color=INK, pad=5)
+    for side in ("top", "right", "left", "bottom"):
+        axes.spines[side].set_visible(False)
+
+
+def legend(figure: Figure, labels: set[str], kinds: set[str], corner: tuple[float, float]) -> None:
+    """What the colours mean, for what is in the picture."""
+    entries = []
+    if "salient" in kinds:
+        entries.append(Patch(facecolor=SALIENT, label="asks: salient words"))
+    if "last" in kinds:
+        entries.append(Patch(facecolor=LAST, label="asks: the last token"))
+    if len(labels) > 1:
+        entries.append(Patch(facecolor="#8f8f8f", edgecolor="white", label="bright: kept"))
+        entries.append(Patch(facecolor="#2a2a2a", label="dark: gone"))
+    if "stage 1" in labels:
+        entries.append(Patch(facecolor="none", edgecolor="#ff7a1a", linewidth=2, label="framed: anchors"))
+        entries.append(Patch(facecolor="#ffb98a", label="tinted: merged into the anchor of that number"))
+    figure.legend(
+        handles=entries, loc="lower left", bbox_to_anchor=corner, ncols=len(entries), frameon=False, fontsize=9,
+        handlelength=1.2, columnspacing=1.6, labelcolor=FAINT,
+    )  # fmt: skip

@@ -1,0 +1,111 @@
+"""`duet run`: one question about one picture, compressed, and what it cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .config import DuetConfig
+from .engine import apply
+from .request import Prepared
+
+
+def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) -> dict[str, Any]:
+    """Answer compressed, and uncompressed if that was asked for; draw the picture if that was asked for.
+
+    Returns:
+        JSON-able: the answer, tokens per stage, KV tokens and bytes, seconds; `uncompressed` with the same fields.
+    """
+    request, model = prepared.request, prepared.model
+    stock = None
+    if request.compare:
+        status("Warming up")
+        _generate(prepared, 2)
+        status("Answering uncompressed")
+        stock = _generate(prepared)
+    with apply(model, prepared.config, tokenizer=prepared.processor) as handle:
+        if request.compare:
+            _generate(prepared, 2)
+        status("Answering")
+        found = _generate(prepared)
+        trace = handle.trace
+    whole = int((prepared.inputs["input_ids"] == model.config.image_token_id).sum())
+    layers = model.config.get_text_config().num_hidden_layers
+    counts = [whole] * layers if trace is None else trace.samples[0].tokens_per_layer
+    report = {
+        "model": request.model or "the demonstration model",
+        "question": request.ask.strip(),
+        "method": request.method,
+        "config": prepared.config.to_dict(),
+        **found,
+        **_tokens(whole, counts, prepared.config),
+        "note": "One first call, not warmed up; to measure speed use duet bench.",
+        "unknown_words": prepared.unknown_words,
+    }
+    if stock is not None:
+        report["uncompressed"] = stock | _tokens(whole, [whole] * layers, DuetConfig())
+        report["note"] = "One run of each after a warm-up, no benchmark; to measure speed use duet bench."
+    if request.show is not None:
+        status("Drawing")
+        from .visualize import picture
+
+        figure = picture(
+            prepared.image, trace, model.config, prepared.inputs, prepared.processor, title=title(report), counts=counts
+        )
+        figure.savefig(request.show, dpi=150)
+    return report | {"trace": None if trace is None else trace.to_dict()}
+
+
+def title(report: dict[str, Any]) -> str:
+    """Method, budget and answer in one line."""
+    if report["method"] == "none":
+        return f"no compression, answer: {report['answer']}"
+    average, whole = report["tokens_average"], report["visual_tokens"]
+    return f"{report['method']}, {average:.0f} of {whole} visual tokens on average, answer: {report['answer']}"
+
+
+def _generate(prepared: Prepared, max_new_tokens: int | None = None) -> dict[str, Any]:
+    """One greedy answer with its times and its cache."""
+    from transformers.generation.streamers import BaseStreamer
+
+    class Clock(BaseStreamer):
+        """Notes when tokens come; the first call brings the prompt."""
+
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def put(self, value: Any) -> None:
+            self.times.append(time.perf_counter())
+
+        def end(self) -> None:
+            self.times.append(time.perf_counter())
+
+    clock, asked = Clock(), prepared.inputs["input_ids"].shape[1]
+    started = time.perf_counter()
+    out = prepared.model.generate(
+        **prepared.inputs, do_sample=False, max_new_tokens=max_new_tokens or prepared.request.max_new_tokens,
+        streamer=clock, return_dict_in_generate=True,
+    )  # fmt: skip
+    tokens = out.sequences[0, asked:]
+    # the last token was never fed back
+    stored = [layer.keys.shape[-2] - len(tokens) + 1 for layer in out.past_key_values.layers]
+    per_token = [2 * layer.keys[:, :, 0].numel() * layer.keys.element_size() for layer in out.past_key_values.layers]
+    return {
+        "answer": prepared.processor.decode(tokens, skip_special_tokens=True).strip(),
+        "new_tokens": len(tokens),
+        "kv_tokens": sum(stored) / len(stored),
+        "kv_bytes": sum(n * size for n, size in zip(stored, per_token, strict=True)),
+        "seconds_to_first_token": clock.times[1] - started,
+        "seconds": clock.times[-1] - started,
+    }
+
+
+def _tokens(whole: int, counts: list[int], config: DuetConfig) -> dict[str, Any]:
+    return {
+        "visual_tokens": whole,
+        "tokens_in": counts[0],
+        "drops": [{"layer": drop.layer, "tokens": counts[drop.layer]} for drop in config.drops],
+        "tokens_per_layer": counts,
+        "tokens_average": sum(counts) / len(counts),
+    }

@@ -1,0 +1,83 @@
+"""What the commands say to the terminal: errors in a sentence, progress on stderr, figures as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """What a user can put right is one sentence on stderr and exit code 2."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        print(f"duet: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+@contextlib.contextmanager
+def status() -> Iterator[Any]:
+    """A line on stderr that says what takes so long; call it with new text."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("Starting") as shown:
+        from transformers.utils import logging
+
+        bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # one line is enough
+        try:
+            yield shown.update
+        finally:
+            if bars:
+                logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def progress(total: int) -> Iterator[Any]:
+    """A bar on stderr for `total` pieces of work; call it with a description before each."""
+    from rich.console import Console
+    from rich.progress import Progress, TimeRemainingColumn
+
+    columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Starting", total=total)
+        begun = iter(range(total + 1))
+        yield lambda text: bar.update(task, description=text, completed=next(begun))
+
+
+def console() -> Any:
+    """For results, on stdout."""
+    from rich.console import Console
+
+    return Console()
+
+
+def escape(text: str) -> str:
+    """Text whose square brackets are no markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def check_folder(file: Path | None) -> None:
+    """Raises ValueError where figures could not be written."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise ValueError(f"figures cannot be written to {str(file)!r}: its folder does not exist, create it first.")
+
+
+def write_json(report: dict[str, Any], file: Path | None) -> None:
+    """Write to a file, or to stdout for `-`."""
+    if file is None:
+        return
+    text = json.dumps(report, indent=2) + "\n"
+    if file == Path("-"):
+        sys.stdout.write(text)
+    else:
+        file.write_text(text)
