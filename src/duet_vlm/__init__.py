@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 from .config import Drop, DuetConfig
 
 if TYPE_CHECKING:
-    from .engine import Duet, apply
+    from .applying import apply
+    from .engine import Duet
     from .trace import Trace
 
 __version__ = "0.1.0"
 __all__ = ["Drop", "Duet", "DuetConfig", "Trace", "apply"]
 
-_HOMES = {"Duet": "engine", "apply": "engine", "Trace": "trace"}
+_HOMES = {"Duet": "engine", "apply": "applying", "Trace": "trace"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from .applying import apply
 from .config import Drop, DuetConfig
-from .engine import Duet, apply
+from .engine import Duet
 from .loading import random_model
 from .presets import preset
 from .timing import Clock, PeakMemory, hardware, median, time_in_hooks, time_modules, versions

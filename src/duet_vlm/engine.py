@@ -13,15 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from . import attention, ranking
-from .cache import PrunedLayer, check_prunable, is_pruned, make_prunable
+from . import attention, ranking, segments
+from .cache import check_prunable, is_pruned, make_prunable
 from .config import Drop, DuetConfig
 from .families import Family, family_of
 from .forward_pass import ForwardPass
 from .queries import query_places
-from .tokens import fill_back, number_spans, take, take_mask
+from .tokens import fill_back, number_spans, take
 from .trace import Trace
-from .words import check_language
 
 
 class Duet:
@@ -112,17 +111,18 @@ class Duet:
         return args, kwargs | {"duet": state}
 
     def before_layer(self, layer: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        state: ForwardPass | None = kwargs.get("duet")
+        state: ForwardPass | None = kwargs.pop("duet", None)
         if state is None:
             return None
-        kwargs = {k: v for k, v in kwargs.items() if k != "duet"}
-        hidden, i = args[0], layer.self_attn.layer_idx
-        if state.visual is not None:
-            cache = kwargs.get("past_key_values")
-            if cache is not None and not is_pruned(cache):  # a new one that the language model made
-                make_prunable(cache, self.layers)
-            hidden = self.compress(layer, i, hidden, kwargs, state)
-        self.restrict(layer, i, hidden, kwargs, state)
+        hidden, i, cache = args[0], layer.self_attn.layer_idx, kwargs.get("past_key_values")
+        flash = "flash" in layer.self_attn.config._attn_implementation
+        if state.visual is None:
+            segments.restrict_decode(i, hidden, kwargs, state, self.rotary, flash)
+            return args, kwargs
+        if cache is not None and not is_pruned(cache):  # a new one that the language model made
+            make_prunable(cache, self.layers)
+        hidden = self.compress(layer, i, hidden, kwargs, state)
+        segments.restrict_prefill(i, hidden, kwargs, state, self.rotary, flash)
         return (hidden, *args[1:]), kwargs
 
     def after_language_model(self, language_model: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
@@ -195,9 +195,8 @@ class Duet:
     @torch.no_grad()
     def rank(self, layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> Tensor:
         """(B, n) METHOD's score of every present token with the weights of this layer."""
-        rows, asked = state.rows, state.present_queries()
-        stored = stored_layer(kwargs.get("past_key_values"), layer.self_attn.layer_idx)
-        rotary = self.rotate(hidden, kwargs, state, rows, None if stored is None else stored.removed)
+        rows, asked, i = state.rows, state.present_queries(), layer.self_attn.layer_idx
+        rotary = segments.rotate(hidden, kwargs, state, self.rotary, segments.removed_earlier(i, kwargs))
         normed = layer.input_layernorm(hidden)
         query, scaling = attention.queries(
             layer.self_attn,
@@ -208,115 +207,3 @@ class Duet:
         places = take(rows, asked)
         attend = (rows[:, None] <= places[..., None]) & state.present(state.valid)[:, None]
         return ranking.text_to_vision(query, key, attend, asked >= 0, scaling)
-
-    def restrict(self, layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> None:
-        """Make the layer's mask, rotary embeddings and cache speak of the kept tokens only."""
-        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
-        stored = stored_layer(cache, i)
-        past, gone = (0, None) if stored is None else (stored.length, stored.removed)
-        prefill, n, rows = state.visual is not None, hidden.shape[1], None
-        if prefill:
-            rows = state.rows
-            if stored is not None:
-                stored.announce(rows, state.length, state.holes, state.removed())
-            columns, holes = (rows, state.holes) if stored is None else (stored.columns(), stored.holes)
-            if state.now is None and columns.shape[1] == past + n:
-                return  # nothing dropped up to here
-        else:
-            assert stored is not None
-            holes = stored.holes
-            if mask is None and not holes and self.rotary is None:
-                return
-        rope = kwargs["position_embeddings"]
-        segment = (len(state.kept) if prefill else id(stored.kept), id(mask), id(rope))  # type: ignore[union-attr]
-        if segment not in state.memo:
-            if rows is None:
-                assert stored is not None
-                columns = stored.columns(coming=n)
-                rows = columns[:, -n:] - past
-            flash = "flash" in layer.self_attn.config._attn_implementation
-            places = torch.where(rows < 0, -1, rows + past) if mask is None else rows
-            restricted = take_mask(mask, places, columns, holes, flash)
-            # the sources are kept, so that their ids are not used again
-            state.memo[segment] = restricted, self.rotate(hidden, kwargs, state, rows, gone), (mask, rope, gone)
-        kwargs["attention_mask"], kwargs["position_embeddings"] = state.memo[segment][:2]
-        kwargs["position_ids"] = None  # flash attention would take the gaps for packed sequences
-
-    def rotate(
-        self, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass, rows: Tensor, gone: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Rotary embeddings of the present tokens: gathered where positions stay, computed where they are renumbered.
-
-        Args:
-            rows: (B, n) their places among the tokens coming in.
-            gone: (B, 1) how many tokens each row is missing before these, from earlier calls.
-        """
-        rope: tuple[Tensor, Tensor] = kwargs["position_embeddings"]
-        if self.rotary is None:
-            return rope if state.now is None else (take(rope[0], rows), take(rope[1], rows))
-        if gone is None and state.now is None:
-            return rope
-        key = ("rope", len(state.kept), id(gone), id(rope))
-        if key not in state.memo:
-            positions = kwargs["position_ids"]
-            if state.now is not None:
-                positions = take(positions, rows) - state.removed_before()
-            if gone is not None:
-                positions = positions - gone
-            state.memo[key] = self.rotary(hidden, positions.clamp(min=0)), (gone, rope)
-        return state.memo[key][0]
-
-
-def stored_layer(cache: Any, i: int) -> PrunedLayer | None:
-    return cache.layers[i] if is_pruned(cache) else None
-
-
-def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None) -> Duet:
-    """Compress the visual tokens of a stock transformers model, in place, until the returned handle is removed.
-
-    Args:
-        model: a supported model; adapters may be loaded before or after.
-        config: what to do; without one, `model.config.duet` is read, which `save_pretrained` carries.
-        tokenizer: the model's tokenizer or processor, needed to find salient words.
-
-    Raises:
-        ValueError: an unsupported model, one that is compressed already, or settings that do not fit it.
-    """
-    if hasattr(model, "get_base_model"):
-        model = model.get_base_model()
-    given = config is not None
-    if config is None:
-        saved = getattr(model.config, "duet", None)
-        if saved is None:
-            raise ValueError("there is no config: pass a DuetConfig, or load a model whose config.duet was saved.")
-        config = DuetConfig.from_dict(saved)
-    check(model, config, tokenizer)
-    duet = Duet(model, config, tokenizer)
-    if given:
-        model.config.duet = config.to_dict()
-        duet.wrote_config = True
-    return duet
-
-
-def check(model: Any, config: DuetConfig, tokenizer: Any) -> None:
-    """Refuse what cannot work, before anything is touched."""
-    family = family_of(model.config)
-    family.check(model.config, config)
-    layers = len(model.base_model.language_model.layers)
-    for drop in config.drops:
-        if drop.layer >= layers:
-            raise ValueError(
-                f"drop layer {drop.layer} is not possible: this model has {layers} decoder layers, "
-                f"so choose 1 to {layers - 1}."
-            )
-    if config.ranks and config.query == "salient" and tokenizer is None:
-        raise ValueError(
-            "query 'salient' needs the words of the question: pass tokenizer= (or the processor) to apply, "
-            "or choose query 'all' or 'last'."
-        )
-    if config.ranks and config.query == "salient":
-        check_language(config.language)
-    for module in (model, model.base_model):
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(getattr(hook, "__self__", None), Duet):
-                raise ValueError("this model is compressed already: call remove() on the first handle before apply.")

@@ -39,7 +39,7 @@ class ForwardPass:
     ranked: dict[int, Tensor | None] = field(default_factory=dict)
     now: Tensor | None = None
     holes: bool = False
-    memo: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def length(self) -> int:

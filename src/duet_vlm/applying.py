@@ -1,0 +1,61 @@
+"""The one verb: a config onto a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .config import DuetConfig
+from .engine import Duet
+from .families import family_of
+from .words import check_language
+
+
+def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None) -> Duet:
+    """Compress the visual tokens of a stock transformers model, in place, until the returned handle is removed.
+
+    Args:
+        model: a supported model; adapters may be loaded before or after.
+        config: what to do; without one, `model.config.duet` is read, which `save_pretrained` carries.
+        tokenizer: the model's tokenizer or processor, needed to find salient words.
+
+    Raises:
+        ValueError: an unsupported model, one that is compressed already, or settings that do not fit it.
+    """
+    if hasattr(model, "get_base_model"):
+        model = model.get_base_model()
+    given = config is not None
+    if config is None:
+        saved = getattr(model.config, "duet", None)
+        if saved is None:
+            raise ValueError("there is no config: pass a DuetConfig, or load a model whose config.duet was saved.")
+        config = DuetConfig.from_dict(saved)
+    check(model, config, tokenizer)
+    duet = Duet(model, config, tokenizer)
+    if given:
+        model.config.duet = config.to_dict()
+        duet.wrote_config = True
+    return duet
+
+
+def check(model: Any, config: DuetConfig, tokenizer: Any) -> None:
+    """Refuse what cannot work, before anything is touched."""
+    family = family_of(model.config)
+    family.check(model.config, config)
+    layers = len(model.base_model.language_model.layers)
+    for drop in config.drops:
+        if drop.layer >= layers:
+            raise ValueError(
+                f"drop layer {drop.layer} is not possible: this model has {layers} decoder layers, "
+                f"so choose 1 to {layers - 1}."
+            )
+    if config.ranks and config.query == "salient" and tokenizer is None:
+        raise ValueError(
+            "query 'salient' needs the words of the question: pass tokenizer= (or the processor) to apply, "
+            "or choose query 'all' or 'last'."
+        )
+    if config.ranks and config.query == "salient":
+        check_language(config.language)
+    for module in (model, model.base_model):
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(getattr(hook, "__self__", None), Duet):
+                raise ValueError("this model is compressed already: call remove() on the first handle before apply.")

@@ -1,0 +1,100 @@
+"""Between two drops the kept tokens are the same: mask, rotary embeddings and cache speak of them only, made once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .cache import PrunedLayer, is_pruned
+from .forward_pass import ForwardPass
+from .tokens import take, take_mask
+
+Rope = tuple[Tensor, Tensor]
+
+
+def restrict_prefill(
+    i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass, rotary: Any, flash: bool
+) -> None:
+    """Give layer i what belongs to its part of a prompt, and tell its cache which part that is.
+
+    Args:
+        hidden: (B, n, D) the layer's input.
+        kwargs: the layer's keyword arguments, changed in place.
+        rotary: the language model's rotary embedding where positions are renumbered, else None.
+        flash: whether the attention wants a two-dimensional mask.
+    """
+    earlier, rows, n = removed_earlier(i, kwargs), state.rows, hidden.shape[1]
+    columns, holes, past = rows, state.holes, 0
+    cache = kwargs.get("past_key_values")
+    if cache is not None:
+        stored: PrunedLayer = cache.layers[i]
+        past = stored.length
+        stored.announce(rows, state.length, state.holes, state.removed())
+        columns, holes = stored.columns(), stored.holes
+    if state.now is None and columns.shape[1] == past + n:
+        return  # nothing dropped up to here
+    mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
+    key = (len(state.kept), id(mask), id(rope))
+    if key not in state.memo:
+        places = torch.where(rows < 0, -1, rows + past) if mask is None else rows
+        restricted = take_mask(mask, places, columns, holes, flash)
+        # the sources are kept, so that their ids are not used again
+        state.memo[key] = restricted, rotate(hidden, kwargs, state, rotary, earlier), (mask, rope)
+    kwargs["attention_mask"], kwargs["position_embeddings"] = state.memo[key][:2]
+    kwargs["position_ids"] = None  # flash attention would take the gaps for packed sequences
+
+
+def restrict_decode(
+    i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass, rotary: Any, flash: bool
+) -> None:
+    """Give layer i what belongs to text that follows a compressed prompt; arguments as in `restrict_prefill`."""
+    cache, mask = kwargs["past_key_values"], kwargs["attention_mask"]
+    stored: PrunedLayer = cache.layers[i]
+    if mask is not None or stored.holes:
+        key = (id(stored.kept), id(mask))
+        if key not in state.memo:
+            columns, n = stored.columns(coming=hidden.shape[1]), hidden.shape[1]
+            places = columns[:, -n:] if mask is None else columns[:, -n:] - stored.length
+            state.memo[key] = take_mask(mask, places, columns, stored.holes, flash), mask
+        kwargs["attention_mask"] = state.memo[key][0]
+    if rotary is not None:
+        if "ropes" not in state.memo:
+            state.memo["ropes"] = _ropes(hidden, kwargs["position_ids"], cache.layers, rotary)
+        kwargs["position_embeddings"] = state.memo["ropes"][id(stored.removed)]
+    kwargs["position_ids"] = None
+
+
+def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary: Any) -> dict[int, Rope]:
+    """The rotary embeddings of every segment in one call: decoding cannot afford one each."""
+    removed = {id(layer.removed): layer.removed for layer in layers if layer.removed is not None}
+    rows = [(positions - gone).clamp(min=0) for gone in removed.values()]
+    cos, sin = rotary(hidden, torch.cat(rows))
+    count = len(rows[0])
+    return dict(zip(removed, zip(cos.split(count), sin.split(count), strict=True), strict=True))
+
+
+def removed_earlier(i: int, kwargs: dict[str, Any]) -> Tensor | None:
+    """(B, 1) how many tokens layer i's cache is missing from earlier calls; None where it holds nothing."""
+    cache: Any = kwargs.get("past_key_values")
+    return cache.layers[i].removed if is_pruned(cache) else None
+
+
+def rotate(hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass, rotary: Any, earlier: Tensor | None) -> Rope:
+    """Rotary embeddings of the present tokens: gathered where positions stay, computed where they are renumbered."""
+    rope: Rope = kwargs["position_embeddings"]
+    if rotary is None:
+        return rope if state.now is None else (take(rope[0], state.now), take(rope[1], state.now))
+    if earlier is None and state.now is None:
+        return rope
+    key = ("rope", len(state.kept), id(earlier), id(rope))
+    if key not in state.memo:
+        positions = kwargs["position_ids"]
+        if state.now is not None:
+            positions = take(positions, state.now) - state.removed_before()
+        if earlier is not None:
+            positions = positions - earlier
+        state.memo[key] = rotary(hidden, positions.clamp(min=0)), (earlier, rope)
+    cos_sin: Rope = state.memo[key][0]
+    return cos_sin
