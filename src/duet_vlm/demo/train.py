@@ -39,11 +39,11 @@ class Recipe:
     vision_scenes: int = 48
     again_steps: int = 2200
     again_scenes: int = 32
-    warmup_steps: int = 900
+    warmup_steps: int = 700
     warmup_scenes: int = 16
     warmup_tokens: int = 32
-    full_steps: int = 1900
-    full_scenes: int = 24
+    full_steps: int = 2600
+    full_scenes: int = 16
     full_few: int = 96
     seed: int = 0
     save_every: int = 100

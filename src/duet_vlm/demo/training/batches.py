@@ -42,9 +42,9 @@ class Batch:
     `kept` [B, V]: which patches the language model sees.  `ids`, `position` (within the question) [B, Q]; `visible`
     [B, 1, Q, Q] additive.  `answers`: rows of "ASSISTANT:", goal = answer id; `skill`: their skills.
     Hints, rows whose goal is a mask [rows, V] over patches or [rows, Q] over question tokens: `words` (colour, shape
-    and digit words -> patches that show it), `mentions` (-> the objects' patches), `sources` ("ASSISTANT:" -> the
-    patches that hold the answer), `phrases` (end of a mention -> its words), `roles` ("ASSISTANT:" -> end of mention 0
-    or 1).
+    and digit words -> patches that show it), `mentions` (-> the objects' patches), `nothing` (a mention that fits no
+    object -> the prompt's first tokens), `sources` ("ASSISTANT:" -> the patches that hold the answer), `phrases` (end
+    of a mention -> its words), `roles` ("ASSISTANT:" -> end of mention 0 or 1).
     Read-outs: `places` (mention -> x, y, size), `counts` (mention -> objects, 0 to 5), `differences` ("ASSISTANT:" ->
     difference in x, y, size of the two mentioned objects).
     """
@@ -59,6 +59,7 @@ class Batch:
     skill: np.ndarray
     words: Rows
     mentions: Rows
+    nothing: Rows
     sources: Rows
     phrases: Rows
     roles: tuple[Rows, Rows]
@@ -118,7 +119,19 @@ def make_batch(rng: np.random.Generator, scenes_per_batch: int, visual_tokens: i
     kept = _keep(rng, labels, visual_tokens)
     shape = (scenes_per_batch, QUESTION_TOKENS)
     ids, position, segment = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1)
-    names = ("answers", "words", "mentions", "sources", "phrases", "role0", "role1", "places", "counts", "differences")
+    names = (
+        "answers",
+        "words",
+        "mentions",
+        "nothing",
+        "sources",
+        "phrases",
+        "role0",
+        "role1",
+        "places",
+        "counts",
+        "differences",
+    )
     rows = {name: _Collector() for name in names}
     skill: list[int] = []
     for b, (scene, label) in enumerate(zip(scenes, labels, strict=True)):
@@ -145,6 +158,8 @@ def make_batch(rng: np.random.Generator, scenes_per_batch: int, visual_tokens: i
                 mask = np.isin(where, m.objects)
                 if mask.any():
                     rows["mentions"].add(b, last, mask)
+                if not m.objects:
+                    rows["nothing"].add(b, last, np.ones(len(PREFIX), bool))
                 if m.last > m.first:
                     rows["phrases"].add(b, last, _span(start + m.first, last))
                 rows[f"role{m.role}"].add(b, ask_at, _span(last, last + 1))
@@ -165,8 +180,8 @@ def make_batch(rng: np.random.Generator, scenes_per_batch: int, visual_tokens: i
     return Batch(
         pixels([s.image for s in scenes]), targets(scenes, labels), torch.from_numpy(kept), torch.from_numpy(ids),
         torch.from_numpy(position), visible, rows["answers"].rows(torch.long), np.array(skill), flat["words"],
-        flat["mentions"], flat["sources"], text["phrases"], (text["role0"], text["role1"]),
-        rows["places"].rows(torch.float32, 3), rows["counts"].rows(torch.long),
+        flat["mentions"], rows["nothing"].rows(torch.bool, len(PREFIX)), flat["sources"], text["phrases"],
+        (text["role0"], text["role1"]), rows["places"].rows(torch.float32, 3), rows["counts"].rows(torch.long),
         rows["differences"].rows(torch.float32, 3),
     )  # fmt: skip
 

@@ -29,20 +29,24 @@ from duet_vlm.demo.vocabulary import EOS, IDS
 
 @dataclass(frozen=True)
 class Hint:
-    """Which rows of a batch should look where: at these layers, with these heads (averaged)."""
+    """Which rows of a batch should look where: at these layers, with these heads (averaged).
+
+    `among`: what the rows' masks run over: the prompt's first tokens, the image's patches or the question tokens.
+    """
 
     name: str
     layers: tuple[int, ...]
     heads: slice
-    to_text: bool = False
+    among: str = "patches"
 
 
 HINTS = (
-    Hint("phrases", (0, 1), slice(4, 5), to_text=True),
+    Hint("phrases", (0, 1), slice(4, 5), "text"),
     Hint("words", (1, 2), slice(0, 2)),
     Hint("mentions", (2, 3, 4), slice(2, 4)),
-    Hint("role0", (3, 4), slice(0, 1), to_text=True),
-    Hint("role1", (3, 4), slice(1, 2), to_text=True),
+    Hint("nothing", (2, 3, 4), slice(2, 4), "prompt"),
+    Hint("role0", (3, 4), slice(0, 1), "text"),
+    Hint("role1", (3, 4), slice(1, 2), "text"),
     Hint("sources", (4, 5, 6), slice(2, 4)),
 )
 MENTION_LAYER, ANSWER_LAYER = 5, 7  # layers run before the read-outs
@@ -114,7 +118,8 @@ def hint_losses(batch: Batch, packing: attention.Packing) -> dict[str, Tensor]:
         weights = torch.stack(
             [packing.weights[layer][:, hint.heads].float().mean(1)[rows.b, rows.q] for layer in hint.layers]
         )
-        weights = weights[..., packing.prefix :] if hint.to_text else weights[..., len(PREFIX) : packing.prefix]
+        spans = {"prompt": (0, len(PREFIX)), "patches": (len(PREFIX), packing.prefix), "text": (packing.prefix, None)}
+        weights = weights[..., slice(*spans[hint.among])]
         losses[hint.name] = -torch.log((weights * rows.goal).sum(-1) + 1e-4).mean()
     return losses
 
@@ -167,8 +172,9 @@ class LanguageStep:
         stop = F.cross_entropy(logits[1], torch.full_like(answers.goal, IDS[EOS]))
         align = alignment_loss(patches, embed.weight, batch.targets)
         read_out = self._read_out(batch, patches, 2 + kept)
-        loss = answer + 0.05 * stop + 0.3 * align + 0.5 * read_out
-        numbers = {"answer": answer.item(), "align": align.item(), "read_out": read_out.item(), "stop": stop.item()}
+        loss = answer + 0.05 * stop + 0.3 * align + 0.5 * torch.stack(list(read_out.values())).sum()
+        numbers = {"answer": answer.item(), "align": align.item(), "stop": stop.item()}
+        numbers |= {name: value.item() for name, value in read_out.items()}
         if hints > 0:
             losses = hint_losses(batch, packing)
             loss = loss + hints * torch.stack(list(losses.values())).sum()
@@ -183,18 +189,22 @@ class LanguageStep:
             numbers[skill] = right[mine].mean().item() if mine.any() else float("nan")
         return loss, numbers
 
-    def _read_out(self, batch: Batch, patches: Tensor, prefix: int) -> Tensor:
+    def _read_out(self, batch: Batch, patches: Tensor, prefix: int) -> dict[str, Tensor]:
+        """The losses of LanguageHeads, weighted to be of one size."""
         own = batch.targets.shape > 0
-        at_patch = self.heads.patch(patches[own].float())
-        loss = 20 * F.mse_loss(at_patch, batch.targets.place[own])
 
         def state(layer: int, rows: Rows) -> Tensor:
             return self.states[layer][:, prefix:][rows.b, rows.q].float()
 
-        loss = loss + 20 * F.mse_loss(self.heads.place(state(MENTION_LAYER, batch.places)), batch.places.goal)
-        loss = loss + 0.3 * F.cross_entropy(self.heads.count(state(MENTION_LAYER, batch.counts)), batch.counts.goal)
+        place = self.heads.place(state(MENTION_LAYER, batch.places))
+        count = self.heads.count(state(MENTION_LAYER, batch.counts))
         difference = self.heads.difference(state(ANSWER_LAYER, batch.differences))
-        return loss + 10 * F.mse_loss(difference, batch.differences.goal)
+        return {
+            "read_patch": 20 * F.mse_loss(self.heads.patch(patches[own].float()), batch.targets.place[own]),
+            "read_place": 20 * F.mse_loss(place, batch.places.goal),
+            "read_count": F.cross_entropy(count, batch.counts.goal),
+            "read_difference": 10 * F.mse_loss(difference, batch.differences.goal),
+        }
 
 
 def train_language(
