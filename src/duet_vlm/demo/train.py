@@ -42,7 +42,7 @@ class Recipe:
     warmup_steps: int = 700
     warmup_scenes: int = 16
     warmup_tokens: int = 32
-    full_steps: int = 2600
+    full_steps: int = 2200
     full_scenes: int = 16
     full_few: int = 96
     seed: int = 0
