@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
@@ -90,9 +91,9 @@ def wrap(words: list[tuple[str, str]], length: int) -> list[list[tuple[str, str]
 def question(figure: Figure, lines: list[list[tuple[str, str]]], corner: tuple[float, float]) -> None:
     """The words, the salient ones on a highlighter's stroke."""
     back = {"salient": SALIENT, "last": LAST}
-    packed = []
+    packed: list[Artist] = []
     for line in lines:
-        texts = []
+        texts: list[Artist] = []
         for text, kind in line:
             properties: dict[str, Any] = {"fontsize": 13, "color": INK if kind != "last" else FAINT}
             if kind in back:

@@ -66,14 +66,15 @@ def random_model(config: Any, dtype: str, device: str) -> Any:
     kind = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
     with no_init_weights(), torch.device(device):
         model = AutoModelForImageTextToText.from_config(config, dtype=kind)
-    # drawing billions of numbers takes minutes, copying a million of them does not; the odd size keeps rows different
+    # drawing billions of numbers takes minutes, copying two million of them does not; the odd size keeps rows different
     generator = torch.Generator().manual_seed(0)
     pool = torch.empty((1 << 21) + 1237).normal_(0, 0.02, generator=generator).to(device, kind)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for i, (name, parameter) in enumerate(model.named_parameters()):
             if parameter.ndim > 1 or "class_embedding" in name:
-                for part in parameter.view(-1).split(len(pool)):
-                    part.copy_(pool[: len(part)])
+                drawn = pool.roll(7919 * i)
+                for part in parameter.view(-1).split(len(drawn)):
+                    part.copy_(drawn[: len(part)])
             else:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
     return model.eval()

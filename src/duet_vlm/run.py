@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .applying import apply
 from .config import DuetConfig
-from .engine import apply
 from .request import Prepared
 
 

@@ -1,0 +1,223 @@
+"""The `duet` command: a good run, and every bad input with its sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from saved import LAYERS, PATCHES, photo, save
+from transformers import LlamaConfig
+from typer.testing import CliRunner
+
+import duet_vlm
+from duet_vlm import request
+from duet_vlm.cli import app
+
+ASK = ["--ask", "What color is the square?"]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    save(folder / "model")
+    save(folder / "next", "llava_next")
+    photo(folder / "photo.png")
+    return folder
+
+
+def duet(*arguments: Any) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def answered(*arguments: Any) -> dict[str, Any]:
+    result = duet(*arguments, "--json", "-")
+    assert result.exit_code == 0, result.output
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+def refused(result: Any, message: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("duet: ") and result.stderr.count("\n") == 1, result.stderr
+    assert message in result.stderr
+
+
+def test_help_loads_no_torch() -> None:
+    code = "import sys, duet_vlm.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["budget"], ["bench"], ["demo"], ["demo", "train"]])
+def test_help(command: list[str]) -> None:
+    result = duet(*command, "--help")
+    assert result.exit_code == 0 and "Usage" in result.stdout
+    if command and command[0] != "demo":
+        assert f"duet {command[0]} " in result.stdout.split("Options")[0]  # an example
+
+
+def test_version() -> None:
+    assert duet("--version").stdout == f"duet-vlm {duet_vlm.__version__}\n"
+
+
+def test_run_prints_answer_and_tokens(here: Path) -> None:
+    result = duet("run", here / "photo.png", *ASK, "--model", here / "model", "--tokens", 64, "--max-new-tokens", 3)
+    assert result.exit_code == 0, result.output
+    for line in ("into the language model", "after the drop at layer 2", "layer average", "KV cache", "first token"):
+        assert line in result.stdout
+
+
+@pytest.mark.parametrize("method", ["duet", "visionzip", "pyramiddrop", "fastv", "none"])
+@pytest.mark.parametrize("family", ["model", "next"])
+def test_run_methods(here: Path, tmp_path: Path, family: str, method: str) -> None:
+    budget = [] if method == "none" else ["--keep", 0.6]
+    report = answered(
+        "run", here / "photo.png", *ASK, "--model", here / family, "--method", method, *budget, "--compare",
+        "--show", tmp_path / "kept.png", "--max-new-tokens", 3,
+    )  # fmt: skip
+    assert isinstance(report["answer"], str) and report["new_tokens"] == 3
+    assert len(report["tokens_per_layer"]) == LAYERS
+    whole, stock = report["visual_tokens"], report["uncompressed"]
+    text = stock["kv_tokens"] - whole
+    assert text == int(text) > 0
+    # two keys and values of one head of 8 in float32 per token and layer
+    assert report["kv_bytes"] == sum(n + text for n in report["tokens_per_layer"]) * 2 * 8 * 4
+    assert stock["kv_bytes"] == (whole + text) * LAYERS * 2 * 8 * 4
+    assert 0 < report["seconds_to_first_token"] <= report["seconds"]
+    if method == "none":
+        assert report["answer"] == stock["answer"] and report["tokens_average"] == whole
+    elif family == "model":
+        assert abs(report["tokens_average"] - 0.6 * PATCHES) <= 0.5
+    with Image.open(tmp_path / "kept.png") as picture:
+        picture.load()
+        assert picture.width > 500
+
+
+def test_run_meets_a_third_by_default(here: Path) -> None:
+    report = answered("run", here / "photo.png", *ASK, "--model", here / "model", "--max-new-tokens", 1)
+    assert abs(report["tokens_average"] - PATCHES / 3) <= 0.5
+    assert [drop["layer"] for drop in report["drops"]] == [2, 3]
+
+
+def test_run_leaves_an_uncompressed_answer_alone(here: Path) -> None:
+    common = ("run", here / "photo.png", *ASK, "--model", here / "model", "--max-new-tokens", 6)
+    stock = answered(*common, "--method", "none")
+    assert answered(*common, "--tokens", 40, "--compare")["uncompressed"]["answer"] == stock["answer"]
+
+
+def test_run_without_a_chat_template(tmp_path: Path) -> None:
+    save(tmp_path / "model", template=False)
+    report = answered("run", photo(tmp_path / "a.jpg"), *ASK, "--model", tmp_path / "model", "--max-new-tokens", 1)
+    assert report["visual_tokens"] == PATCHES
+    processor = request.load(request.Request(tmp_path, "", str(tmp_path / "model")))[1]
+    assert request.prompt(processor, "why ?") == "USER: <image>\nwhy ? ASSISTANT:"
+
+
+def test_demonstration_model_and_its_unknown_words(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request, "demo_folder", lambda: here / "model")
+    result = duet("run", here / "photo.png", "--ask", "What color is the giraffe?", "--max-new-tokens", 1)
+    assert result.exit_code == 0, result.output
+    assert "never seen these words: giraffe." in result.stderr
+
+
+def bad_pictures(folder: Path) -> dict[str, tuple[Path, str]]:
+    whole = photo(folder / "whole.png").read_bytes()
+    files = {
+        "missing": (folder / "no.png", "does not exist: give the path of a picture file."),
+        "a folder": (folder, "is a folder: give the path of a picture file."),
+        "text": (folder / "text.png", "is no picture: give a PNG, JPEG, WebP, GIF, BMP or TIFF file."),
+        "empty": (folder / "empty.png", "is no picture: give a PNG, JPEG, WebP, GIF, BMP or TIFF file."),
+        "truncated": (folder / "half.png", "is truncated or damaged"),
+        "truncated jpeg": (folder / "half.jpg", "is truncated or damaged"),
+    }
+    files["text"][0].write_text("a picture of a cat")
+    files["empty"][0].write_bytes(b"")
+    files["truncated"][0].write_bytes(whole[: len(whole) // 2])
+    jpeg = photo(folder / "whole.jpg").read_bytes()
+    files["truncated jpeg"][0].write_bytes(jpeg[: len(jpeg) // 2])
+    return files
+
+
+@pytest.mark.parametrize("case", ["missing", "a folder", "text", "empty", "truncated", "truncated jpeg"])
+def test_bad_pictures(here: Path, tmp_path: Path, case: str) -> None:
+    path, message = bad_pictures(tmp_path)[case]
+    refused(duet("run", path, *ASK, "--model", here / "model"), message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ask", "  "], "the question is empty: ask something about the picture"),
+        ([*ASK, "--method", "magic"], "method 'magic' is unknown: choose one of duet, visionzip"),
+        ([*ASK, "--tokens", "64", "--keep", "0.5"], "--tokens 64 and --keep 0.5 are both a budget: give one of them."),
+        ([*ASK, "--method", "none", "--tokens", "64"], "leave out --tokens and --keep"),
+        ([*ASK, "--tokens", "5000"], "cannot meet a budget of 5000 tokens here"),
+        ([*ASK, "--method", "fastv", "--tokens", "3"], "fastv cannot meet a budget of 3 tokens here"),
+        ([*ASK, "--keep", "0"], "keep 0.0 must be a fraction in (0, 1]."),
+        ([*ASK, "--keep", "1.5"], "keep 1.5 must be a fraction in (0, 1]."),
+        ([*ASK, "--show", "kept"], "picture 'kept' has no known ending: choose one of .png"),
+        ([*ASK, "--show", "nowhere/kept.png"], "its folder does not exist, create it first."),
+        ([*ASK, "--json", "nowhere/run.json"], "its folder does not exist, create it first."),
+        ([*ASK, "--dtype", "int3"], "dtype 'int3' is unknown: choose one of auto, float32, bfloat16, float16."),
+        ([*ASK, "--device", "abacus"], "device 'abacus' is not available here: choose one of"),
+        ([*ASK, "--device", "cpu:7"], "device 'cpu:7' is not available here: choose one of"),
+    ],
+)
+def test_bad_options(here: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Any] = []
+    monkeypatch.setattr(request, "read_model", lambda *a: loaded.append(a))
+    refused(duet("run", here / "photo.png", "--model", here / "model", *options), message)
+    assert not loaded
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("missing", "is no folder: give one written by save_pretrained, or a hub id."),
+        ("empty", "has no config.json: give a folder written by save_pretrained, or a hub id."),
+        ("broken config", "cannot be read ("),
+        ("no weights", "cannot be read ("),
+        ("truncated weights", "cannot be read ("),
+        ("no processor", "cannot be read ("),
+        ("text model", "models of type 'llama' are not supported: duet-vlm compresses llava, llava_next."),
+        ("file", "is no folder"),
+    ],
+)
+def test_bad_models(here: Path, tmp_path: Path, case: str, message: str) -> None:
+    model = tmp_path / "model"
+    if case == "file":
+        model.write_text("weights")
+    elif case == "empty":
+        model.mkdir()
+    elif case == "text model":
+        LlamaConfig().save_pretrained(model)
+    elif case != "missing":
+        shutil.copytree(here / "model", model)
+        weights = model / "model.safetensors"
+        if case == "broken config":
+            (model / "config.json").write_text('{"model_type": "llava", ')
+        elif case == "no weights":
+            weights.unlink()
+        elif case == "truncated weights":
+            weights.write_bytes(weights.read_bytes()[:1000])
+        elif case == "no processor":
+            for file in model.iterdir():
+                if file.name not in ("config.json", "generation_config.json", weights.name):
+                    file.unlink()
+    refused(duet("run", here / "photo.png", *ASK, "--model", model), message)
+
+
+def test_no_demonstration_model(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request, "demo_folder", lambda: tmp_path / "none")
+    refused(duet("run", here / "photo.png", *ASK), "this installation has no demonstration model: give --model")
+
+
+def test_missing_question(here: Path) -> None:
+    result = duet("run", here / "photo.png")
+    assert result.exit_code == 2 and "Missing option '--ask'" in result.stderr

@@ -1,0 +1,141 @@
+"""The picture of what was kept: where its tokens come from, and what is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from saved import photo
+
+import duet_vlm
+from duet_vlm import Drop, DuetConfig, Trace
+from duet_vlm.drawing import borders, wrap
+from duet_vlm.visualize import CLS, cluster_colors, draw, patches_of, seen, shade, words_of
+
+GRID = 6  # of the tiny models
+BOTH = DuetConfig(10, 4, 3, drops=[Drop(2, 0.5), Drop(4, 0.0)], query="all")
+
+
+def traced(family: str, config: DuetConfig) -> tuple[Trace, torch.Tensor, torch.Tensor]:
+    """The trace of a prompt with one image, and its image features uncompressed and compressed."""
+    model, batch = tiny.build(family), tiny.inputs(family)
+    images = {k: v for k, v in batch.items() if k in ("pixel_values", "image_sizes")}
+
+    def features() -> torch.Tensor:
+        found: torch.Tensor = model.model.get_image_features(**images, return_dict=True).pooler_output[0]
+        return found
+
+    with torch.no_grad():
+        stock = features()
+        with duet_vlm.apply(model, config) as handle:
+            merged = features()
+            model(**batch)
+            trace = handle.trace
+    assert trace is not None
+    return trace, stock, merged
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next"])
+def test_places_hold_the_patches_they_are_said_to(family: str) -> None:
+    trace, stock, merged = traced(family, BOTH)
+    places, first = patches_of(trace, tiny.PATCHES), trace.samples[0].visual[0]
+    image = trace.images[0]
+    assert len(image.dominant) + len(image.anchors) + (family == "llava") == len(places) == 14
+    assert list(places.values()).count(CLS) == (family == "llava")
+    changed = {anchor for anchor, members in zip(image.anchors, image.clusters, strict=True) if members}
+    assert changed
+    for place, patch in places.items():
+        if patch != CLS:  # a dominant token is what it was, a contextual one is not
+            same = torch.allclose(merged[place - first], stock[patch], atol=1e-4)
+            assert same == (patch not in changed)
+    assert {p for p in places.values() if p != CLS} == {*image.dominant, *image.anchors}
+    assert set(trace.samples[0].drops[1].kept) <= {*places, *trace.samples[0].visual[tiny.PATCHES :]}
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next"])
+def test_places_without_stage_1(family: str) -> None:
+    trace, _, _ = traced(family, DuetConfig(drops=[Drop(2, 0.5)], query="last"))
+    first = trace.samples[0].visual[0]
+    assert patches_of(trace, tiny.PATCHES) == {first + i: i for i in range(tiny.PATCHES)}
+
+
+@pytest.mark.parametrize(
+    ("config", "labels"),
+    [
+        (BOTH, ["image", "stage 1", "drop 2", "drop 4", "tokens"]),
+        (DuetConfig(10, 0), ["image", "stage 1", "tokens"]),
+        (DuetConfig(20, 16, merging="visionzip"), ["image", "stage 1", "tokens"]),
+        (DuetConfig(drops=[Drop(1, 0.7), Drop(2, 0.5), Drop(3, 0.2), Drop(4, 0.1)], query="last"),
+         ["image", "drop 1", "drop 2", "drop 3", "drop 4", "tokens"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("family", ["llava", "llava_next"])
+def test_panels(family: str, config: DuetConfig, labels: list[str], tmp_path: Path) -> None:
+    trace, _, _ = traced(family, config)
+    words = [("what", "salient"), ("costs", "salient"), ("$3", "plain"), ("and", "plain"), ("$4?", "last")] * 9
+    counts = trace.samples[0].tokens_per_layer
+    figure = draw(Image.open(photo(tmp_path / "photo.png")), trace, GRID, words, "a $title$ " * 30, counts)
+    assert [axes.get_label() for axes in figure.axes] == labels
+    bars = [patch.get_height() for patch in figure.axes[-1].patches][-len(counts) :]
+    assert bars == counts
+    figure.savefig(tmp_path / "kept.png", dpi=40)
+    with Image.open(tmp_path / "kept.png") as drawn:
+        drawn.load()
+        assert drawn.width > 300 and np.asarray(drawn).std() > 10
+
+
+def test_nothing_compressed_is_the_image_alone(tmp_path: Path) -> None:
+    figure = draw(Image.open(photo(tmp_path / "photo.png")), None, GRID, [("why", "plain")], "none", [36] * 5)
+    assert [axes.get_label() for axes in figure.axes] == ["image", "tokens"]
+
+
+def test_shade_keeps_what_is_kept() -> None:
+    trace, _, _ = traced("llava", BOTH)
+    merged = trace.images[0]
+    base = np.random.default_rng(0).uniform(0.5, 1, (GRID * 8, GRID * 8, 3)).astype(np.float32)
+    kept = {*merged.dominant, *merged.anchors}
+    shaded = shade(base, GRID, kept, set(), merged, cluster_colors(merged))
+    members = {place for cluster in merged.clusters for place in cluster}
+    assert members and not members & kept
+    for patch in range(GRID * GRID):
+        row, column = divmod(patch, GRID)
+        part = np.s_[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8]
+        if patch in kept:
+            assert np.array_equal(shaded[part], base[part])
+        elif patch in members:
+            color = next(cluster_colors(merged)[a] for a, c in zip(merged.anchors, merged.clusters) if patch in c)  # noqa: B905
+            assert np.allclose(shaded[part], (base[part] + np.asarray(color)) / 2)
+        else:
+            assert shaded[part].max() < 0.2
+    assert len(set(cluster_colors(merged).values())) == len(merged.anchors)
+
+
+@pytest.mark.parametrize("how", ["squeezed", "cut", "unknown"])
+def test_seen_is_what_the_tower_saw(how: str, tmp_path: Path) -> None:
+    image = Image.open(photo(tmp_path / "photo.png", 300, 200))
+    cut = image.crop((50, 0, 250, 200))
+    source = {"squeezed": image, "cut": cut, "unknown": image.rotate(90)}[how]
+    mean, std = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.3, 0.25])
+    raw = np.asarray(source.resize((48, 48), Image.Resampling.BICUBIC)) / 255
+    found = seen(image, ((raw - mean) / std).transpose(2, 0, 1), mean, std)
+    assert found.size == {"squeezed": (300, 200), "cut": (200, 200), "unknown": (48, 48)}[how]
+    if how == "cut":
+        assert np.array_equal(np.asarray(found), np.asarray(cut))
+
+
+def test_words_of_marks_what_asks() -> None:
+    ids = [5, 6, tiny.IMAGE, 7, 9, 8, 10]  # words of ids divisible by three are " cat"
+    words = words_of(ids, [4, 6], 3, tiny.Words())
+    assert words == [("the", "plain"), ("cat", "salient"), ("the", "plain"), ("the", "last")]
+
+
+def test_wrap_and_borders() -> None:
+    lines: Any = wrap([("aaaa", "plain")] * 5, 9)
+    assert [len(line) for line in lines] == [2, 2, 1]
+    for patches, sides in (({0}, 4), ({0, 1}, 6), (set(range(16)), 16)):
+        assert len(borders(patches, 4, 10)) == sides
