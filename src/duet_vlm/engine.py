@@ -115,14 +115,13 @@ class Duet:
         if state is None:
             return None
         hidden, i, cache = args[0], layer.self_attn.layer_idx, kwargs.get("past_key_values")
-        flash = "flash" in layer.self_attn.config._attn_implementation
         if state.visual is None:
-            segments.restrict_decode(i, hidden, kwargs, state, self.rotary, flash)
+            segments.restrict_decode(layer, i, hidden, kwargs, state, self.rotary)
             return args, kwargs
         if cache is not None and not is_pruned(cache):  # a new one that the language model made
             make_prunable(cache, self.layers)
         hidden = self.compress(layer, i, hidden, kwargs, state)
-        segments.restrict_prefill(i, hidden, kwargs, state, self.rotary, flash)
+        segments.restrict_prefill(layer, i, hidden, kwargs, state, self.rotary)
         return (hidden, *args[1:]), kwargs
 
     def after_language_model(self, language_model: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:

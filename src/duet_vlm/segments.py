@@ -15,7 +15,7 @@ Rope = tuple[Tensor, Tensor]
 
 
 def restrict_prefill(
-    i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass, rotary: Any, flash: bool
+    layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass, rotary: Any
 ) -> None:
     """Give layer i what belongs to its part of a prompt, and tell its cache which part that is.
 
@@ -23,7 +23,6 @@ def restrict_prefill(
         hidden: (B, n, D) the layer's input.
         kwargs: the layer's keyword arguments, changed in place.
         rotary: the language model's rotary embedding where positions are renumbered, else None.
-        flash: whether the attention wants a two-dimensional mask.
     """
     earlier, rows, n = removed_earlier(i, kwargs), state.rows, hidden.shape[1]
     columns, holes, past = rows, state.holes, 0
@@ -39,7 +38,7 @@ def restrict_prefill(
     key = (len(state.kept), id(mask), id(rope))
     if key not in state.memo:
         places = torch.where(rows < 0, -1, rows + past) if mask is None else rows
-        restricted = take_mask(mask, places, columns, holes, flash)
+        restricted = take_mask(mask, places, columns, holes, wants_flash(layer))
         # the sources are kept, so that their ids are not used again
         state.memo[key] = restricted, rotate(hidden, kwargs, state, rotary, earlier), (mask, rope)
     kwargs["attention_mask"], kwargs["position_embeddings"] = state.memo[key][:2]
@@ -47,7 +46,7 @@ def restrict_prefill(
 
 
 def restrict_decode(
-    i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass, rotary: Any, flash: bool
+    layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass, rotary: Any
 ) -> None:
     """Give layer i what belongs to text that follows a compressed prompt; arguments as in `restrict_prefill`."""
     cache, mask = kwargs["past_key_values"], kwargs["attention_mask"]
@@ -57,7 +56,7 @@ def restrict_decode(
         if key not in state.memo:
             columns, n = stored.columns(coming=hidden.shape[1]), hidden.shape[1]
             places = columns[:, -n:] if mask is None else columns[:, -n:] - stored.length
-            state.memo[key] = take_mask(mask, places, columns, stored.holes, flash), mask
+            state.memo[key] = take_mask(mask, places, columns, stored.holes, wants_flash(layer)), mask
         kwargs["attention_mask"] = state.memo[key][0]
     if rotary is not None:
         if "ropes" not in state.memo:
@@ -69,10 +68,16 @@ def restrict_decode(
 def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary: Any) -> dict[int, Rope]:
     """The rotary embeddings of every segment in one call: decoding cannot afford one each."""
     removed = {id(layer.removed): layer.removed for layer in layers if layer.removed is not None}
-    rows = [(positions - gone).clamp(min=0) for gone in removed.values()]
-    cos, sin = rotary(hidden, torch.cat(rows))
-    count = len(rows[0])
-    return dict(zip(removed, zip(cos.split(count), sin.split(count), strict=True), strict=True))
+    gone = torch.stack(list(removed.values()))  # (segments, B, 1)
+    shifted = (positions - gone).clamp_(min=0)
+    cos, sin = rotary(hidden, shifted.flatten(0, 1))
+    parts = zip(cos.split(gone.shape[1]), sin.split(gone.shape[1]), strict=True)
+    return dict(zip(removed, parts, strict=True))
+
+
+def wants_flash(layer: Any) -> bool:
+    """Whether the layer's attention takes a two-dimensional mask."""
+    return "flash" in layer.self_attn.config._attn_implementation
 
 
 def removed_earlier(i: int, kwargs: dict[str, Any]) -> Tensor | None:
