@@ -30,6 +30,7 @@ PINPOINTS = [[24, 48], [48, 24]]
 
 def build(family: str = "llava", attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
     """A model with large random weights, so that attention is far from uniform."""
+    torch.manual_seed(seed)
     vision, common = CLIPVisionConfig(**VISION), dict(image_token_id=IMAGE, vision_feature_layer=-2)
     text: Any = MistralConfig(**TEXT, sliding_window=None) if family == "llava_mistral" else LlamaConfig(**TEXT)
     if family == "llava_next":
