@@ -21,8 +21,8 @@ from duet_vlm.demo.training.distributed import Workers
 from duet_vlm.demo.vocabulary import ASSISTANT, IDS, IMAGE, WORDS, encode_question, processor, tokenizer, unknown_words
 
 TINY = Recipe(
-    vision_steps=1, vision_scenes=2, again_steps=1, again_scenes=2, warmup_steps=2, warmup_scenes=2, full_steps=3,
-    full_scenes=2, save_every=1,
+    vision_steps=1, vision_scenes=2, again_steps=1, again_scenes=2, warmup_steps=1, warmup_scenes=2, few_steps=1,
+    few_scenes=2, full_steps=2, full_scenes=2, save_every=1,
 )  # fmt: skip
 
 
@@ -100,6 +100,9 @@ def test_hints_point_at_what_the_questions_mean() -> None:
     for b, q, goal in zip(batch.roles[0].b, batch.roles[0].q, batch.roles[0].goal, strict=True):
         assert WORDS[int(batch.ids[b, q])] == ASSISTANT
         assert goal.sum() == 1
+    counted = {round(1 / float(goal[0])) - 1 for goal in batch.tally.goal}
+    assert counted <= set(range(5)) and len(counted) > 2
+    torch.testing.assert_close(batch.tally.goal.sum(1), torch.ones(len(batch.tally)))
 
 
 def test_the_loop_resumes_exactly(tmp_path: Path) -> None:
@@ -134,7 +137,7 @@ def test_an_interrupted_training_ends_like_a_whole_one(tmp_path: Path, monkeypat
 
     def failing(*arguments: Any) -> Any:
         calls[0] += 1
-        if calls[0] == 4:  # two warm-up steps and one full step have been taken
+        if calls[0] == 4:  # one step each of warm-up, few and full has been taken
             raise KeyboardInterrupt
         return real(*arguments)
 

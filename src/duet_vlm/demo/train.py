@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from duet_vlm.demo.training.loop import Stage
 
 
-_STEPS = ("vision_steps", "again_steps", "warmup_steps", "full_steps")
+_STEPS = ("vision_steps", "again_steps", "warmup_steps", "few_steps", "full_steps")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Recipe:
 
     The vision stage runs twice, the second time with a higher peak rate and smaller batches.
 
-    The full stage starts on `full_few` of the 196 visual tokens for a quarter of its steps; the weight of the hints
-    falls from 1 to 0 over its first third.
+    The hints fall from weight 1 towards 0 in the few stage; in the full stage, with the tally among them, they fall
+    from 1 to 0 over its first half.  Its first ninth sees `few_tokens` of the 196 visual tokens too.
     """
 
     vision_steps: int = 1500
@@ -42,9 +42,11 @@ class Recipe:
     warmup_steps: int = 700
     warmup_scenes: int = 16
     warmup_tokens: int = 32
-    full_steps: int = 2200
+    few_steps: int = 500
+    few_scenes: int = 16
+    few_tokens: int = 96
+    full_steps: int = 1800
     full_scenes: int = 16
-    full_few: int = 96
     seed: int = 0
     save_every: int = 100
 
@@ -53,7 +55,7 @@ class Recipe:
         steps = {n: max(1, round(getattr(self, n) * factor)) for n in _STEPS}
         return Recipe(**{**self.__dict__, **steps})
 
-    def stages(self) -> tuple[Stage, Stage, Stage, Stage]:
+    def stages(self) -> tuple[Stage, ...]:
         """The stages as the training loop takes them."""
         from duet_vlm.demo.training.loop import Stage
 
@@ -61,7 +63,8 @@ class Recipe:
             Stage("vision", 1, self.vision_steps, (1e-3,), save_every=self.save_every),
             Stage("vision_again", 4, self.again_steps, (1.5e-3,), save_every=self.save_every),
             Stage("warmup", 2, self.warmup_steps, (1.5e-3,), 100, floor=0.2, save_every=self.save_every),
-            Stage("full", 3, self.full_steps, (1e-3, 5e-4), 60, save_every=self.save_every),
+            Stage("few", 3, self.few_steps, (1e-3, 5e-4), horizon=22 * self.few_steps // 5, save_every=self.save_every),
+            Stage("full", 5, self.full_steps, (7e-4, 2e-4), save_every=self.save_every),
         )
 
 
@@ -133,10 +136,10 @@ def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled:
     seeing = torch.nn.ModuleDict({"tower": model.model.vision_tower, "heads": vision_heads})
     everything = torch.nn.ModuleDict({"model": model, "heads": heads, "vision_heads": vision_heads})
     everything.to(workers.device)
-    vision, again, warmup, full = stages = recipe.stages()
+    vision, again, warmup, few, full = stages = recipe.stages()
     report = _Reporter(workers)
     done = {stage.name: _finished(folder, stage) if resume else None for stage in stages}
-    if done["warmup"] is None:
+    if done["warmup"] is None and done["few"] is None:
         for stage, scenes in ((vision, recipe.vision_scenes), (again, recipe.again_scenes)):
             if (finished := done[stage.name]) is not None:
                 seeing.load_state_dict(finished)
@@ -146,18 +149,22 @@ def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled:
         _compile_blocks(model)
 
     def language(
-        stage: Stage, scenes: int, tokens: Callable[[int], int], hints: Callable[[int], float], see: bool
+        stage: Stage, scenes: int, tokens: Callable[[int], int], hints: Callable[[int], float], tally: bool, see: bool
     ) -> None:
-        train_language(model, heads, vision_heads, stage, scenes, tokens, hints, see, folder, workers, resume, report)
+        if (finished := done[stage.name]) is not None:
+            everything.load_state_dict(finished)
+            return
+        train_language(
+            model, heads, vision_heads, stage, scenes, tokens, hints, tally, see, folder, workers, resume, report
+        )
 
-    if done["warmup"] is None:
-        language(warmup, recipe.warmup_scenes, lambda _: recipe.warmup_tokens, lambda _: 1.0, False)
-    else:
-        everything.load_state_dict(done["warmup"])
-    if done["full"] is None:
-        few, third = full.steps // 4, full.steps / 3
-        language(full, recipe.full_scenes, lambda i: recipe.full_few if i < few else VISUAL_TOKENS,
-                 lambda i: max(0.0, 1 - i / third), True)  # fmt: skip
+    if done["few"] is None:
+        language(warmup, recipe.warmup_scenes, lambda _: recipe.warmup_tokens, lambda _: 1.0, False, False)
+    third = (few.horizon or few.steps) / 3
+    language(few, recipe.few_scenes, lambda _: recipe.few_tokens, lambda i: max(0.0, 1 - i / third), False, True)
+    ninth, half = full.steps // 9, full.steps / 2
+    language(full, recipe.full_scenes, lambda i: recipe.few_tokens if i < ninth else VISUAL_TOKENS,
+             lambda i: max(0.0, 1 - i / half), True, True)  # fmt: skip
     report.close()
 
 

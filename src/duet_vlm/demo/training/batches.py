@@ -44,7 +44,9 @@ class Batch:
     Hints, rows whose goal is a mask [rows, V] over patches or [rows, Q] over question tokens: `words` (colour, shape
     and digit words -> patches that show it), `mentions` (-> the objects' patches), `nothing` (a mention that fits no
     object -> the prompt's first tokens), `sources` ("ASSISTANT:" -> the patches that hold the answer), `phrases` (end
-    of a mention -> its words), `roles` ("ASSISTANT:" -> end of mention 0 or 1).
+    of a mention -> its words), `roles` ("ASSISTANT:" -> end of mention 0 or 1).  `tally`: ends of mentions to be
+    counted, goal [rows, 2 + V]: equal shares for the first token and each counted object's centre, so that the first
+    token's share tells the number.
     Read-outs: `places` (mention -> x, y, size), `counts` (mention -> objects, 0 to 5), `differences` ("ASSISTANT:" ->
     difference in x, y, size of the two mentioned objects).
     """
@@ -63,6 +65,7 @@ class Batch:
     sources: Rows
     phrases: Rows
     roles: tuple[Rows, Rows]
+    tally: Rows
     places: Rows
     counts: Rows
     differences: Rows
@@ -128,6 +131,7 @@ def make_batch(rng: np.random.Generator, scenes_per_batch: int, visual_tokens: i
         "phrases",
         "role0",
         "role1",
+        "tally",
         "places",
         "counts",
         "differences",
@@ -158,6 +162,9 @@ def make_batch(rng: np.random.Generator, scenes_per_batch: int, visual_tokens: i
                 mask = np.isin(where, m.objects)
                 if mask.any():
                     rows["mentions"].add(b, last, mask)
+                if question.skill == "counting":
+                    shares = np.concatenate([[1.0, 0.0], mask])
+                    rows["tally"].add(b, last, shares / shares.sum())
                 if not m.objects:
                     rows["nothing"].add(b, last, np.ones(len(PREFIX), bool))
                 if m.last > m.first:
@@ -181,7 +188,8 @@ def make_batch(rng: np.random.Generator, scenes_per_batch: int, visual_tokens: i
         pixels([s.image for s in scenes]), targets(scenes, labels), torch.from_numpy(kept), torch.from_numpy(ids),
         torch.from_numpy(position), visible, rows["answers"].rows(torch.long), np.array(skill), flat["words"],
         flat["mentions"], rows["nothing"].rows(torch.bool, len(PREFIX)), flat["sources"], text["phrases"],
-        (text["role0"], text["role1"]), rows["places"].rows(torch.float32, 3), rows["counts"].rows(torch.long),
+        (text["role0"], text["role1"]), rows["tally"].rows(torch.float32, 2 + visual_tokens),
+        rows["places"].rows(torch.float32, 3), rows["counts"].rows(torch.long),
         rows["differences"].rows(torch.float32, 3),
     )  # fmt: skip
 

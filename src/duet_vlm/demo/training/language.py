@@ -49,6 +49,7 @@ HINTS = (
     Hint("role1", (3, 4), slice(1, 2), "text"),
     Hint("sources", (4, 5, 6), slice(2, 4)),
 )
+TALLY_LAYERS, TALLY_HEADS = (3, 4), slice(0, 2)  # each head alone: its share of the first token is the number
 MENTION_LAYER, ANSWER_LAYER = 5, 7  # layers run before the read-outs
 
 
@@ -108,8 +109,11 @@ def alignment_loss(projected: Tensor, embeddings: Tensor, target: Targets) -> Te
             + name(DIGITS, shown, target.digit - 1) + name(LOCATIONS, own, quadrant))  # fmt: skip
 
 
-def hint_losses(batch: Batch, packing: attention.Packing) -> dict[str, Tensor]:
-    """-log of the attention mass that each hint's rows put where they should, averaged over rows."""
+def hint_losses(batch: Batch, packing: attention.Packing, tally: bool) -> dict[str, Tensor]:
+    """-log of the attention mass that each hint's rows put where they should, averaged over rows.
+
+    For the tally, the Kullback-Leibler divergence from the goal: there the shares themselves matter.
+    """
     losses = {}
     for hint in HINTS:
         rows = batch.roles[int(hint.name[-1])] if hint.name.startswith("role") else getattr(batch, hint.name)
@@ -121,6 +125,12 @@ def hint_losses(batch: Batch, packing: attention.Packing) -> dict[str, Tensor]:
         spans = {"prompt": (0, len(PREFIX)), "patches": (len(PREFIX), packing.prefix), "text": (packing.prefix, None)}
         weights = weights[..., slice(*spans[hint.among])]
         losses[hint.name] = -torch.log((weights * rows.goal).sum(-1) + 1e-4).mean()
+    rows = batch.tally
+    if tally and len(rows):
+        shares = torch.stack([packing.weights[i][:, TALLY_HEADS].float()[rows.b, :, rows.q] for i in TALLY_LAYERS])
+        goal = rows.goal[None, :, None]
+        away = torch.xlogy(goal, goal) - goal * torch.log(shares[..., : packing.prefix] + 1e-6)
+        losses["tally"] = away.sum(-1).mean()
     return losses
 
 
@@ -136,8 +146,12 @@ class LanguageStep:
                 lambda module, args, output, index=index: self.states.__setitem__(index, output)
             )
 
-    def __call__(self, batch: Batch, hints: float, contiguous: bool) -> tuple[Tensor, dict[str, float]]:
-        """The total loss.  `hints`: weight of the attention hints; `contiguous`: positions as after a reduction."""
+    def __call__(self, batch: Batch, hints: float, tally: bool, contiguous: bool) -> tuple[Tensor, dict[str, float]]:
+        """The total loss and numbers for the log.
+
+        `hints`: weight of the attention hints; `tally`: whether that one is among them; `contiguous`: positions as
+        after a reduction.
+        """
         core = self.model.model
         device, (scenes, kept) = batch.kept.device, batch.kept.shape
         with torch.autocast(device.type, dtype=torch.bfloat16):
@@ -176,7 +190,7 @@ class LanguageStep:
         numbers = {"answer": answer.item(), "align": align.item(), "stop": stop.item()}
         numbers |= {name: value.item() for name, value in read_out.items()}
         if hints > 0:
-            losses = hint_losses(batch, packing)
+            losses = hint_losses(batch, packing, tally)
             loss = loss + hints * torch.stack(list(losses.values())).sum()
             numbers |= {f"hint_{name}": value.item() for name, value in losses.items()}
         if self.train_vision:
@@ -215,6 +229,7 @@ def train_language(
     scenes_per_step: int,
     visual_tokens: Callable[[int], int],
     hints: Callable[[int], float],
+    tally: bool,
     train_vision: bool,
     folder: Path,
     workers: Workers,
@@ -229,7 +244,7 @@ def train_language(
     def losses(step: int) -> tuple[Tensor, dict[str, float]]:
         rng, count = generator(stage, step, workers), visual_tokens(step)
         batch = moved(make_batch(rng, scenes_per_step // workers.count, count), workers.device)
-        return one_step(batch, hints(step), contiguous=count < GRID * GRID and step % 2 == 0)
+        return one_step(batch, hints(step), tally, contiguous=count < GRID * GRID and step % 2 == 0)
 
     seeing = [*model.model.vision_tower.parameters(), *vision_heads.parameters()]
     known = {id(p) for p in seeing}

@@ -24,7 +24,10 @@ TRAINING_SEED = 20_260
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's name, length and peak learning rates (one per parameter group)."""
+    """A stage's name, length and peak learning rates (one per parameter group).
+
+    The rates follow a cosine over `horizon` steps, or the stage's own: a longer horizon ends it while rates are high.
+    """
 
     name: str
     number: int
@@ -32,6 +35,7 @@ class Stage:
     rates: tuple[float, ...]
     warmup: int = 60
     floor: float = 0.02
+    horizon: int | None = None
     log_every: int = 25
     save_every: int = 200
 
@@ -42,7 +46,7 @@ def generator(stage: Stage, step: int, workers: Workers) -> np.random.Generator:
 
 
 def _rate_factor(stage: Stage, step: int) -> float:
-    cosine = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * step / (stage.horizon or stage.steps)))
     return min(1.0, (step + 1) / stage.warmup) * max(stage.floor, cosine)
 
 
