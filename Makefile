@@ -1,7 +1,7 @@
 # Everything runs in a virtual environment made on first use. Variables:
 #   PYTHON    the interpreter that makes it, 3.11 or newer     make test PYTHON=python3.12
-#   PIP_ARGS  more for pip, such as the index of torch's CPU builds where the default index has CUDA builds only:
-#             make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+#   PIP_ARGS  more for pip, such as another index for a CPU build of torch:
+#             make demo PIP_ARGS="--extra-index-url https://..."
 #   ASK       the question of the demo                         make demo ASK="How many circles are there?"
 #   JOBS      test processes
 PYTHON ?= python3
