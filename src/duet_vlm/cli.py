@@ -14,7 +14,7 @@ from .demo.cli import app as demo
 app = typer.Typer(
     name="duet",
     help="Compress the visual tokens of vision-language models: merge them at the encoder, drop them inside the "
-    "language model.\n\nStart with: duet run photo.png --ask 'What color is the large square?' --show kept.png",
+    "language model.\n\nStart with: duet run photo.png --ask 'What color is the star?' --show kept.png",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -64,7 +64,7 @@ def run(
     ] = None,
     method: Method = "duet",
     tokens: Annotated[
-        float | None, typer.Option(help="The budget: visual tokens per decoder layer on average. [default: --keep 1/3]")
+        float | None, typer.Option(help="The budget: visual tokens per layer on average; by default a third of them.")
     ] = None,
     keep: Keep = None,
     show: Annotated[
@@ -80,7 +80,7 @@ def run(
 
     Examples:
 
-      duet run photo.png --ask "What color is the large square?" --show kept.png
+      duet run photo.png --ask "What color is the star?" --show kept.png
 
       duet run photo.jpg --ask "What does the sign say?" --model llava-hf/llava-1.5-7b-hf --tokens 64 --compare
 
@@ -157,11 +157,11 @@ def bench(
         int | None, typer.Option(help="With --shape: fewer decoder layers, with the drop layers scaled.", min=1)
     ] = None,
     tokens: Annotated[
-        list[float] | None, typer.Option(help="Budgets; give the option once for each. [default: 192, 128 and 64]")
+        list[float] | None, typer.Option(help="Budgets, the option once for each; by default 192, 128 and 64.")
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="Methods: duet, visionzip, pyramiddrop, fastv; the option once for each. [default: duet]"),
+        typer.Option(help="Methods, the option once for each: duet, visionzip, pyramiddrop or fastv; by default duet."),
     ] = None,
     runs: Annotated[int, typer.Option(help="Timed rounds; medians are reported.", min=1)] = 5,
     batch_size: Annotated[int, typer.Option(help="Prompts at a time, one image each.", min=1)] = 1,

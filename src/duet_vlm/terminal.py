@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,14 @@ def status() -> Iterator[Any]:
     with Console(stderr=True).status("Starting") as shown:
         from transformers.utils import logging
 
-        bars = logging.is_progress_bar_enabled()
+        bars, hub = logging.is_progress_bar_enabled(), getLogger("huggingface_hub")
+        level = hub.level
         logging.disable_progress_bar()  # one line is enough
+        hub.setLevel(ERROR)  # without a network it tells of every attempt
         try:
             yield shown.update
         finally:
+            hub.setLevel(level)
             if bars:
                 logging.enable_progress_bar()
 
