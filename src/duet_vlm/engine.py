@@ -167,7 +167,8 @@ class Duet:
             queries = query_places(self.config, self.tokenizer, ids, visual, valid, labels)
         spans = number_spans(visual, sizes)
         limits = torch.tensor([0, *sizes], device=ids.device, dtype=torch.float64)
-        return ForwardPass(visual, valid, spans, queries, limits, self.family.take_merges())
+        merges = self.family.take_merges() if self.config.merges else []
+        return ForwardPass(visual, valid, spans, queries, limits, merges)
 
     def compress(self, layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> Tensor:
         """Rank and drop what this layer's entrance ranks and drops."""
