@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
-ASK ?= What color is the large square?
+ASK ?= What color is the star?
 JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)

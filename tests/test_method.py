@@ -93,7 +93,8 @@ def test_kept_indices(rows: int, length: int, holes_right: bool, seed: int) -> N
     keep = torch.rand(rows, length, generator=generator) > 0.5
     keep[:, -1] = True
     x = torch.randn(rows, length, 3, generator=generator)
-    kept = tokens.pack(keep, holes_right)
+    kept, holes = tokens.pack(keep, holes_right)
+    assert holes == bool((kept < 0).any())
     taken, back, slot = tokens.take(x, kept), None, tokens.slots(kept, length)
     back = tokens.fill_back(taken, kept, length)
     assert kept.shape[1] == max(keep.sum(1))

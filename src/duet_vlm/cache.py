@@ -40,7 +40,11 @@ class PrunedLayer(DynamicLayer):
             self.removed = torch.zeros_like(self.kept[:, :1])
 
     def announce(self, kept: Tensor, length: int, holes: bool, removed: Tensor) -> None:
-        """Before a prefill's `update`: of the `length` tokens coming, `kept` (counted from the first of them) are."""
+        """Before a prefill's `update`: what comes of `length` tokens, `kept` (counted from the first of them).
+
+        Args:
+            removed: (B, 1) how many visual tokens each row lost of them.
+        """
         if self.kept is not None and self.removed is not None:
             kept = torch.cat([self.columns(), torch.where(kept < 0, -1, kept + self.length)], dim=1)
             removed = self.removed + removed

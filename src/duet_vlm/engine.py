@@ -168,7 +168,10 @@ class Duet:
         spans = number_spans(visual, sizes)
         limits = torch.tensor([0, *sizes], device=ids.device, dtype=torch.float64)
         merges = self.family.take_merges() if self.config.merges else []
-        return ForwardPass(visual, valid, spans, queries, limits, merges)
+        nothing = torch.zeros(len(ids), 1, dtype=torch.long, device=ids.device)
+        return ForwardPass(
+            visual, valid, spans, queries, limits, merges, removed=nothing, holes_right=not bool(valid[:, -1].all())
+        )
 
     def compress(self, layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> Tensor:
         """Rank and drop what this layer's entrance ranks and drops."""
@@ -177,7 +180,8 @@ class Duet:
             gone = state.present(state.visual) & (hidden == 0).all(-1)
             spans = state.present(state.spans).masked_fill(gone, 0)
             assert state.limits is not None
-            state.limits = spans.flatten().bincount(minlength=len(state.limits)).to(state.limits.dtype)
+            ones = torch.ones_like(spans, dtype=state.limits.dtype)
+            state.limits = torch.zeros_like(state.limits).index_add(0, spans.flatten(), ones.flatten())
             hidden = take(hidden, state.drop(0, state.present(state.valid) & ~gone))
         if i in self.ranking_layers:
             state.scores[i] = self.rank(layer, hidden, kwargs, state)

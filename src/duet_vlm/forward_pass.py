@@ -26,6 +26,10 @@ class ForwardPass:
         kept: decoder layer -> (B, n), the tokens kept from there on.
         scores: decoder layer -> (B, n), of the tokens present there, as ranked.
         ranked: decoder layer -> the `kept` that its scores speak of, None for every token.
+        now: (B, n) the tokens present now, None for every token.
+        removed: (B, 1) how many visual tokens each row has lost so far.
+        holes, holes_right: whether `now` has holes, and whether they stand at the end as padding does.
+        memo: what is made once between two drops.
     """
 
     visual: Tensor | None = None
@@ -38,7 +42,9 @@ class ForwardPass:
     scores: dict[int, Tensor] = field(default_factory=dict)
     ranked: dict[int, Tensor | None] = field(default_factory=dict)
     now: Tensor | None = None
+    removed: Tensor | None = None
     holes: bool = False
+    holes_right: bool = False
     memo: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -68,23 +74,19 @@ class ForwardPass:
 
     def drop(self, layer: int, keep: Tensor) -> Tensor:
         """Keep the (B, n) bool part of the present tokens from `layer` on; returns their indices among the present."""
-        assert self.valid is not None
-        index = pack(keep, holes_right=bool((~self.valid[:, -1]).any()))
+        index, self.holes = pack(keep, self.holes_right)
         self.now = index if self.now is None else select(self.now, index)
         self.kept[layer] = self.now
-        self.holes = bool((self.now < 0).any())
+        assert self.visual is not None
+        self.removed = (self.visual & (self.present_slots() < 0)).sum(1, keepdim=True)
         self.memo.clear()
         return index
 
     def removed_before(self) -> Tensor:
         """(B, n) how many visual tokens are gone before each present token."""
         assert self.visual is not None
-        here = slots(self.rows, self.length) >= 0
-        return take((self.visual & ~here).cumsum(1), self.rows)
+        return take((self.visual & (self.present_slots() < 0)).cumsum(1), self.rows)
 
-    def removed(self) -> Tensor:
-        """(B, 1) how many visual tokens are gone in each row."""
-        assert self.visual is not None
-        if self.now is None:
-            return torch.zeros_like(self.rows[:, :1])
-        return (self.visual & (slots(self.now, self.length) < 0)).sum(1, keepdim=True)
+    def present_slots(self) -> Tensor:
+        """(B, S) where each token stands among the present ones, -1 if it is gone."""
+        return slots(self.rows, self.length)

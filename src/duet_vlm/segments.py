@@ -30,7 +30,8 @@ def restrict_prefill(
     if cache is not None:
         stored: PrunedLayer = cache.layers[i]
         past = stored.length
-        stored.announce(rows, state.length, state.holes, state.removed())
+        assert state.removed is not None
+        stored.announce(rows, state.length, state.holes, state.removed)
         columns, holes = stored.columns(), stored.holes
     if state.now is None and columns.shape[1] == past + n:
         return  # nothing dropped up to here

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 
-def pack(keep: Tensor, holes_right: bool = False) -> Tensor:
-    """(B, S) bool -> kept (B, n), where n is the count of the fullest row. Reads one number on the host."""
-    n = int(keep.sum(1).max())
+def pack(keep: Tensor, holes_right: bool = False) -> tuple[Tensor, bool]:
+    """(B, S) bool -> kept (B, n), where n is the count of the fullest row, and whether it has holes.
+
+    Reads the rows' counts on the host: the one synchronisation of a drop.
+    """
+    counts = keep.sum(1).tolist()
+    n = max(counts)
     order = torch.argsort((~keep if holes_right else keep).to(torch.uint8), dim=1, stable=True)
     order = order[:, :n] if holes_right else order[:, keep.shape[1] - n :]
-    return order.masked_fill(~keep.gather(1, order), -1)
+    return order.masked_fill(~keep.gather(1, order), -1), min(counts) < n
 
 
 def take(x: Tensor, kept: Tensor, dim: int = 1) -> Tensor:
