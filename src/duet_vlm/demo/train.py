@@ -182,6 +182,7 @@ def export(checkpoint: Path, folder: Path) -> None:
         bos_token_id=IDS[BOS], eos_token_id=IDS[EOS], pad_token_id=IDS[PAD], max_new_tokens=4, do_sample=False
     )
     model.bfloat16().save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # it is written readable by its owner only
     processor().save_pretrained(folder)
 
 
