@@ -8,10 +8,12 @@ from typing import Any
 
 from .config import DuetConfig
 
+SLACK = 1e-6  # the engine floors with the same
+
 
 def keep_count(keep: float, visual_tokens: int) -> int:
-    """`floor(keep * visual_tokens)`, with 1e-6 of slack for ratios such as 0.29 that binary floats round down."""
-    return math.floor(keep * visual_tokens + 1e-6)
+    """`floor(keep * visual_tokens)`, with `SLACK` for ratios such as 0.29 that binary floats round down."""
+    return math.floor(keep * visual_tokens + SLACK)
 
 
 def stage1_counts(config: DuetConfig, visual_tokens: int, dynamic: bool = False) -> tuple[int, int]:
@@ -43,7 +45,11 @@ def stage1_counts(config: DuetConfig, visual_tokens: int, dynamic: bool = False)
 
 def tokens_per_layer(config: DuetConfig, visual_tokens: int, layers: int, dynamic: bool = False) -> list[int]:
     """Visual tokens of one image that each of the `layers` decoder layers works on."""
-    entering = sum(stage1_counts(config, visual_tokens, dynamic))
+    return after_drops(config, sum(stage1_counts(config, visual_tokens, dynamic)), layers)
+
+
+def after_drops(config: DuetConfig, entering: int, layers: int) -> list[int]:
+    """Visual tokens in each layer when `entering` come out of stage 1."""
     counts = [entering] * layers
     for drop in config.drops:
         counts[drop.layer :] = [keep_count(drop.keep, entering)] * (layers - drop.layer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .budget import DecoderShape, keep_count, stage1_counts
+from .budget import DecoderShape, after_drops, stage1_counts
 from .config import DuetConfig
 from .families import facts_of
 
@@ -41,10 +41,7 @@ class ImageShape:
     def tokens_per_layer(self, config: DuetConfig, layers: int) -> list[int]:
         """Visual tokens of the image in every decoder layer, as METHOD counts them."""
         entering = self.crops * sum(stage1_counts(config, self.patches)) if config.merges else self.visual_tokens
-        counts = [entering] * layers
-        for drop in config.drops:
-            counts[drop.layer :] = [keep_count(drop.keep, entering)] * (layers - drop.layer)
-        return counts
+        return after_drops(config, entering, layers)
 
 
 def largest_grid(config: Any) -> tuple[int, int]:

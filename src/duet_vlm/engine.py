@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from . import attention, ranking, segments
+from .budget import SLACK
 from .cache import check_prunable, is_pruned, make_prunable
 from .config import Drop, DuetConfig
 from .families import Family, family_of
@@ -190,7 +191,7 @@ class Duet:
             keep = state.present(state.valid) & ~visual
             if drop.keep > 0:
                 assert state.limits is not None
-                limits = (state.limits * drop.keep + 1e-6).floor().long()
+                limits = (state.limits * drop.keep + SLACK).floor().long()
                 state.scores[i], state.ranked[i] = state.scores[drop.ranking_layer], state.now
                 keep |= ranking.best(state.scores[i], state.present(state.spans), limits)
             hidden = take(hidden, state.drop(i, keep))
