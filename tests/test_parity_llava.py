@@ -15,7 +15,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlavaCo
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.families import clip
-from duet_vlm.merging import duet
+from duet_vlm.merging import Encoded, duet
 
 FOLDER = Path(os.environ.get("DUET_PARITY", Path(__file__).parents[2] / "shared" / "parity"))
 pytestmark = pytest.mark.skipif(
@@ -50,7 +50,8 @@ def test_stage_1(index: int) -> None:
         scores, metric = clip.rank(layer.self_attn, seen["hidden_states"])
     close(scores, values[f"{prefix}.cls_attention_sum"])
     close(metric, values[f"{prefix}.metric"][:, 1:])
-    merge = duet(scores, metric, setting["dominant_patches"], setting["contextual"], setting["cluster_width"])
+    encoded = Encoded(scores, metric, hidden[:, 1:])
+    merge = duet(encoded, setting["dominant_patches"], setting["contextual"], setting["cluster_width"])
     assert torch.equal(merge.dominant, values[f"{prefix}.dominant_patches_raster"])
     assert torch.equal(merge.anchors, values[f"{prefix}.anchor_patches"])
     assert torch.equal(merge.members, values[f"{prefix}.merge_patches"])

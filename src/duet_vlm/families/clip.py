@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from ..attention import keys, queries, weights
 from ..budget import stage1_counts
 from ..config import DuetConfig
-from ..merging import METHODS, Merge
+from ..merging import Encoded, Merge, merge
 
 
 @dataclass
@@ -33,10 +33,16 @@ _encoding: ContextVar[_Encoding | None] = ContextVar("duet_vlm_encoding", defaul
 _merges: ContextVar[tuple[Merge, ...]] = ContextVar("duet_vlm_merges", default=())
 
 
+def grid(config: Any) -> tuple[int, int]:
+    """Rows and columns of patches of one image."""
+    side = int(config.vision_config.image_size // config.vision_config.patch_size)
+    return side, side
+
+
 def patches(config: Any) -> int:
     """Patches of one image, without CLS."""
-    vision = config.vision_config
-    return int((vision.image_size // vision.patch_size) ** 2)
+    rows, columns = grid(config)
+    return rows * columns
 
 
 def check(config: Any, duet: DuetConfig, reserved: int) -> None:
@@ -115,9 +121,8 @@ class Stage1:
         encoding = _encoding.get()
         assert encoding is not None and encoding.hidden is not None and encoding.output is not None
         scores, metric = rank(self.layer.self_attn, encoding.hidden)
-        dominant, contextual = stage1_counts(self.config, scores.shape[1])
-        method = METHODS[self.config.merging]
-        encoding.merge = method(scores, metric, dominant - self.reserved, contextual, self.config.cluster_width)
+        encoded = Encoded(scores, metric, args[0], grid(self.core.config))
+        encoding.merge = merge(self.config, encoded, self.reserved)
         _merges.set((encoding.merge,))
         return self.retained(args[0], encoding.output[:, :1], encoding.merge)
 

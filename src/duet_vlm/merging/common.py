@@ -1,0 +1,108 @@
+"""What stage 1 is given and what it decides. Pure tensors, all images of a batch at once; nothing read on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, one_hot
+
+
+@dataclass
+class Encoded:
+    """One batch of B images of equal size as the vision encoder hands it over: N tokens in raster order, without CLS.
+
+    Attributes:
+        scores: (B, N) float, the salience of every token; METHOD, "Stage 1", 1.
+        keys: (B, N, d) float, key vectors of the scoring layer, averaged over heads; similarity is their cosine.
+        features: (B, N, D) what will be merged.
+        grid: (rows, columns) of the N tokens, or None where they form no rectangle.
+    """
+
+    scores: Tensor
+    keys: Tensor
+    features: Tensor
+    grid: tuple[int, int] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """N."""
+        return self.scores.shape[1]
+
+
+@dataclass
+class Merge:
+    """What becomes of one batch of images: places (visual tokens in raster order, without CLS) of B images.
+
+    Attributes:
+        scores: (B, N) float, as ranked.
+        dominant: (B, K1) long, kept unchanged, in image order.
+        anchors: (B, K2) long, in anchor order.
+        members: (B, P) long, merged into an anchor.
+        joins: (B, P) long, the number of the anchor that each member joins.
+        weights: (B, N) float, each token's weight in the mean of its cluster; None for equal weights.
+        averaged: (B, K2) bool, whether a contextual token is the mean of anchor and members; where it is not, it is
+            the anchor plus the mean of its members. None for nowhere, which is the published method.
+    """
+
+    scores: Tensor
+    dominant: Tensor
+    anchors: Tensor
+    members: Tensor
+    joins: Tensor
+    weights: Tensor | None = None
+    averaged: Tensor | None = None
+
+    def contextual(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, K2, D): each anchor with its members, or the anchor alone if it has none."""
+        anchors = at(x, self.anchors)
+        if self.anchors.shape[1] == 0 or self.members.shape[1] == 0:
+            return anchors
+        wide = torch.promote_types(x.dtype, torch.float32)  # sums in half precision lose the small members
+        weights = torch.ones_like(self.scores, dtype=wide) if self.weights is None else self.weights.to(wide)
+        averaged = torch.zeros_like(self.anchors, dtype=torch.bool) if self.averaged is None else self.averaged
+        belongs = one_hot(self.joins, self.anchors.shape[1]).to(wide).transpose(1, 2)
+        belongs = belongs * at(weights, self.members)[:, None]
+        own = at(weights, self.anchors) * averaged
+        total = belongs.sum(-1) + own
+        full = anchors.to(wide)
+        sums = belongs @ at(x, self.members).to(wide) + own[..., None] * full
+        mean = sums / total.masked_fill(total == 0, 1)[..., None]
+        return (full.masked_fill(averaged[..., None], 0) + mean).to(x.dtype)
+
+    def retained(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, K1 + K2, D): dominant tokens in image order, then contextual ones in anchor order."""
+        return torch.cat([at(x, self.dominant), self.contextual(x)], dim=1)
+
+    @property
+    def places(self) -> Tensor:
+        """(B, K1 + K2) long: the place of every retained token, a contextual one's being its anchor's."""
+        return torch.cat([self.dominant, self.anchors], dim=1)
+
+
+Method = Callable[[Encoded, int, int, int], Merge]
+
+
+def at(x: Tensor, places: Tensor) -> Tensor:
+    """Gather (B, N, D) or (B, N) at places (B, k)."""
+    return x.gather(1, places if x.ndim == 2 else places[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def join(encoded: Encoded, dominant: Tensor, anchors: Tensor, members: Tensor) -> Merge:
+    """Every member joins the anchor whose key is most similar to its own, by cosine."""
+    if anchors.shape[1] and members.shape[1]:
+        direction = normalize(encoded.keys.float(), dim=-1)
+        joins = (at(direction, members) @ at(direction, anchors).transpose(1, 2)).argmax(-1)
+    else:
+        joins = torch.zeros_like(members)
+    return Merge(encoded.scores, dominant.sort(dim=1).values, anchors, members, joins)
+
+
+def spaced(pool: Tensor, anchors: int) -> tuple[Tensor, Tensor]:
+    """A pool (B, P) as (B, anchors) evenly spaced in it and (B, P - anchors) others; METHOD, "Stage 1", 4."""
+    step = max(1, pool.shape[1] // anchors) if anchors else 1
+    # which columns are anchors depends on sizes only
+    others = [i for i in range(pool.shape[1]) if i % step or i >= step * anchors]
+    return pool[:, : step * anchors : step], pool[:, others]
