@@ -30,6 +30,7 @@ def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None
             raise ValueError("there is no config: pass a DuetConfig, or load a model whose config.duet was saved.")
         config = DuetConfig.from_dict(saved)
     check(model, config, tokenizer)
+    _check_free(model)
     duet = Duet(model, config, tokenizer)
     if given:
         model.config.duet = config.to_dict()
@@ -55,6 +56,9 @@ def check(model: Any, config: DuetConfig, tokenizer: Any) -> None:
         )
     if config.ranks and config.query == "salient":
         check_language(config.language)
+
+
+def _check_free(model: Any) -> None:
     for module in (model, model.base_model):
         for hook in module._forward_pre_hooks.values():
             if isinstance(getattr(hook, "__self__", None), Duet):

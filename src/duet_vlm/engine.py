@@ -32,8 +32,15 @@ class Duet:
     """
 
     def __init__(self, model: Any, config: DuetConfig, tokenizer: Any):
-        self.config, self.tokenizer = config, tokenizer
+        self.model, self.tokenizer = model, tokenizer
         self.model_config = model.config
+        self.last: ForwardPass | None = None  # for the trace; nothing else reads it
+        self.wrote_config = False  # into model.config.duet
+        self._handles: list[RemovableHandle] = []
+        self._hook(config)
+
+    def _hook(self, config: DuetConfig) -> None:
+        self.config, model = config, self.model
         core, language_model = model.base_model, model.base_model.language_model
         self.layers = len(language_model.layers)
         self.image_token = model.config.image_token_id
@@ -41,9 +48,6 @@ class Duet:
         self.rotary: Any = language_model.rotary_emb if positions == "renumber" else None
         self.drops: dict[int, Drop] = {d.layer: d for d in config.drops if d.keep < 1}
         self.ranking_layers = {d.ranking_layer for d in self.drops.values() if d.keep > 0}
-        self.last: ForwardPass | None = None  # for the trace; nothing else reads it
-        self.wrote_config = False  # into model.config.duet
-        self._handles: list[RemovableHandle] = []
         if not config.merges and not self.drops:
             return
         pre = {"with_kwargs": True}
@@ -60,6 +64,19 @@ class Duet:
     @property
     def family(self) -> Family:
         return family_of(self.model_config)
+
+    def use(self, config: DuetConfig) -> None:
+        """Go on with other settings from the next forward pass on; `model.config.duet` follows.
+
+        Raises:
+            ValueError: settings that do not fit the model; everything stays as it was.
+        """
+        from .applying import check
+
+        check(self.model, config, self.tokenizer)
+        self.remove()
+        self._hook(config)
+        self.model_config.duet, self.wrote_config = config.to_dict(), True
 
     def remove(self) -> None:
         """Take the compression off; the model is stock again. Harmless when called twice."""
