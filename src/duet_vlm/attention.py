@@ -7,6 +7,7 @@ embedding); a shallow copy of it is asked, so that no other call on the module c
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 _RECORD = "duet_record"
+_BLOCK = 2**22  # attention weights held at a time, in float32: 16 MB
+
+Note = Callable[[Tensor, Tensor, Tensor | None, float], None]
 
 
 class _OneHead(nn.Module):
@@ -28,21 +32,22 @@ class _OneHead(nn.Module):
 
 
 def _record(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any = None, **kwargs: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    kwargs["seen"].append((query, key, kwargs.get("scaling")))
+    scaling = kwargs.get("scaling")
+    kwargs["note"](query, key, attention_mask, query.shape[-1] ** -0.5 if scaling is None else scaling)
     return query.transpose(1, 2), None
 
 
-def _recorder(attention: Any, needed: str) -> nn.Module:
+def _recorder(attention: Any, needed: tuple[str, ...]) -> nn.Module:
     """A copy of the module that shares its weights, projects only what is needed and records instead of attending."""
     AttentionInterface.register(_RECORD, _record)  # a name nobody else uses; here, so that importing changes nothing
     recorder = copy.copy(attention)
     modules = dict(attention._modules)
     for name in ("q_proj", "k_proj", "v_proj"):
-        if name != needed and name in modules:
+        if name not in needed and name in modules:
             modules[name] = _OneHead(attention.head_dim)
-    for name in ("o_proj", "out_proj"):
+    for name in ("o_proj", "out_proj", "proj", "projection_layer"):
         if name in modules:
             modules[name] = nn.Identity()
     config = copy.copy(attention.config)
@@ -54,22 +59,72 @@ def _recorder(attention: Any, needed: str) -> nn.Module:
 @torch.no_grad()
 def queries(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> tuple[Tensor, float]:
     """(B, H, n, d) queries of `hidden` (B, n, D), normed and rotated as the module does, and its scaling."""
-    query, _, scaling = _ask(attention, "q_proj", hidden, kwargs)
-    return query, query.shape[-1] ** -0.5 if scaling is None else scaling
+    seen: list[tuple[Tensor, float]] = []
+    _ask(attention, ("q_proj",), hidden, lambda query, key, mask, scaling: seen.append((query, scaling)), _unmasked(kwargs))
+    return seen[0]
 
 
 @torch.no_grad()
 def keys(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
     """(B, Hkv, n, d) keys of `hidden` (B, n, D), normed and rotated as the module does."""
-    return _ask(attention, "k_proj", hidden, kwargs)[1]
+    seen: list[Tensor] = []
+    _ask(attention, ("k_proj",), hidden, lambda query, key, mask, scaling: seen.append(key), _unmasked(kwargs))
+    return seen[0]
 
 
-def _ask(attention: nn.Module, needed: str, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Any]:
-    seen: list[tuple[Tensor, Tensor, Any]] = []
+@torch.no_grad()
+def received(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> list[tuple[Tensor, Tensor]]:
+    """The attention that each token receives, and its key, for every segment that the module attends within.
+
+    METHOD, "Stage 1", 1, encoders without CLS. One segment (image, frame) is looked at after the other.
+
+    Returns:
+        Per segment: (B, n) float32, averaged over heads and summed over queries; (B, n, d) float32 keys, averaged
+        over heads.
+    """
+    segments: list[tuple[Tensor, Tensor]] = []
+
+    def note(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+        segments.append((column_sums(query, key, mask, scaling), key.float().mean(1)))
+
+    _ask(attention, ("q_proj", "k_proj"), hidden, note, kwargs)
+    return segments
+
+
+def _unmasked(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {**kwargs, "attention_mask": None}
+
+
+def _ask(attention: nn.Module, needed: tuple[str, ...], hidden: Tensor, note: Note, kwargs: dict[str, Any]) -> None:
     # the class's forward: hooks are for the module's real calls, and a forward set on the instance is bound to it
     recorder = _recorder(attention, needed)
-    type(attention).forward(recorder, hidden_states=hidden, attention_mask=None, seen=seen, **kwargs)
-    return seen[0]
+    type(attention).forward(recorder, hidden, note=note, **kwargs)
+
+
+def column_sums(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """(B, n) softmax attention in float32 that each key receives, averaged over heads and summed over queries.
+
+    Streamed over query blocks, so memory is that of one block, never that of an n x n map.
+
+    Args:
+        query, key: (B, H, n, d), as many key heads as query heads.
+        mask: (B, 1, n, n) or broadcastable, bool or additive, or None.
+        scaling: factor on the logits.
+    """
+    batch, heads, length, _ = query.shape
+    sums = torch.zeros(batch, length, device=query.device)
+    together = max(1, min(heads, _BLOCK // length**2))  # heads
+    rows = max(1, min(length, _BLOCK // (together * length)))
+    for image in range(batch):
+        for first in range(0, heads, together):
+            across = key[image, first : first + together].float().transpose(-1, -2)
+            for row in range(0, length, rows):
+                logits = query[image, first : first + together, row : row + rows].float() @ across * scaling
+                if mask is not None:
+                    there = mask[min(image, len(mask) - 1), :, row : row + rows]
+                    logits = logits.masked_fill(~there, -torch.inf) if there.dtype == torch.bool else logits + there
+                sums[image] += logits.softmax(-1).sum((0, 1))
+    return sums / heads
 
 
 def weights(query: Tensor, key: Tensor, attend: Tensor | None, scaling: float) -> Tensor:

@@ -17,11 +17,17 @@ from . import attention, ranking, segments
 from .budget import SLACK
 from .cache import check_prunable, is_pruned, make_prunable
 from .config import Drop, DuetConfig
-from .families import Family, family_of
+from .families import Family, decoder_of, family_of, visual_token_ids
 from .forward_pass import ForwardPass
 from .queries import query_places
-from .tokens import fill_back, number_spans, take
+from .tokens import fill_back, number_runs, number_spans, spread, take
 from .trace import Trace
+
+PIXELS = {"image": ("pixel_values", "pixel_values_images"), "video": ("pixel_values_videos",)}
+
+
+def _pixel_names() -> list[str]:
+    return [name for names in PIXELS.values() for name in names]
 
 
 class Duet:
@@ -41,10 +47,9 @@ class Duet:
 
     def _hook(self, config: DuetConfig) -> None:
         self.config, model = config, self.model
-        core, language_model = model.base_model, model.base_model.language_model
+        core, language_model = model.base_model, decoder_of(model)
         self.layers = len(language_model.layers)
-        self.image_token = model.config.image_token_id
-        positions = self.family.POSITIONS if config.positions == "auto" else config.positions
+        positions = self.family.positions if config.positions == "auto" else config.positions
         self.rotary: Any = language_model.rotary_emb if positions == "renumber" else None
         self.drops: dict[int, Drop] = {d.layer: d for d in config.drops if d.keep < 1}
         self.ranking_layers = {d.ranking_layer for d in self.drops.values() if d.keep > 0}
@@ -56,6 +61,8 @@ class Duet:
             language_model.register_forward_hook(self.after_language_model, **pre),
             *(layer.register_forward_pre_hook(self.before_layer, **pre) for layer in language_model.layers),
         ]
+        if "deepstack_visual_embeds" in inspect.signature(language_model.forward).parameters:
+            self._handles.append(language_model.register_forward_pre_hook(self.before_language_model, **pre))
         if model is not core:
             self._handles.append(model.register_forward_pre_hook(self.before_model, **pre))
         if config.merges:
@@ -108,14 +115,15 @@ class Duet:
         labels = kwargs.pop("duet_labels", None)
         ids, cache = kwargs.get("input_ids", args[0] if args else None), kwargs.get("past_key_values")
         if ids is None:
-            if any(kwargs.get(k) is not None for k in ("pixel_values", "mm_encoder_outputs")):
+            if any(kwargs.get(k) is not None for k in (*_pixel_names(), "mm_encoder_outputs")):
                 raise ValueError(
                     "inputs_embeds came with an image but without input_ids, so its visual tokens cannot be found: "
                     "pass input_ids, or remove() the compression for this call."
                 )
             return args, kwargs
         follows = ForwardPass() if is_pruned(cache) else None
-        if ids.shape[1] == 1 or not (kwargs.get("pixel_values") is not None or kwargs.get("mm_encoder_outputs")):
+        seen = any(kwargs.get(k) is not None for k in _pixel_names()) or kwargs.get("mm_encoder_outputs")
+        if ids.shape[1] == 1 or not seen:
             return args, kwargs if follows is None else kwargs | {"duet": follows}
         if cache is not None:
             check_prunable(cache)
@@ -128,6 +136,16 @@ class Duet:
         self.last = state
         return args, kwargs | {"duet": state}
 
+    def before_language_model(self, language_model: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        # deepstack: the model adds these between its first layers by a mask of the full sequence; here the layers do
+        state: ForwardPass | None = kwargs.get("duet")
+        embeds = kwargs.get("deepstack_visual_embeds")
+        if state is None or state.visual is None or embeds is None:
+            return None
+        mask = kwargs["visual_pos_masks"].to(state.visual.device)
+        state.deepstack = [spread(x.to(kwargs["inputs_embeds"]), mask) for x in embeds]
+        return args, kwargs | {"deepstack_visual_embeds": None, "visual_pos_masks": None}
+
     def before_layer(self, layer: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         state: ForwardPass | None = kwargs.pop("duet", None)
         if state is None:
@@ -138,6 +156,8 @@ class Duet:
             return args, kwargs
         if cache is not None and not is_pruned(cache):  # a new one that the language model made
             make_prunable(cache, self.layers)
+        if 0 < i <= len(state.deepstack):
+            hidden = hidden + state.present_vectors(state.deepstack[i - 1])
         hidden = self.compress(layer, i, hidden, kwargs, state)
         segments.restrict_prefill(layer, i, hidden, kwargs, state, self.rotary)
         return (hidden, *args[1:]), kwargs
@@ -155,26 +175,37 @@ class Duet:
     def encode(self, core: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Encode the pixels here, as `generate` does, so that nothing of ours reaches the vision tower."""
         outputs = dict(kwargs.get("mm_encoder_outputs") or {})
-        if kwargs.get("pixel_values") is not None:
-            wanted = [k for k in inspect.signature(core.get_image_features).parameters if k in kwargs]
-            outputs["image"] = core.get_image_features(**{k: kwargs[k] for k in wanted}, return_dict=True)
-        if self.config.merges and outputs.get("image") is not None:
-            outputs["image"].pooler_output = self.family.finish(core, list(outputs["image"].pooler_output))
-        return kwargs | {"pixel_values": None, "mm_encoder_outputs": outputs}
+        for modality, names in PIXELS.items():
+            if any(kwargs.get(k) is not None for k in names):
+                encoder = getattr(core, f"get_{modality}_features")
+                wanted = [k for k in inspect.signature(encoder).parameters if k in kwargs]
+                outputs[modality] = encoder(**{k: kwargs[k] for k in wanted}, return_dict=True)
+            if self.config.merges and outputs.get(modality) is not None:
+                outputs[modality].pooler_output = self.family.finish(core, outputs[modality].pooler_output)
+        return {k: v for k, v in kwargs.items() if k not in _pixel_names()} | {"mm_encoder_outputs": outputs}
 
     def begin(self, ids: Tensor, kwargs: dict[str, Any], labels: Tensor | None) -> ForwardPass | None:
         """What is known before the first layer; None where no visual token comes in."""
-        image = kwargs["mm_encoder_outputs"].get("image")
-        visual = ids == self.image_token
-        sizes = [] if image is None else [len(f) for f in image.pooler_output]
-        if not sizes or int(visual.sum()) != sum(sizes):
-            return None  # text alone, or a mismatch that stock reports
-        for size in sizes:
-            if not self.family.is_whole(self.model_config, size):
-                raise ValueError(
-                    f"an image came with {size} visual tokens, which is a part of it: give the whole prompt at once "
-                    "(leave out prefill_chunk_size)."
-                )
+        visual, spans, merges = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids), []
+        for modality, token in visual_token_ids(self.model_config).items():
+            output, there = kwargs["mm_encoder_outputs"].get(modality), ids == token
+            if output is None:
+                continue
+            sizes = [len(f) for f in output.pooler_output]
+            if not sizes or int(there.sum()) != sum(sizes):
+                return None  # text alone, or a mismatch that stock reports
+            for size in sizes:
+                if not self.family.is_whole(self.model_config, size):
+                    raise ValueError(
+                        f"an image came with {size} visual tokens, which is a part of it: give the whole prompt at "
+                        "once (leave out prefill_chunk_size)."
+                    )
+            numbers = number_runs(there) if modality in self.family.runs else number_spans(there, sizes)
+            spans = torch.where(there, numbers + spans.max(), spans)
+            visual = visual | there
+            merges += getattr(output, "duet_merges", [])
+        if not bool(visual.any()):
+            return None
         mask = kwargs.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 2:
             valid = mask[:, -ids.shape[1] :].bool()
@@ -183,12 +214,10 @@ class Duet:
         queries = None
         if self.ranking_layers:
             queries = query_places(self.config, self.tokenizer, ids, visual, valid, labels)
-        spans = number_spans(visual, sizes)
-        limits = torch.tensor([0, *sizes], device=ids.device, dtype=torch.float64)
-        merges = self.family.take_merges() if self.config.merges else []
+        limits = torch.bincount(spans.flatten()).double()
         nothing = torch.zeros(len(ids), 1, dtype=torch.long, device=ids.device)
         return ForwardPass(
-            visual, valid, spans, queries, limits, merges, removed=nothing, holes_right=not bool(valid[:, -1].all())
+            visual, valid, spans, queries, limits, merges=merges, removed=nothing, holes_right=not bool(valid[:, -1].all())
         )
 
     def compress(self, layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> Tensor:

@@ -22,7 +22,8 @@ class ForwardPass:
         spans: (B, S) long, the number of each visual token's image or video, 0 at text.
         queries: (B, q) long places of the query tokens, -1 for a hole; None where nothing is ranked.
         limits: (spans + 1,) float64, visual tokens of each span after stage 1: METHOD's M.
-        merges: what stage 1 did, an entry per image, for the trace.
+        merges: what stage 1 did, in the order of encoding, for the trace.
+        deepstack: (B, S, D) each, what is added to the hidden states after layers 0, 1, ...; zeros at text.
         kept: decoder layer -> (B, n), the tokens kept from there on.
         scores: decoder layer -> (B, n), of the tokens present there, as ranked.
         ranked: decoder layer -> the `kept` that its scores speak of, None for every token.
@@ -38,6 +39,7 @@ class ForwardPass:
     queries: Tensor | None = None
     limits: Tensor | None = None
     merges: list[Merge] = field(default_factory=list)
+    deepstack: list[Tensor] = field(default_factory=list)
     kept: dict[int, Tensor] = field(default_factory=dict)
     scores: dict[int, Tensor] = field(default_factory=dict)
     ranked: dict[int, Tensor | None] = field(default_factory=dict)
@@ -64,6 +66,10 @@ class ForwardPass:
         """(B, S) flags or numbers of every token -> (B, n) of those present now; a hole is False or 0."""
         assert flags is not None
         return flags if self.now is None else take(flags, self.now).masked_fill(self.now < 0, 0)
+
+    def present_vectors(self, x: Tensor) -> Tensor:
+        """(B, S, D) of every token -> (B, n, D) of those present now."""
+        return x if self.now is None else take(x, self.now)
 
     def present_queries(self) -> Tensor:
         """(B, q) where the query tokens stand among the tokens present now, -1 for a hole. Text is never dropped."""

@@ -93,3 +93,15 @@ def number_spans(visual: Tensor, sizes: list[int]) -> Tensor:
     sizes_there = torch.tensor(sizes, device=visual.device)
     spread = numbers.repeat_interleave(sizes_there, output_size=sum(sizes))
     return torch.zeros_like(visual, dtype=torch.long).masked_scatter(visual, spread)
+
+
+def number_runs(visual: Tensor) -> Tensor:
+    """(B, S) long: 1, 2, ... at every run of visual tokens in reading order, rows one after the other; 0 at text."""
+    starts = visual & ~visual.roll(1, dims=1)
+    starts[:, 0] = visual[:, 0]
+    return starts.flatten().cumsum(0).view_as(visual) * visual
+
+
+def spread(x: Tensor, mask: Tensor) -> Tensor:
+    """(n, D) vectors at the n places of mask (B, S), in reading order -> (B, S, D), zeros elsewhere."""
+    return x.new_zeros(*mask.shape, x.shape[-1]).masked_scatter(mask[..., None], x)

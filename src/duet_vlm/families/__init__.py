@@ -2,51 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from .family import Family
+from .llava import Llava
+from .llava_next import LlavaNext
+from .qwen2_5_vl import Qwen25VL
+from .qwen3_vl import Qwen3VL
 
-from ..config import DuetConfig
-from ..merging import Merge
-
-
-class Family(Protocol):
-    """What a family's module provides.
-
-    Attributes:
-        POSITIONS: "renumber" or "keep", what the published method does after a drop.
-    """
-
-    POSITIONS: str
-
-    def visual_tokens(self, config: Any) -> int:
-        """Visual tokens of one image (AnyRes: of one crop), from the model's config."""
-
-    def check(self, config: Any, duet: DuetConfig) -> None:
-        """Raise ValueError where this model cannot do what is asked of stage 1."""
-
-    def is_whole(self, config: Any, tokens: int) -> bool:
-        """Whether one image can have this many visual tokens, row ends included."""
-
-    def hook_encoder(self, core: nn.Module, duet: DuetConfig) -> list[RemovableHandle]:
-        """Merge at the encoder: zeros where a token was removed, so placeholder counts stay stock."""
-
-    def finish(self, core: nn.Module, features: list[Tensor]) -> list[Tensor]:
-        """Last touch on the encoded images (tokens, width), as the language model will get them."""
-
-    def take_merges(self) -> list[Merge]:
-        """What stage 1 did in this thread since the last call, for the trace."""
+FAMILIES: dict[str, Family] = {
+    "llava": Llava(),
+    "llava_next": LlavaNext(),
+    "qwen2_5_vl": Qwen25VL(),
+    "qwen2_vl": Qwen25VL(),
+    "qwen3_vl": Qwen3VL(),
+}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a budget needs to know of a model."""
+    """What a budget needs to know of a model.
 
-    visual_tokens: int
+    Attributes:
+        visual_tokens: of one image (AnyRes: crop; video: frame); None where images differ and no grid was given.
+        layers: decoder layers.
+        dynamic: whether small images clamp K1 and K2.
+        late: keep ratios of `duet` at L/2 and 3L/4.
+    """
+
+    visual_tokens: int | None
     layers: int
+    dynamic: bool = False
+    late: tuple[float, float] = (0.5, 0.0)
 
 
 def family_of(config: Any) -> Family:
@@ -55,20 +43,33 @@ def family_of(config: Any) -> Family:
     Raises:
         ValueError: no family file for its model_type.
     """
-    from . import llava, llava_next
-
-    families: dict[str, Any] = {"llava": llava, "llava_next": llava_next}
-    family: Family | None = families.get(getattr(config, "model_type", ""))
+    family = FAMILIES.get(getattr(config, "model_type", ""))
     if family is None:
         raise ValueError(
             f"models of type {getattr(config, 'model_type', type(config).__name__)!r} are not supported: "
-            f"duet-vlm compresses {', '.join(families)}."
+            f"duet-vlm compresses {', '.join(FAMILIES)}."
         )
     return family
 
 
-def facts_of(model: Any) -> Facts:
-    """Visual tokens per image and decoder depth of a model or its config."""
+def facts_of(model: Any, grid: tuple[int, ...] | None = None) -> Facts:
+    """What a budget needs to know of a model or its config; `grid` is an image's, in patches, as `image_grid_thw`."""
     config = getattr(model, "config", model)
-    visual_tokens: Callable[[Any], int] = family_of(config).visual_tokens
-    return Facts(visual_tokens(config), config.get_text_config().num_hidden_layers)
+    family = family_of(config)
+    layers = config.get_text_config().num_hidden_layers
+    if grid is not None:
+        tokens: int | None = family.tokens_of_grid(config, tuple(grid))
+    else:
+        tokens = None if family.dynamic else family.visual_tokens(config)
+    return Facts(tokens, layers, family.dynamic, family.late)
+
+
+def decoder_of(model: Any) -> Any:
+    """The language model inside a model, the stack of decoder layers."""
+    return model.base_model.get_decoder()
+
+
+def visual_token_ids(config: Any) -> dict[str, int]:
+    """Modality -> the id of its placeholder in prompts."""
+    ids = {modality: getattr(config, f"{modality}_token_id", None) for modality in ("image", "video")}
+    return {modality: token for modality, token in ids.items() if token is not None}

@@ -7,7 +7,7 @@ nothing, and the stock modules keep no state.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,13 +24,17 @@ from ..merging import Encoded, Merge, merge
 class _Encoding:
     """One call of the vision tower, from its entrance to the projector's exit."""
 
-    hidden: Tensor | None = None  # (B, 1 + N, D) what the tapped attention was given
-    output: Tensor | None = None  # (B, 1 + N, D) what the tapped layer returned
-    merge: Merge | None = None
+    layer: Any  # of the tower, whose output the model uses as features
+    hidden: Tensor | None = None  # (B, 1 + N, D) what its attention was given
+    output: Tensor | None = None  # (B, 1 + N, D) what it returned
+    result: Any = None  # the tower's own output object, which `get_..._features` hands on
+    merges: list[Merge] = field(default_factory=list)
+    length: int = 0  # tokens that the projector was given, of each image
 
+
+_STATISTICS = 2**22  # key values, in float32: 16 MB
 
 _encoding: ContextVar[_Encoding | None] = ContextVar("duet_vlm_encoding", default=None)
-_merges: ContextVar[tuple[Merge, ...]] = ContextVar("duet_vlm_merges", default=())
 
 
 def grid(config: Any) -> tuple[int, int]:
@@ -74,38 +78,32 @@ def rank(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     return scores, key[:, :, 1:].float().mean(1)
 
 
-class Stage1:
-    """Stage 1 of one applied model: taps on the tower, merging around the projector.
+class Tap:
+    """What stage 1 reads of one tower.
 
     Bound methods are hooked, not closures, so that a deep copy of the model hooks its own tower.
-
-    Attributes:
-        reserved: how many of the dominant tokens are no patches.
     """
 
-    reserved = 0
-
-    def __init__(self, core: Any, config: DuetConfig):
-        self.core, self.config = core, config
+    def __init__(self, core: Any, tower: str):
+        self.core, self.tower = core, tower
 
     @property
     def layer(self) -> Any:
         """The tower's layer whose output the model uses as features."""
         index = self.core.config.vision_feature_layer
-        return self.core.vision_tower.encoder.layers[index if index < 0 else index - 1]
+        return getattr(self.core, self.tower).encoder.layers[index if index < 0 else index - 1]
 
     def hook(self) -> list[RemovableHandle]:
+        tower = getattr(self.core, self.tower)
         return [
-            self.core.vision_tower.register_forward_pre_hook(self.before_tower),
+            tower.register_forward_pre_hook(self.before_tower),
             self.layer.self_attn.register_forward_pre_hook(self.before_attention, with_kwargs=True),
             self.layer.register_forward_hook(self.after_layer),
-            self.core.multi_modal_projector.register_forward_pre_hook(self.before_projector),
-            self.core.multi_modal_projector.register_forward_hook(self.after_projector),
+            tower.register_forward_hook(self.after_tower),
         ]
 
     def before_tower(self, tower: nn.Module, args: Any) -> None:
-        _encoding.set(_Encoding())
-        _merges.set(())
+        _encoding.set(_Encoding(self.layer))
 
     def before_attention(self, attention: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         encoding = _encoding.get()
@@ -117,33 +115,63 @@ class Stage1:
         if encoding is not None:
             encoding.output = output[0] if isinstance(output, tuple) else output
 
-    def before_projector(self, projector: nn.Module, args: tuple[Tensor]) -> Tensor:
+    def after_tower(self, tower: nn.Module, args: Any, output: Any) -> None:
         encoding = _encoding.get()
+        if encoding is not None:
+            encoding.result = output
+
+
+class Stage1:
+    """Stage 1 of one applied model: taps on its towers, merging around the projector.
+
+    Attributes:
+        reserved: how many of the dominant tokens are no patches.
+        towers: the core model's attributes that hold them.
+    """
+
+    reserved = 0
+
+    def __init__(self, core: Any, config: DuetConfig, towers: tuple[str, ...] = ("vision_tower",)):
+        self.core, self.config, self.towers = core, config, towers
+
+    def hook(self) -> list[RemovableHandle]:
+        taps = [handle for tower in self.towers for handle in Tap(self.core, tower).hook()]
+        return [
+            *taps,
+            self.core.multi_modal_projector.register_forward_pre_hook(self.before_projector),
+            self.core.multi_modal_projector.register_forward_hook(self.after_projector),
+        ]
+
+    def before_projector(self, projector: nn.Module, args: tuple[Tensor]) -> Tensor:
+        encoding, given = _encoding.get(), args[0]
         assert encoding is not None and encoding.hidden is not None and encoding.output is not None
-        scores, metric = rank(self.layer.self_attn, encoding.hidden)
-        encoded = Encoded(scores, metric, args[0], grid(self.core.config))
-        encoding.merge = merge(self.config, encoded, self.reserved)
-        _merges.set((encoding.merge,))
-        return self.retained(args[0], encoding.output[:, :1], encoding.merge)
+        encoding.length = given.shape[1]
+        patches = given[:, given.shape[1] - encoding.hidden.shape[1] + 1 :]  # video_llava's videos bring CLS along
+        kept = []
+        for part in torch.arange(len(given)).split(self.together(patches)):
+            first, end = int(part[0]), int(part[-1]) + 1
+            scores, metric = rank(encoding.layer.self_attn, encoding.hidden[first:end])
+            encoded = Encoded(scores, metric, patches[first:end], grid(self.core.config))
+            encoding.merges.append(merge(self.config, encoded, self.reserved))
+            kept.append(self.retained(encoded.features, encoding.output[first:end, :1], encoding.merges[-1]))
+        if encoding.result is not None:
+            encoding.result.duet_merges = encoding.merges
+        return torch.cat(kept)
 
     def after_projector(self, projector: nn.Module, args: Any, output: Tensor) -> Tensor:
         encoding = _encoding.get()
-        assert encoding is not None and encoding.merge is not None
+        assert encoding is not None
         _encoding.set(None)
-        return self.placed(output, encoding.merge)
+        return self.placed(output, encoding.merges, encoding.length)
+
+    def together(self, patches: Tensor) -> int:
+        """How many images' attention statistics are held at a time: one frame's, or what fills 16 MB."""
+        return max(1, _STATISTICS // (patches.shape[1] * patches.shape[2]))
 
     def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
         """(B, N, D) patches and (B, 1, D) CLS -> (B, K, D), what the projector gets."""
         raise NotImplementedError
 
-    def placed(self, projected: Tensor, merge: Merge) -> Tensor:
-        """(B, K, D) projected tokens -> (B, N, D) with zeros where a token was removed."""
+    def placed(self, projected: Tensor, merges: list[Merge], length: int) -> Tensor:
+        """(B, K, D) projected tokens -> (B, length, D) with zeros where a token was removed."""
         raise NotImplementedError
-
-
-def take_merges() -> list[Merge]:
-    """Stage 1's decisions in this context since the last call."""
-    merges = list(_merges.get())
-    _merges.set(())
-    return merges
-

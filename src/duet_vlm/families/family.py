@@ -1,0 +1,79 @@
+"""What differs between model families, and what most of them share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..config import DuetConfig
+
+
+class Family:
+    """One model family; a family's file says what is not as here.
+
+    Attributes:
+        positions: "renumber" or "keep", what the published method does after a drop, or what suits the decoder.
+        dynamic: whether images have different numbers of visual tokens; then a small one clamps K1 and K2 (METHOD,
+            "Stage 1"), and budgets are fractions or need the grid of an image.
+        runs: modalities whose spans in stage 2 are the unbroken runs of visual tokens in the prompt, because the
+            encoder hands over parts of an image or video (tiles, frames); elsewhere each entry it hands over is one.
+        late: keep ratios of `duet` at L/2 and 3L/4 where a budget is solved for.
+    """
+
+    positions = "renumber"
+    dynamic = False
+    runs: tuple[str, ...] = ()
+    late: tuple[float, float] = (0.5, 0.0)
+
+    def visual_tokens(self, config: Any) -> int:
+        """Visual tokens of one image (AnyRes: of one crop; videos: of one frame), from the model's config.
+
+        Raises:
+            ValueError: a family of dynamic resolution.
+        """
+        raise ValueError(
+            f"images of a {config.model_type} have different numbers of visual tokens: give keep=, a fraction, "
+            "or grid= beside tokens=."
+        )
+
+    def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
+        """Visual tokens of an image whose patch grid (frames, rows, columns) is given, as in `image_grid_thw`."""
+        raise ValueError(f"images of a {config.model_type} always have {self.visual_tokens(config)} visual tokens: "
+                         "leave grid= out.")  # fmt: skip
+
+    def check(self, config: Any, duet: DuetConfig) -> None:
+        """Raise ValueError where this model cannot do what is asked of it."""
+
+    def is_whole(self, config: Any, tokens: int) -> bool:
+        """Whether one entry that the encoder hands over can have this many visual tokens, row ends included."""
+        return True
+
+    def hook_encoder(self, core: nn.Module, duet: DuetConfig) -> list[RemovableHandle]:
+        """Stage 1: merge at the encoder; zeros where a token was removed, so placeholder counts stay stock."""
+        raise NotImplementedError
+
+    def finish(self, core: nn.Module, features: Any) -> Any:
+        """Last touch on the encoded images or videos, as the language model will get them, where stage 1 is on.
+
+        Args:
+            features: (B, N, D), or a list of (N, D).
+        """
+        return features
+
+
+def decoder_layers(config: Any) -> int:
+    """Depth of the language model."""
+    return int(config.get_text_config().num_hidden_layers)
+
+
+def zeros_where(features: list[Tensor], vector: Tensor) -> list[Tensor]:
+    """Zeros in place of every token that is `vector` (row-end newlines: they mark rows that are no longer there)."""
+    return [f.masked_fill((f == vector.to(f)).all(-1, keepdim=True), 0) for f in features]
+
+
+def refuse_renumbering(config: Any, duet: DuetConfig, why: str) -> None:
+    """For decoders whose positions cannot be renumbered."""
+    if duet.positions == "renumber":
+        raise ValueError(f"positions 'renumber' is not possible for {config.model_type}: {why}; use 'keep' or 'auto'.")
