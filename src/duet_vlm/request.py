@@ -68,7 +68,7 @@ def prepare(request: Request, status: Callable[[str], Any] = lambda _: None) -> 
         from .demo.vocabulary import unknown_words
 
         words = unknown_words(question)
-    inputs = processor(images=image, text=prompt(processor, question), return_tensors="pt", **_specials(processor))
+    inputs = processor(images=image, text=prompt(processor, question), return_tensors="pt", **special_tokens(processor))
     return Prepared(request, image, duet, model, processor, inputs.to(model.device, model.dtype), words)
 
 
@@ -162,8 +162,8 @@ def prompt(processor: Any, question: str) -> str:
     return f"USER: {image}\n{question} ASSISTANT:"
 
 
-def _specials(processor: Any) -> dict[str, bool]:
-    # a chat template that writes the first token itself would get it twice
+def special_tokens(processor: Any) -> dict[str, bool]:
+    """What to tell the processor: a chat template that writes the first token itself would get it twice."""
     tokenizer = getattr(processor, "tokenizer", processor)
     start, shown = tokenizer.bos_token, prompt(processor, "")
     return {"add_special_tokens": False} if start and shown.startswith(start) else {}
