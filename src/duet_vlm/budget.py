@@ -25,6 +25,8 @@ def stage1_counts(config: DuetConfig, visual_tokens: int, dynamic: bool = False)
     Raises:
         ValueError: K1 + K2 is more than a fixed-resolution image has.
     """
+    if config.downsample is not None:
+        return config.downsample[0] * config.downsample[1], 0
     if config.dominant is None:
         return visual_tokens, 0
     dominant, contextual = config.dominant, config.contextual

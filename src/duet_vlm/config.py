@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-MERGING = ("duet", "visionzip", "random")
+MERGING = ("duet", "visionzip", "random", "uniform", "pool", "prumerge", "divprune", "holov")
+COMBINE = ("anchor+mean", "mean")
+RANKING = ("attention", "sparsevlm", "keynorm", "random")
 QUERIES = ("salient", "all", "last")
 POSITIONS = ("auto", "renumber", "keep")
+CHOICES = {"query": QUERIES, "positions": POSITIONS, "merging": MERGING, "combine": COMBINE, "ranking": RANKING}
+SCORED = ("duet", "visionzip", "prumerge")  # methods whose dominant tokens are the best by score
+DISCARDING = ("duet", "random", "uniform", "divprune", "holov")  # methods that leave tokens out
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,20 @@ class DuetConfig:
             the first image, or the "last" instruction token.
         positions: after tokens are gone, "renumber" the rest without gaps or "keep" their places; "auto" is what the
             published method does for the family.
-        merging: the stage 1 method: "duet", "visionzip" (global clusters, anchors in image order) or "random".
+        merging: the stage 1 method, a name of `merging.METHODS`: "duet", "visionzip" (global clusters, anchors in image
+            order), "random", "uniform", "pool", "prumerge", "divprune" or "holov". Methods without contextual tokens
+            take `dominant + contextual` as one number.
         language: language of the questions, for their salient words.
+        combine: a contextual token is its anchor plus the mean of its members ("anchor+mean", as published), or the
+            "mean" of them all.
+        diverse: choose dominant tokens by score times distance to those already chosen, instead of by score alone.
+        rest: one of the contextual tokens is the mean of every token that the method discards.
+        ranking: how stage 2 scores visual tokens, a name of `ranking.RANKINGS`: "attention" of the query tokens,
+            "sparsevlm" (that of query tokens which the image concerns), "keynorm" or "random".
+        debias: divide stage 2's attention by what the same queries would pay, in the same place, to the average visual
+            token of the sample: what is left is due to content.
+        downsample: (rows, columns) of patches to which the image is shrunk before the encoder; a stage 1 of its own, so
+            `dominant` stays None.
     """
 
     dominant: int | float | None = None
@@ -67,12 +84,21 @@ class DuetConfig:
     positions: str = "auto"
     merging: str = "duet"
     language: str = "en"
+    combine: str = "anchor+mean"
+    diverse: bool = False
+    rest: bool = False
+    ranking: str = "attention"
+    debias: bool = False
+    downsample: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         self.drops = sorted((_as_drop(d) for d in self.drops), key=lambda d: d.layer)
-        for name, allowed in (("query", QUERIES), ("positions", POSITIONS), ("merging", MERGING)):
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(allowed)}.")
+        for name in ("diverse", "rest", "debias"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} {getattr(self, name)!r} must be True or False.")
         if not _is_int(self.cluster_width) or self.cluster_width < 1:
             raise ValueError(f"cluster_width {self.cluster_width!r} must be a whole number of at least 1.")
         if self.dominant is not None:
@@ -80,6 +106,7 @@ class DuetConfig:
         _check_count("contextual", self.contextual, least=0)
         if self.dominant is None and self.contextual:
             raise ValueError(f"contextual {self.contextual!r} needs stage 1: give dominant too, or contextual=0.")
+        self._check_options()
         for before, after in zip(self.drops, self.drops[1:], strict=False):
             if before.layer == after.layer:
                 raise ValueError(f"drop layer {after.layer} is given twice: give each drop layer once.")
@@ -94,10 +121,29 @@ class DuetConfig:
                     f"drops tokens after that, so rank at {before.layer + 1} or later."
                 )
 
+    def _check_options(self) -> None:
+        if self.diverse and self.merging not in SCORED:
+            raise ValueError(f"diverse has no meaning for merging {self.merging!r}: use it with {' or '.join(SCORED)}.")
+        if self.rest and self.merging not in DISCARDING:
+            raise ValueError(
+                f"merging {self.merging!r} discards nothing, so rest has no meaning: use it with "
+                f"{', '.join(DISCARDING)}."
+            )
+        if self.rest and not self.contextual:
+            raise ValueError("rest takes one of the contextual tokens: give contextual of at least 1.")
+        if self.debias and self.ranking not in ("attention", "sparsevlm"):
+            raise ValueError(
+                f"debias has no meaning for ranking {self.ranking!r}: use it with 'attention' or 'sparsevlm'."
+            )
+        if self.downsample is not None:
+            self.downsample = _as_grid(self.downsample)
+            if self.dominant is not None:
+                raise ValueError("downsample is a stage 1 of its own: leave dominant None, or downsample None.")
+
     @property
     def merges(self) -> bool:
         """Whether stage 1 is on."""
-        return self.dominant is not None
+        return self.dominant is not None or self.downsample is not None
 
     @property
     def ranks(self) -> bool:
@@ -140,6 +186,13 @@ def _as_drop(value: Any) -> Drop:
     if isinstance(value, Mapping):
         return Drop(**value)
     raise ValueError(f"{value!r} is no drop: write Drop(layer, keep), for example Drop(16, 0.5).")
+
+
+def _as_grid(value: Any) -> tuple[int, int]:
+    sides = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if len(sides) != 2 or not all(_is_int(side) and side >= 1 for side in sides):
+        raise ValueError(f"downsample {value!r} must be (rows, columns) of patches, each a whole number of at least 1.")
+    return sides
 
 
 def _check_count(name: str, value: Any, least: int) -> None:

@@ -257,4 +257,11 @@ class Duet:
         key = attention.keys(layer.self_attn, normed, position_embeddings=rotary)
         places = take(rows, asked)
         attend = (rows[:, None] <= places[..., None]) & state.present(state.valid)[:, None]
-        return ranking.text_to_vision(query, key, attend, asked >= 0, scaling)
+        visual, average = state.present(state.visual), None
+        if self.config.debias:
+            same = ranking.average_token(normed, visual)
+            average = attention.keys(layer.self_attn, same, position_embeddings=rotary)
+        seen = ranking.Entrance(
+            query, key, attend, asked >= 0, scaling, hidden, take(hidden, asked), visual, average
+        )
+        return ranking.RANKINGS[self.config.ranking](seen)

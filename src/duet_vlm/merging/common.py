@@ -106,3 +106,9 @@ def spaced(pool: Tensor, anchors: int) -> tuple[Tensor, Tensor]:
     # which columns are anchors depends on sizes only
     others = [i for i in range(pool.shape[1]) if i % step or i >= step * anchors]
     return pool[:, : step * anchors : step], pool[:, others]
+
+
+def selected(encoded: Encoded, places: Tensor) -> Merge:
+    """Tokens at `places` (B, K), kept unchanged; nothing is merged."""
+    none = places[:, :0]
+    return Merge(encoded.scores, places.sort(dim=1).values, none, none, none)
