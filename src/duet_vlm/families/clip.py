@@ -57,8 +57,16 @@ def check(config: Any, duet: DuetConfig, reserved: int) -> None:
     if kind != "clip_vision_model":
         raise ValueError(
             f"stage 1 needs a vision tower with a CLS token, and {kind!r} is none of these: "
-            "set dominant=None to use stage 2 alone."
+            "leave dominant and downsample None to use stage 2 alone."
         )
+    if duet.downsample is not None:
+        whole = grid(config)
+        if duet.downsample[0] > whole[0] or duet.downsample[1] > whole[1]:
+            raise ValueError(
+                f"downsample {duet.downsample!r} is more than the image's {whole[0]} rows and {whole[1]} columns of "
+                "patches: give fewer."
+            )
+        return
     if not isinstance(layer, int) or layer == 0:
         raise ValueError(
             f"stage 1 needs one vision_feature_layer that is not 0, and this model uses {layer!r}: "

@@ -20,12 +20,14 @@ class Family:
         runs: modalities whose spans in stage 2 are the unbroken runs of visual tokens in the prompt, because the
             encoder hands over parts of an image or video (tiles, frames); elsewhere each entry it hands over is one.
         late: keep ratios of `duet` at L/2 and 3L/4 where a budget is solved for.
+        downsamples: whether images can be shrunk before the encoder and leave zeros.
     """
 
     positions = "renumber"
     dynamic = False
     runs: tuple[str, ...] = ()
     late: tuple[float, float] = (0.5, 0.0)
+    downsamples = False
 
     def visual_tokens(self, config: Any) -> int:
         """Visual tokens of one image (AnyRes: of one crop; videos: of one frame), from the model's config.

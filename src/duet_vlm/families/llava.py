@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from ..config import DuetConfig
 from ..merging import Merge
 from . import clip
+from .downsample import Downsample
 from .family import Family
 
 
@@ -29,6 +30,7 @@ class Stage1(clip.Stage1):
 
 class Llava(Family):
     reserved = Stage1.reserved
+    downsamples = True
 
     def visual_tokens(self, config: Any) -> int:
         return clip.patches(config)
@@ -45,4 +47,6 @@ class Llava(Family):
         return tokens == self.visual_tokens(config)
 
     def hook_encoder(self, core: Any, duet: DuetConfig) -> list[RemovableHandle]:
+        if duet.downsample is not None:
+            return Downsample(core, duet, clip.grid(core.config)).hook()
         return Stage1(core, duet).hook()

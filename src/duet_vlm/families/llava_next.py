@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from ..config import DuetConfig
 from ..merging import Merge
 from . import clip
+from .downsample import Downsample
 from .family import zeros_where
 from .llava import Llava
 
@@ -33,6 +34,8 @@ class LlavaNext(Llava):
         return tokens > self.visual_tokens(config)  # a base crop and tiles; how many depends on the image
 
     def hook_encoder(self, core: Any, duet: DuetConfig) -> list[RemovableHandle]:
+        if duet.downsample is not None:
+            return Downsample(core, duet, clip.grid(core.config)).hook()
         return Stage1(core, duet).hook()
 
     def finish(self, core: Any, features: Any) -> Any:

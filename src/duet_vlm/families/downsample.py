@@ -1,0 +1,58 @@
+"""Before the encoder: a smaller image, so that there are fewer tokens from the start. The baseline of every encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.utils.hooks import RemovableHandle
+
+from ..config import DuetConfig
+
+
+class Downsample:
+    """Shrinks the pixels in front of a CLIP tower, whose position embeddings are interpolated by the stock model.
+
+    The tokens stand where the patches they cover stood, zeros elsewhere.
+
+    Args:
+        core: the core model.
+        config: `downsample` says to how many rows and columns of patches.
+        grid: rows and columns of patches of a whole image.
+        towers: the core model's attributes that hold its towers.
+    """
+
+    def __init__(
+        self, core: Any, config: DuetConfig, grid: tuple[int, int], towers: tuple[str, ...] = ("vision_tower",)
+    ):
+        assert config.downsample is not None
+        self.core, self.small, self.grid, self.towers = core, config.downsample, grid, towers
+
+    def hook(self) -> list[RemovableHandle]:
+        towers = [getattr(self.core, tower) for tower in self.towers]
+        return [
+            *(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True) for tower in towers),
+            self.core.multi_modal_projector.register_forward_hook(self.after_projector),
+        ]
+
+    def before_tower(self, tower: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        pixels = args[0] if args else kwargs["pixel_values"]
+        patch = self.core.config.vision_config.patch_size
+        size = self.small[0] * patch, self.small[1] * patch
+        small = interpolate(pixels.float(), size, mode="bicubic", antialias=True).to(pixels)
+        return (small,), {k: v for k, v in kwargs.items() if k != "pixel_values"} | {"interpolate_pos_encoding": True}
+
+    def after_projector(self, projector: nn.Module, args: Any, output: Tensor) -> Tensor:
+        places = self.places().to(output.device)
+        full = output.new_zeros(len(output), self.grid[0] * self.grid[1], output.shape[2])
+        return full.index_copy(1, places, output)
+
+    def places(self) -> Tensor:
+        """(rows * columns,) the patch in the middle of what each small patch covers."""
+        rows, columns = (
+            (2 * torch.arange(small) + 1) * whole // (2 * small)
+            for small, whole in zip(self.small, self.grid, strict=True)
+        )
+        return (rows[:, None] * self.grid[1] + columns).flatten()
