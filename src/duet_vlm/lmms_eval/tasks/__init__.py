@@ -1,0 +1,1 @@
+"""Tasks of lmms-eval shipped here: one folder each, with the functions its YAML file names in `utils.py`."""

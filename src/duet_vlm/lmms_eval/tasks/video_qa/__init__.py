@@ -1,0 +1,1 @@
+"""MSVD-QA, MSRVTT-QA and TGIF-QA."""
