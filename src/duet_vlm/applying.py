@@ -43,8 +43,8 @@ def check(model: Any, config: DuetConfig, tokenizer: Any) -> None:
     family = family_of(model.config)
     if config.downsample is not None and not family.downsamples:
         raise ValueError(
-            f"downsample is not possible for {model.config.model_type}: it is for CLIP towers, whose places in the prompt "
-            "do not depend on the image's size; use another stage 1."
+            f"downsample is not possible for {model.config.model_type}: it is for CLIP towers, where the places in the "
+            "prompt do not depend on the image's size; use another stage 1."
         )
     family.check(model.config, config)
     layers = len(model.base_model.language_model.layers)
