@@ -44,6 +44,57 @@ def masked_prefill(model: Any, batch: dict[str, Any], kept: dict[int, Tensor], r
     return language_model.norm(hidden), alive
 
 
+@torch.no_grad()
+def masked_stock(model: Any, batch: dict[str, Any], kept: dict[int, Tensor], renumber: bool) -> tuple[Tensor, Tensor]:
+    """`masked_prefill` for any decoder: the stock language model itself, on what it was given in a compressed call.
+
+    Its own masks (causal, sliding, bidirectional in images), positions and deepstack stay; what was dropped is hidden
+    as a key in every later layer. Arguments and results as in `masked_prefill`.
+    """
+    language_model, got = model.model.get_decoder(), {}
+    capture = language_model.register_forward_pre_hook(lambda m, a, k: got.update(k), with_kwargs=True, prepend=True)
+    model(**batch, use_cache=False)
+    capture.remove()
+    got = {k: v for k, v in got.items() if k not in ("duet", "past_key_values")} | {"use_cache": False}
+    rows, length = got["inputs_embeds"].shape[:2]
+    given = batch.get("attention_mask")
+    alive = everyone = torch.ones(rows, length, dtype=torch.bool) if given is None else given.bool()
+    by_layer = []
+    for i in range(len(language_model.layers)):
+        alive = kept.get(i, alive)
+        by_layer.append(alive)
+
+    def hide(layer: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        alive, mask = by_layer[layer.self_attn.layer_idx], kwargs["attention_mask"]
+        if mask is None:
+            mask = torch.ones(length, length, dtype=torch.bool).tril()[None, None]
+        visible = mask if mask.dtype == torch.bool else mask == 0
+        visible = (visible & alive[:, None, None]) | torch.eye(length, dtype=torch.bool)
+        kwargs["attention_mask"] = torch.zeros(visible.shape, dtype=args[0].dtype).masked_fill(~visible, -1e30)
+        if renumber:
+            gone = (everyone & ~alive).cumsum(1)
+            places = got["position_ids"]
+            places = torch.arange(length)[None] if places is None else places
+            kwargs["position_embeddings"] = language_model.rotary_emb(args[0], (places - gone).clamp(min=0))
+        return args, kwargs
+
+    layers = list(language_model.layers)
+    compressing = [(m, m._forward_pre_hooks.copy(), m._forward_hooks.copy()) for m in [language_model, *layers]]
+    for module, _, _ in compressing:
+        module._forward_pre_hooks.clear()
+        module._forward_hooks.clear()
+    hooks = [layer.register_forward_pre_hook(hide, with_kwargs=True) for layer in layers]
+    try:
+        hidden = language_model(**got).last_hidden_state
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, before, after in compressing:
+            module._forward_pre_hooks.update(before)
+            module._forward_hooks.update(after)
+    return hidden, by_layer[-1]
+
+
 def stage_1(scores: list[float], metric: list[list[float]], k1: int, k2: int, width: int) -> dict[str, Any]:
     """METHOD.md, stage 1, step by step for one image."""
     n = len(scores)
