@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import duet_vlm
 from duet_vlm import request
 from duet_vlm.cli import app
+from duet_vlm.loading import read_processor
 
 ASK = ["--ask", "What color is the square?"]
 
@@ -115,7 +116,7 @@ def test_run_without_a_chat_template(tmp_path: Path) -> None:
     save(tmp_path / "model", template=False)
     report = answered("run", photo(tmp_path / "a.jpg"), *ASK, "--model", tmp_path / "model", "--max-new-tokens", 1)
     assert report["visual_tokens"] == PATCHES
-    processor = request.load(request.Request(tmp_path, "", str(tmp_path / "model")))[1]
+    processor = read_processor(str(tmp_path / "model"))
     assert request.prompt(processor, "why ?") == "USER: <image>\nwhy ? ASSISTANT:"
 
 
@@ -171,7 +172,7 @@ def test_bad_pictures(here: Path, tmp_path: Path, case: str) -> None:
 )
 def test_bad_options(here: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
-    monkeypatch.setattr(request, "read_model", lambda *a: loaded.append(a))
+    monkeypatch.setattr(request, "read_weights", lambda *a: loaded.append(a))
     refused(duet("run", here / "photo.png", "--model", here / "model", *options), message)
     assert not loaded
 
@@ -185,7 +186,7 @@ def test_bad_options(here: Path, options: list[str], message: str, monkeypatch: 
         ("no weights", "cannot be read ("),
         ("truncated weights", "cannot be read ("),
         ("no processor", "cannot be read ("),
-        ("text model", "models of type 'llama' are not supported: duet-vlm compresses llava, llava_next."),
+        ("text model", "models of type 'llama' are not supported: duet-vlm compresses llava, llava_next,"),
         ("file", "is no folder"),
     ],
 )

@@ -10,6 +10,8 @@ import typer
 
 from . import terminal
 from .demo.cli import app as demo
+from .training.cli import train
+from .evaluation.cli import SeveralValues, evaluate
 
 app = typer.Typer(
     name="duet",
@@ -53,8 +55,13 @@ def options(
 
 @app.command()
 def run(
-    image: Annotated[Path, typer.Argument(help="A picture file that Pillow reads: PNG, JPEG, WebP, ...")],
-    ask: Annotated[str, typer.Option(help="The question about the picture.")],
+    media: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A picture that Pillow reads: PNG, JPEG, WebP, ...; or a video: MP4, WebM, MKV, ..."
+        ),
+    ],
+    ask: Annotated[str, typer.Option(help="The question about the picture or video.")],
     model: Annotated[
         str | None,
         typer.Option(
@@ -74,9 +81,12 @@ def run(
     dtype: Dtype = "auto",
     device: Device = None,
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 64,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames of a video to show the model; its family's own number if not given.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Answer a question about a picture with compressed visual tokens, and show what was kept.
+    """Answer a question about a picture or video with compressed visual tokens, and show what was kept.
 
     Examples:
 
@@ -85,13 +95,17 @@ def run(
       duet run photo.jpg --ask "What does the sign say?" --model llava-hf/llava-1.5-7b-hf --tokens 64 --compare
 
       duet run photo.jpg --ask "Who is there?" --model ./my-llava --method pyramiddrop --keep 0.25
+
+      duet run clip.mp4 --ask "What happens?" --model LanguageBind/Video-LLaVA-7B-hf --frames 8 --show kept.png
     """
     with terminal.status() as status:
         with terminal.plain_errors():
             from .request import Request, prepare
 
             terminal.check_folder(json_file)
-            asked = Request(image, ask, model, method, tokens, keep, show, compare, dtype, device, max_new_tokens)
+            asked = Request(
+                media, ask, model, method, tokens, keep, show, compare, dtype, device, max_new_tokens, frames
+            )
             prepared = prepare(asked, status)
         if prepared.unknown_words:
             words = ", ".join(prepared.unknown_words)
@@ -210,6 +224,8 @@ def bench(
         terminal.console().print(bench_table(report))
 
 
+app.command("eval", cls=SeveralValues)(evaluate)
+app.command()(train)
 app.add_typer(demo, name="demo")
 
 

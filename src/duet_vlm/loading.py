@@ -99,12 +99,18 @@ def read_model(model: str, dtype: str, device: str) -> tuple[Any, Any]:
     Raises:
         ValueError: weights or processor cannot be read.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    processor = read_processor(model)
+    return read_weights(model, dtype, device), processor
+
+
+def read_processor(model: str) -> Any:
+    """A model's stock processor; see `read_model`."""
+    from transformers import AutoConfig
+
+    from .video.stock import stock_processor
 
     source = _existing(model)
-    processor = _read(model, lambda: AutoProcessor.from_pretrained(source))
-    network = _read(model, lambda: AutoModelForImageTextToText.from_pretrained(source, dtype=dtype))
-    return network.to(device).eval(), processor
+    return _read(model, lambda: stock_processor(source, AutoConfig.from_pretrained(source)))
 
 
 def read_weights(model: str, dtype: str, device: str) -> Any:

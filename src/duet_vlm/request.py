@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .config import DuetConfig
 from .demo.model import folder as demo_folder
 from .families import family_of
-from .loading import check_device, check_dtype, read_config, read_model
+from .loading import check_device, check_dtype, read_config, read_processor, read_weights
 from .presets import preset
+from .video.decoding import Clip, is_video
+from .video.inputs import check_model, content, show_frames, video_inputs
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
 DEFAULT_KEEP = 1 / 3
@@ -19,9 +22,14 @@ DEFAULT_KEEP = 1 / 3
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked on the command line; see `duet run --help`."""
+    """What was asked on the command line; see `duet run --help`.
 
-    image: Path
+    Attributes:
+        media: a picture, or a video by its ending.
+        frames: how many frames of a video; if None, as many as its model takes by itself.
+    """
+
+    media: Path
     ask: str
     model: str | None = None
     method: str = "duet"
@@ -32,14 +40,21 @@ class Request:
     dtype: str = "auto"
     device: str | None = None
     max_new_tokens: int = 64
+    frames: int | None = None
 
 
 @dataclass
 class Prepared:
-    """A request whose every part has been found good."""
+    """A request whose every part has been found good.
+
+    Attributes:
+        image: the PIL picture, or
+        clip: the frames of the video.
+    """
 
     request: Request
     image: Any
+    clip: Clip | None
     config: DuetConfig
     model: Any
     processor: Any
@@ -56,26 +71,49 @@ def prepare(request: Request, status: Callable[[str], Any] = lambda _: None) -> 
     question = request.ask.strip()
     if not question:
         raise ValueError("the question is empty: ask something about the picture, for example --ask 'What is this?'.")
-    image = read_image(request.image)
+    image = None if is_video(request.media) else read_image(request.media)
+    check_frames(request.frames, request.media)
     if request.show is not None:
         check_picture_file(request.show)
     config = read_config_of(request)
-    duet = budget_config(config, request.method, request.tokens, request.keep, DEFAULT_KEEP)
+    if image is None:
+        check_model(config, request.media)
+    budget = partial(budget_config, config, request.method, request.tokens, request.keep, DEFAULT_KEEP)
+    # where images differ in size, tokens are a share of this very one
+    duet = None if request.tokens is not None and family_of(config).dynamic else budget()
+    status("Loading the processor")
+    processor = read_processor(_source(request))
+    if image is None:
+        status("Decoding the video")
+        clip = show_frames(request.media, config, processor, request.frames)
+        text = prompt(processor, question, content(config, clip))
+        inputs = video_inputs(config, processor, clip, text, **special_tokens(processor))
+    else:
+        clip = None
+        inputs = processor(
+            images=image, text=prompt(processor, question), return_tensors="pt", **special_tokens(processor)
+        )
+    if duet is None:
+        duet = budget(grid=grid_of(inputs))
     status("Loading the model")
-    model, processor = load(request)
+    model = load(request)
     words = []
     if request.model is None:
         from .demo.vocabulary import unknown_words
 
         words = unknown_words(question)
-    inputs = processor(images=image, text=prompt(processor, question), return_tensors="pt", **special_tokens(processor))
-    return Prepared(request, image, duet, model, processor, inputs.to(model.device, model.dtype), words)
+    return Prepared(request, image, clip, duet, model, processor, inputs.to(model.device, model.dtype), words)
 
 
 def budget_config(
-    config: Any, method: str, tokens: float | None, keep: float | None, default_keep: float | None = None
+    config: Any,
+    method: str,
+    tokens: float | None,
+    keep: float | None,
+    default_keep: float | None = None,
+    grid: tuple[int, ...] | None = None,
 ) -> DuetConfig:
-    """The preset that a command line asks for.
+    """The preset that a command line asks for; `grid` is the image's or frame's, where images differ in size.
 
     Raises:
         ValueError: an unsupported model, an unknown method, or a budget that is missing, doubled or out of reach.
@@ -91,7 +129,8 @@ def budget_config(
         if default_keep is None:
             raise ValueError("there is no budget: give --tokens, an average per layer, or --keep, a fraction.")
         keep = default_keep
-    return preset(method, model=config, tokens=tokens, keep=keep)
+    sized = {} if grid is None else {"grid": grid}
+    return preset(method, model=config, tokens=tokens, keep=keep, **sized)
 
 
 def read_image(path: Path) -> Any:
@@ -119,6 +158,24 @@ def read_image(path: Path) -> Any:
         ) from error
 
 
+def check_frames(frames: int | None, path: Path) -> None:
+    """Raises ValueError for a number of frames that shows nothing, or that a picture cannot have."""
+    if frames is None:
+        return
+    if not is_video(path):
+        raise ValueError(f"--frames {frames} is for videos, and {str(path)!r} is none by its ending: leave it out.")
+    if frames < 1:
+        raise ValueError(f"--frames {frames} shows the model nothing: give 1 or more.")
+
+
+def grid_of(inputs: Any) -> tuple[int, ...] | None:
+    """(1, rows, columns) in patches of the image or of one frame, where a processor tells."""
+    for name in ("image_grid_thw", "video_grid_thw"):
+        if name in inputs:
+            return (1, *inputs[name][0].tolist()[1:])
+    return None
+
+
 def check_picture_file(path: Path) -> None:
     """Raises ValueError where no picture can be written."""
     if path.suffix.lower() not in PICTURES:
@@ -138,28 +195,35 @@ def read_config_of(request: Request) -> Any:
     return read_config(str(demo_folder()))
 
 
-def load(request: Request) -> tuple[Any, Any]:
-    """The model asked for, in eval mode, and its processor."""
-    device = check_device(request.device)
-    if request.model is not None:
-        return read_model(request.model, request.dtype, device)
+def load(request: Request) -> Any:
+    """The model asked for, in eval mode."""
     # the demonstration model is saved in half precision to be small; it computes in full
-    return read_model(str(demo_folder()), "float32" if request.dtype == "auto" else request.dtype, device)
+    dtype = "float32" if request.model is None and request.dtype == "auto" else request.dtype
+    return read_weights(_source(request), dtype, check_device(request.device))
 
 
-def prompt(processor: Any, question: str) -> str:
-    """The question after the image, in the model's chat format."""
+def _source(request: Request) -> str:
+    return str(demo_folder()) if request.model is None else request.model
+
+
+def prompt(processor: Any, question: str, media: list[dict[str, str]] | None = None) -> str:
+    """The question after the media, in the model's chat format.
+
+    Args:
+        media: what stands before the question in a chat; one image if not given.
+    """
+    media = [{"type": "image"}] if media is None else media
     if getattr(processor, "chat_template", None):
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        text: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        said = [*media, {"type": "text", "text": question}]
+        text: str = processor.apply_chat_template([{"role": "user", "content": said}], add_generation_prompt=True)
         return text
-    image = getattr(processor, "image_token", "<image>")
+    tokens = "".join(getattr(processor, f"{part['type']}_token", f"<{part['type']}>") for part in media)
     tokenizer = getattr(processor, "tokenizer", processor)
     if getattr(tokenizer, "chat_template", None):
-        messages = [{"role": "user", "content": f"{image}\n{question}"}]
+        messages = [{"role": "user", "content": f"{tokens}\n{question}"}]
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return text
-    return f"USER: {image}\n{question} ASSISTANT:"
+    return f"USER: {tokens}\n{question} ASSISTANT:"
 
 
 def special_tokens(processor: Any) -> dict[str, bool]:

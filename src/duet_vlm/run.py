@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from .applying import apply
 from .config import DuetConfig
+from .families import visual_token_ids
 from .request import Prepared
 
 
@@ -30,7 +33,8 @@ def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) ->
         status("Answering")
         found = _generate(prepared)
         trace = handle.trace
-    whole = int((prepared.inputs["input_ids"] == model.config.image_token_id).sum())
+    places = torch.tensor(list(visual_token_ids(model.config).values()), device=model.device)
+    whole = int(torch.isin(prepared.inputs["input_ids"], places).sum())
     layers = model.config.get_text_config().num_hidden_layers
     counts = [whole] * layers if trace is None else trace.samples[0].tokens_per_layer
     report = {

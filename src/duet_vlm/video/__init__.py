@@ -1,0 +1,1 @@
+"""Videos without torchvision: PyAV decodes, torch prepares the frames as the stock processors do."""

@@ -1,0 +1,41 @@
+"""A model's stock processor, also where torchvision is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def stock_processor(source: str, config: Any) -> Any:
+    """The stock processor of a model; without torchvision its video processor is this package's.
+
+    Args:
+        source: a folder or a hub id.
+        config: the model's config.
+    """
+    from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    from transformers.utils import is_torchvision_available
+
+    from .processors import PROCESSORS
+
+    if is_torchvision_available() or config.model_type not in PROCESSORS:
+        return AutoProcessor.from_pretrained(source)
+    frames, kind = PROCESSORS[config.model_type], accepting(PROCESSOR_MAPPING[type(config)])
+    readers: dict[str, Any] = {
+        "tokenizer": AutoTokenizer.from_pretrained,
+        "image_processor": AutoImageProcessor.from_pretrained,
+        "video_processor": frames.read,
+    }
+    settings, _ = kind.get_processor_dict(source)
+    return kind.from_args_and_dict([readers[part](source) for part in kind.get_attributes()], settings)
+
+
+def accepting(kind: Any) -> Any:
+    """A processor class that takes a video processor without looking for its base, which torchvision hides."""
+
+    def check_argument_for_proper_class(self: Any, name: str, argument: Any) -> Any:
+        if name == "video_processor":
+            return type(argument)
+        return kind.check_argument_for_proper_class(self, name, argument)
+
+    return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check_argument_for_proper_class})
