@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..request import read_image, special_tokens
+from ..video.decoding import Clip, read_frames
+from ..video.inputs import IMAGES, PROCESSORS, check_model, content
 
 Message = dict[str, Any]
 """{"role": str, "content": [{"type": "text" | "image" | "video" | "audio", "text" or "url": ...}]}, as in lmms-eval."""
@@ -19,46 +21,80 @@ class Conversation:
     Attributes:
         messages: in the form of chat templates, media as place holders.
         images: RGB pictures in the order of their place holders.
+        clips: videos in the order of theirs.
     """
 
     messages: list[Message]
     images: list[Any]
+    clips: list[Clip]
 
 
-def read(messages: list[Message]) -> Conversation:
-    """Take the media out of the messages.
+class Reader:
+    """Reads conversations and encodes them for one model.
 
-    Raises:
-        ValueError: a kind of content that no supported model takes, or a picture that cannot be read.
+    Args:
+        config: the model's.
+        processor: the model's.
+        max_frames: the most frames of a video to show; by default what the model's files or its family say.
     """
-    read_messages, images = [], []
-    for message in messages:
-        content: list[dict[str, Any]] = []
-        for part in message["content"]:
-            if part["type"] == "text":
-                content.append({"type": "text", "text": part["text"]})
-            elif part["type"] == "image":
-                images.append(_picture(part["url"]))
-                content.append({"type": "image"})
-            else:
-                raise ValueError(
-                    f"content of type {part['type']!r} is not possible with duet_hf: choose a task of text and images."
-                )
-        read_messages.append({"role": message["role"], "content": content})
-    return Conversation(read_messages, images)
 
+    def __init__(self, config: Any, processor: Any, max_frames: int | None = None):
+        self.config, self.processor, self.max_frames = config, processor, max_frames
 
-def encode(processor: Any, conversations: list[Conversation]) -> Any:
-    """The model's inputs for a batch, padded on the left."""
-    texts = [prompt(processor, conversation.messages) for conversation in conversations]
-    images = [conversation.images for conversation in conversations]
-    return processor(
-        text=texts,
-        images=images if any(images) else None,
-        return_tensors="pt",
-        **special_tokens(processor),
-        **({"padding": True, "padding_side": "left"} if len(texts) > 1 else {}),
-    )
+    def read(self, messages: list[Message]) -> Conversation:
+        """Take the media out of the messages.
+
+        Raises:
+            ValueError: a kind of content that the model does not take, or a picture or video that cannot be read.
+        """
+        found = Conversation([], [], [])
+        for message in messages:
+            parts: list[dict[str, Any]] = []
+            for part in message["content"]:
+                if part["type"] == "text":
+                    parts.append({"type": "text", "text": part["text"]})
+                elif part["type"] == "image":
+                    found.images.append(_picture(part["url"]))
+                    parts.append({"type": "image"})
+                elif part["type"] == "video":
+                    clip = self._clip(part)
+                    parts += content(self.config, clip)
+                    if self.config.model_type in IMAGES:
+                        found.images += list(clip.frames)
+                    else:
+                        found.clips.append(clip)
+                else:
+                    raise ValueError(
+                        f"content of type {part['type']!r} is not possible with duet_hf: choose a task of text, images "
+                        "and videos."
+                    )
+            found.messages.append({"role": message["role"], "content": parts})
+        return found
+
+    def encode(self, conversations: list[Conversation]) -> Any:
+        """The model's inputs for a batch, padded on the left."""
+        images = [conversation.images for conversation in conversations]
+        clips = [clip for conversation in conversations for clip in conversation.clips]
+        media: dict[str, Any] = {"images": images} if any(images) else {}
+        if clips:
+            media |= {"videos": [clip.frames for clip in clips], "video_metadata": [_told(clip) for clip in clips]}
+            media["do_sample_frames"] = False
+        if len(conversations) > 1:
+            media |= {"padding": True, "padding_side": "left"}
+        texts = [prompt(self.processor, conversation.messages) for conversation in conversations]
+        return self.processor(text=texts, return_tensors="pt", **media, **special_tokens(self.processor))
+
+    def _clip(self, part: dict[str, Any]) -> Clip:
+        source = part["url"]
+        if not isinstance(source, str | Path) or part.get("start_time") or part.get("end_time"):
+            raise ValueError("parts of videos, or frames alone, are not possible with duet_hf: give whole video files.")
+        check_model(self.config, Path(source))
+        kind = self.config.model_type
+        rule = IMAGES[kind] if kind in IMAGES else PROCESSORS[kind].rule(self.processor.video_processor)
+        if self.max_frames is not None:
+            count = None if rule.count is None else min(rule.count, self.max_frames)
+            rule = replace(rule, count=count, most=min(rule.most, self.max_frames))
+        return read_frames(Path(source), rule)
 
 
 def prompt(processor: Any, messages: list[Message]) -> str:
@@ -66,8 +102,7 @@ def prompt(processor: Any, messages: list[Message]) -> str:
     if getattr(processor, "chat_template", None):
         text: str = processor.apply_chat_template(messages, add_generation_prompt=True)
         return text
-    image = getattr(processor, "image_token", "<image>")
-    flat = [{"role": m["role"], "content": _flat(m["content"], image)} for m in messages]
+    flat = [{"role": m["role"], "content": _flat(processor, m["content"])} for m in messages]
     tokenizer = getattr(processor, "tokenizer", processor)
     if getattr(tokenizer, "chat_template", None):
         text = tokenizer.apply_chat_template(flat, add_generation_prompt=True, tokenize=False)
@@ -76,8 +111,20 @@ def prompt(processor: Any, messages: list[Message]) -> str:
     return " ".join([*(names[m["role"]] + m["content"] for m in flat), "ASSISTANT:"])
 
 
-def _flat(content: list[dict[str, Any]], image: str) -> str:
-    return "\n".join(image if part["type"] == "image" else part["text"] for part in content)
+def _flat(processor: Any, parts: list[dict[str, Any]]) -> str:
+    """Place holders first, then the text."""
+    kinds = [part["type"] for part in parts if part["type"] != "text"]
+    media = "".join(getattr(processor, f"{kind}_token", f"<{kind}>") for kind in kinds)
+    return "\n".join([media] * bool(media) + [part["text"] for part in parts if part["type"] == "text"])
+
+
+def _told(clip: Clip) -> dict[str, Any]:
+    """What a processor wants to know of a video whose frames are chosen already."""
+    height, width = clip.frames.shape[1:3]
+    return {
+        "total_num_frames": clip.total, "fps": clip.rate, "duration": clip.duration, "height": height, "width": width,
+        "frames_indices": clip.indices,
+    }  # fmt: skip
 
 
 def _picture(source: Any) -> Any:

@@ -19,7 +19,7 @@ from ..applying import apply
 from ..config import DuetConfig
 from ..loading import check_device, check_dtype, read_config, read_model
 from ..presets import preset
-from .conversation import Conversation, encode, read
+from .conversation import Conversation, Reader
 from .generation import cut, settings
 from .measures import Clock, Measures, measure, summary
 
@@ -40,6 +40,7 @@ class DuetHF(lmms):  # type: ignore[misc]
         dtype: str = "auto",
         device: str | None = None,
         batch_size: int | str = 1,
+        max_frames: int | None = None,
         system_prompt: str | None = None,
         max_batch_size: int | None = None,
         **changes: Any,
@@ -53,6 +54,7 @@ class DuetHF(lmms):  # type: ignore[misc]
             dtype: "auto", "float32", "bfloat16" or "float16".
             device: torch device; by default the fastest one, under `accelerate launch` the one of each process.
             batch_size: questions answered together.
+            max_frames: the most frames of a video to show; by default what the model's files or its family say.
             system_prompt: text, or a file that holds it, put before every conversation.
             max_batch_size: lmms-eval passes it to every model; of no effect.
             changes: further fields of `DuetConfig`, for example `query=last`.
@@ -65,7 +67,7 @@ class DuetHF(lmms):  # type: ignore[misc]
         if unknown:
             raise ValueError(
                 f"model argument {unknown[0]!r} is unknown: choose of pretrained, method, tokens, keep, dtype, device, "
-                f"system_prompt, {', '.join(sorted(SETTINGS))}."
+                f"max_frames, system_prompt, {', '.join(sorted(SETTINGS))}."
             )
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise ValueError(f"batch size {batch_size!r} is not possible with duet_hf: give a whole number from 1.")
@@ -81,11 +83,14 @@ class DuetHF(lmms):  # type: ignore[misc]
         self.tokenizer = getattr(self.processor, "tokenizer", self.processor)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.reader = Reader(self.model.config, self.processor, max_frames)
         self.handle = apply(self.model, config, tokenizer=self.processor)
         self.warm = False
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answer every request; tokens, KV bytes and prefill time go into each result and into the run's throughput."""
+        if not requests:
+            return []
         order = Collator(
             [request.args for request in requests], lambda a: (a[4], a[3]), group_fn=lambda a: a[2], grouping=True
         )
@@ -113,14 +118,14 @@ class DuetHF(lmms):  # type: ignore[misc]
         _, doc_to_messages, _, document, task, split = arguments
         messages = doc_to_messages(self.task_dict[task][split][document])
         messages = self._apply_system_prompt(messages, self.system_prompt or "")
-        return read(ChatMessages(messages=messages).model_dump()["messages"])
+        return self.reader.read(ChatMessages(messages=messages).model_dump()["messages"])
 
     @torch.inference_mode()
     def answer(
         self, conversations: list[Conversation], asked: dict[str, Any]
     ) -> tuple[list[str], list[Measures], float]:
         """Answer a batch with one set of generation settings: answers, measures, and the seconds of `generate`."""
-        inputs = encode(self.processor, conversations).to(self.device, self.model.dtype)
+        inputs = self.reader.encode(conversations).to(self.device, self.model.dtype)
         generation, until = settings(asked)
         generation["pad_token_id"] = self.tokenizer.pad_token_id
         if not self.warm:  # the first call on a device costs more than any other
