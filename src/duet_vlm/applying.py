@@ -7,6 +7,7 @@ from typing import Any
 from .config import DuetConfig
 from .engine import Duet
 from .families import family_of
+from .families.family import check_downsampling
 from .words import check_language
 
 
@@ -41,11 +42,8 @@ def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None
 def check(model: Any, config: DuetConfig, tokenizer: Any) -> None:
     """Refuse what cannot work, before anything is touched."""
     family = family_of(model.config)
-    if config.downsample is not None and not family.downsamples:
-        raise ValueError(
-            f"downsample is not possible for {model.config.model_type}: it is for CLIP towers, where the places in the "
-            "prompt do not depend on the image's size; use another stage 1."
-        )
+    if config.downsample is not None:
+        check_downsampling(family, model.config)
     family.check(model.config, config)
     layers = len(model.base_model.language_model.layers)
     for drop in config.drops:

@@ -79,3 +79,12 @@ def refuse_renumbering(config: Any, duet: DuetConfig, why: str) -> None:
     """For decoders whose positions cannot be renumbered."""
     if duet.positions == "renumber":
         raise ValueError(f"positions 'renumber' is not possible for {config.model_type}: {why}; use 'keep' or 'auto'.")
+
+
+def check_downsampling(family: Family, config: Any) -> None:
+    """Raise ValueError where images cannot be shrunk before the encoder."""
+    if not family.downsamples:
+        raise ValueError(
+            f"downsample is not possible for {config.model_type}: it is for CLIP towers, where the places in the "
+            "prompt do not depend on the image's size; use another stage 1."
+        )
