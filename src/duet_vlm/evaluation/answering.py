@@ -1,0 +1,144 @@
+"""One batch of questions through `generate`, and what it cost: answers, tokens, KV bytes, times."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.generation.streamers import BaseStreamer
+
+from ..applying import apply
+from ..request import prompt, special_tokens
+from ..trace import Trace
+from .records import Record
+from .runs import Run
+
+
+class Clock(BaseStreamer):
+    """Notes when tokens come, of a whole batch; the first call brings the prompts."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, value: Any) -> None:
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None:
+        self.times.append(time.perf_counter())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One record's answer.
+
+    Attributes:
+        text: without special tokens and spaces around it.
+        tokens_in, tokens_avg, tokens_last: visual tokens in the first decoder layer, on average, and in the last one.
+        kv_bytes: keys and values of the prompt, all layers, padding not counted.
+        seconds: its share of the batch's time, from pixels to the last token.
+        first: seconds until the batch had its first tokens.
+    """
+
+    text: str
+    tokens_in: int
+    tokens_avg: float
+    tokens_last: int
+    kv_bytes: int
+    seconds: float
+    first: float
+
+
+@dataclass
+class Batch:
+    """Records as the processor put them together, on the model's device.
+
+    Attributes:
+        inputs: `input_ids` (B, S) and the rest, padded on the left.
+        visual: (B,) visual tokens of each row, uncompressed.
+        text: (B,) the other tokens of each row, without padding.
+    """
+
+    records: Sequence[Record]
+    inputs: Any
+    visual: list[int]
+    text: list[int]
+
+
+class Asker:
+    """A model, its processor, and how they are asked.
+
+    Args:
+        model: a supported model.
+        processor: its processor.
+        max_new_tokens: the longest answer; None for the model's own limit, or 32.
+        seed: of methods that draw tokens at random.
+    """
+
+    def __init__(self, model: Any, processor: Any, max_new_tokens: int | None = None, seed: int = 0):
+        self.model, self.processor, self.seed = model, processor, seed
+        own_limit = model.generation_config.max_new_tokens
+        self.max_new_tokens = max_new_tokens or own_limit or 32
+
+    def prepare(self, records: Sequence[Record], images: Sequence[Any]) -> Batch:
+        """Prompts of one image each, padded on the left."""
+        texts = [prompt(self.processor, record.question) for record in records]
+        more = {"padding": True, "padding_side": "left"} if len(texts) > 1 else {}
+        inputs = self.processor(
+            images=list(images), text=texts, return_tensors="pt", **more, **special_tokens(self.processor)
+        ).to(self.model.device, self.model.dtype)
+        ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
+        visual = (ids == self.model.config.image_token_id).sum(1)
+        return Batch(records, inputs, visual.tolist(), (real.sum(1) - visual).tolist())
+
+    def ask(self, run: Run, batch: Batch) -> list[Answer]:
+        """Every record of the batch under one run. The model is stock again afterwards."""
+        return self._ask(run, batch)[0]
+
+    def ask_with_trace(self, run: Run, batch: Batch) -> tuple[list[Answer], Trace | None]:
+        """The same, and what was kept; None where nothing is compressed."""
+        return self._ask(run, batch)
+
+    def _ask(self, run: Run, batch: Batch) -> tuple[list[Answer], Trace | None]:
+        with apply(self.model, run.config, tokenizer=self.processor) as handle:
+            out, first, seconds = self._generate(run, batch)
+            trace = handle.trace
+        rows, length = batch.inputs["input_ids"].shape
+        texts = self.processor.batch_decode(out.sequences[:, length:], skip_special_tokens=True)
+        unit = [_token_bytes(layer) for layer in out.past_key_values.layers]
+        answers = []
+        for row in range(rows):
+            counts = [batch.visual[row]] * len(unit) if trace is None else trace.samples[row].tokens_per_layer
+            stored = sum((n + batch.text[row]) * size for n, size in zip(counts, unit, strict=True))
+            average = sum(counts) / len(counts)
+            text = texts[row].strip()
+            answers.append(Answer(text, counts[0], average, counts[-1], stored, seconds / rows, first))
+        return answers, trace
+
+    def _generate(self, run: Run, batch: Batch) -> tuple[Any, float, float]:
+        clock, device = Clock(), self.model.device
+        # whatever was asked before, and in which process: the same batch draws the same tokens
+        seed = f"{self.seed} {run.label} {batch.records[0].id}".encode()
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(int.from_bytes(hashlib.sha256(seed).digest()[:7]))
+            _wait(device)
+            started = time.perf_counter()
+            out = self.model.generate(
+                **batch.inputs, do_sample=False, max_new_tokens=self.max_new_tokens, streamer=clock,
+                return_dict_in_generate=True,
+            )  # fmt: skip
+            _wait(device)
+        return out, clock.times[1] - started, time.perf_counter() - started
+
+
+def _token_bytes(layer: Any) -> int:
+    """Bytes of one token's keys and values in a layer of the cache."""
+    return sum(part[0, :, 0].numel() * part.element_size() for part in (layer.keys, layer.values))
+
+
+def _wait(device: Any) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,129 @@
+"""`duet eval`: its options and its output."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from .. import terminal
+from .processes import Process
+
+DEMO = "demo"
+
+
+class SeveralValues(TyperCommand):
+    """A command whose list options take several values after one name: `--tokens 192 128 64`. It has no arguments."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        lists = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        spread: list[str] = []
+        option, wants_value = None, False
+        for word in args:
+            if wants_value:
+                wants_value = False
+                spread.append(word)
+            elif word.partition("=")[0] in lists:
+                option, _, value = word.partition("=")
+                wants_value = not value
+                spread.append(word)
+            elif option is not None and not word.startswith("-"):
+                spread += [option, word]
+            else:
+                option = None
+                spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Folder for the answers and the report; the same command goes on there.")],
+    model: Annotated[
+        str, typer.Option(help="A folder written by save_pretrained, a hub id, or demo for the demonstration model.")
+    ] = DEMO,
+    data: Annotated[
+        str,
+        typer.Option(help="demo for the 5,000 questions of the demonstration benchmark, or a JSONL manifest."),
+    ] = DEMO,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(help="One or more: none, duet, visionzip, pyramiddrop, fastv, random, ... or stage1+stage2."),
+    ] = None,
+    tokens: Annotated[
+        list[float] | None, typer.Option(help="Budgets: visual tokens per decoder layer on average, one or more.")
+    ] = None,
+    keep: Annotated[list[float] | None, typer.Option(help="Budgets: fractions of the visual tokens.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Ask only the first so many questions.", min=1)] = None,
+    batch_size: Annotated[int, typer.Option(help="Prompts at a time.", min=1)] = 16,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first thing that cannot be evaluated.")] = False,
+    seed: Annotated[int, typer.Option(help="Of random methods and of the bootstrap.")] = 0,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="The longest answer, in tokens; the model's own limit, or 32.", min=1)
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto for what was saved.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; the fastest one there is if not given.")] = None,
+) -> None:
+    """Compare methods on one model and one data set: accuracy, what is retained, tokens, KV bytes and times.
+
+    Writes results.json, answers.jsonl, pareto.png, categories.png and report.html. Started again, it goes on where it
+    was stopped. Several processes: accelerate launch --multi_gpu --num_processes 2 -m duet_vlm.evaluation ...
+
+    Examples:
+
+      duet eval --methods none duet visionzip random --keep 0.33 0.22 0.11 --limit 900 --out eval
+
+      duet eval --model llava-hf/llava-1.5-7b-hf --data questions.jsonl --methods duet fastv --tokens 192 64 --out eval
+    """
+    process = Process.this()
+    with terminal.plain_errors():
+        with terminal.status() as status:
+            from .asked import prepare
+
+            asked = prepare(
+                model, data, methods or ["none", "duet"], tokens or [], keep or [], limit, strict, dtype, device,
+                process, status,
+            )  # fmt: skip
+        if process.first:
+            for problem in asked.problems:
+                print(f"duet: {problem}", file=sys.stderr)
+        from .evaluate import evaluate as run
+
+        with counter(len(asked.records) * len(asked.runs) // process.count, shown=process.first) as advance:
+            results = run(
+                asked.model, asked.processor, asked.records, asked.runs, out, batch_size=batch_size, seed=seed,
+                max_new_tokens=max_new_tokens, strict=strict, problems=asked.problems, about=asked.about,
+                process=process, advance=advance,
+            )  # fmt: skip
+    if results is not None:
+        show(results, out)
+
+
+@contextlib.contextmanager
+def counter(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr for `total` answers; call it with how many came."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = [*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
+        task = bar.add_task("Answers", total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def show(results: dict[str, Any], out: Path) -> None:
+    """Tables on stdout."""
+    from .table import WIDTH, category_table, result_table
+
+    console = terminal.console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
+    console.print(result_table(results))
+    console.print(category_table(results))
+    if results["skipped"]:
+        console.print(f"Not evaluated: {len(results['skipped'])}, see results.json.", highlight=False)
+    files = "results.json, answers.jsonl, pareto.png, categories.png, report.html"
+    console.print(f"Written to {out}: {files}", highlight=False)

@@ -1,0 +1,160 @@
+"""The report as one HTML page without other files: table, plots, and examples where methods disagree."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from .answering import Asker
+from .overlay import kept_picture
+from .plots import CATEGORIES, PARETO
+from .records import Record
+from .runs import FULL, Run
+from .table import COLUMNS, cells
+
+PAGE, EXAMPLES = "report.html", 12
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#1d2433;max-width:1180px;margin:2em auto;padding:0 1em}
+h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}p.faint,small{color:#6b7385}
+table{border-collapse:collapse;font-size:13px}td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #e9edf4}
+td:first-child,th:first-child{text-align:left}img.plot{width:100%}
+.example{border-top:1px solid #e9edf4;padding:1em 0}.cards{display:flex;flex-wrap:wrap;gap:10px}
+figure{margin:0;width:150px;font-size:12.5px}figure img{width:150px;height:150px;object-fit:cover;border-radius:4px}
+figure div.none{width:150px;height:150px;background:#f3f5f9;border-radius:4px}
+.right{color:#1b7f3b}.wrong{color:#c0263a}figcaption b{font-weight:600}
+"""
+
+
+def write_page(
+    asker: Asker, records: Sequence[Record], runs: list[Run], answers: dict[Any, dict[str, Any]],
+    results: dict[str, Any], folder: Path,
+) -> None:  # fmt: skip
+    """Write `report.html`. The examples are asked once more, alone, to see what was kept."""
+    shown = runs_of_the_smallest_budget(runs, results)
+    examples = disagreements(records, shown, answers, EXAMPLES)
+    parts = [
+        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>",
+        f"<title>duet eval</title><style>{STYLE}</style>",
+        f"<h1>{escape(_title(results))}</h1>",
+        f"<p class='faint'>{escape(_note(results))}</p>",
+        _table(results),
+        _skipped(results),
+        "<h2>Accuracy over tokens and time</h2>", _plot(folder / PARETO),
+        "<h2>Per category</h2>", _plot(folder / CATEGORIES),
+    ]  # fmt: skip
+    if examples:
+        parts.append(
+            f"<h2>Where methods disagree{_at(shown)}</h2><p class='faint'>Each patch is as bright as the share of "
+            "decoder layers its token is in; orange patches were merged into a contextual token, dark ones are gone. "
+            "Each example is asked alone here; its answers are those of the evaluation.</p>"
+        )
+        parts += [_example(asker, record, shown, answers) for record in examples]
+    (folder / PAGE).write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+def runs_of_the_smallest_budget(runs: list[Run], results: dict[str, Any]) -> list[Run]:
+    """The full model and the runs whose budget keeps the fewest tokens: there methods differ most."""
+    tokens: dict[Any, float] = {}
+    for row in results["runs"]:
+        if row["method"] != FULL:
+            tokens[row["budget"]] = min(row["tokens_avg"], tokens.get(row["budget"], row["tokens_avg"]))
+    smallest = min(tokens, key=lambda budget: tokens[budget]) if tokens else None
+    return [run for run in runs if run.method == FULL or run.budget == smallest]
+
+
+def disagreements(
+    records: Sequence[Record], runs: list[Run], answers: dict[Any, dict[str, Any]], count: int
+) -> list[Record]:
+    """Records that about half of the compressed runs get right, of every category in turn."""
+    compressed = [run for run in runs if run.method != FULL]
+    if len(compressed) < 2:
+        return []
+    waiting: dict[str, list[tuple[float, int]]] = {}
+    for place, record in enumerate(records):
+        right = [answers[*run.key, record.id]["score"] >= 0.5 for run in compressed]
+        if 0 < sum(right) < len(right):
+            waiting.setdefault(record.category, []).append((abs(sum(right) / len(right) - 0.5), place))
+    for found in waiting.values():
+        found.sort()
+    chosen: list[int] = []
+    while len(chosen) < count and any(waiting.values()):
+        for found in waiting.values():
+            if found and len(chosen) < count:
+                chosen.append(found.pop(0)[1])
+    return [records[place] for place in chosen]
+
+
+def _example(asker: Asker, record: Record, runs: list[Run], answers: dict[Any, dict[str, Any]]) -> str:
+    image = record.image()
+    batch = asker.prepare([record], [image])
+    cards = []
+    for run in runs:
+        trace = asker.ask_with_trace(run, batch)[1]
+        picture = kept_picture(image, trace, batch.inputs, asker.processor, asker.model.config)
+        one = answers[*run.key, record.id]
+        mark = "right" if one["score"] >= 0.5 else "wrong"
+        drawn = f"<img alt='' src='{_data(picture)}'>" if picture is not None else "<div class='none'></div>"
+        cards.append(
+            f"<figure>{drawn}<figcaption><b>{escape(run.method)}</b> <small>{one['tokens_avg']:.0f} tokens</small><br>"
+            f"<span class='{mark}'>{'✓' if mark == 'right' else '✗'} {escape(one['answer'] or '(nothing)')}</span>"
+            "</figcaption></figure>"
+        )
+    expected = ", ".join(dict.fromkeys(record.expected))
+    return (
+        f"<div class='example'><p><b>{escape(record.question)}</b> → {escape(expected)} "
+        f"<small>{escape(record.category)} {escape(record.id)}</small></p>"
+        f"<div class='cards'>{''.join(cards)}</div></div>"
+    )
+
+
+def _data(picture: Any) -> str:
+    held = io.BytesIO()
+    picture.save(held, format="JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode()
+
+
+def _plot(file: Path) -> str:
+    held = base64.b64encode(file.read_bytes()).decode()
+    return f"<img class='plot' alt='{escape(file.stem)}' src='data:image/png;base64,{held}'>"
+
+
+def _title(results: dict[str, Any]) -> str:
+    settings = results["settings"]
+    model, data = settings.get("model", "A model"), settings.get("data", "a data set")
+    return f"{model} on {data}: {results['questions']} questions"
+
+
+def _note(results: dict[str, Any]) -> str:
+    settings, machine, versions = results["settings"], results["hardware"], results["versions"]
+    return (
+        f"Seed {results['seed']}, batches of {settings['batch_size']}, {settings['dtype']} on "
+        f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} thread(s) a process; duet-vlm "
+        f"{versions['duet_vlm']}, torch {versions['torch']}, transformers {versions['transformers']}. Intervals: 95%, "
+        f"paired bootstrap of {results['bootstrap']['draws']} draws over {results['sources']} images. "
+        f"Command: {results['command']}"
+    )
+
+
+def _table(results: dict[str, Any]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+    rows = ["".join(f"<td>{escape(cell)}</td>" for cell in cells(run)) for run in results["runs"]]
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def _skipped(results: dict[str, Any]) -> str:
+    if not results["skipped"]:
+        return ""
+    items = [
+        escape(problem["reason"] if problem["line"] is None else f"line {problem['line']}: {problem['reason']}")
+        for problem in results["skipped"]
+    ]
+    return f"<h2>Not evaluated: {len(items)}</h2><ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
+
+
+def _at(runs: list[Run]) -> str:
+    budgets = {run.budget for run in runs if run.budget is not None}
+    return f" at budget {budgets.pop():g}" if budgets else ""

@@ -1,0 +1,172 @@
+"""Accuracy over tokens and over time, and per category, as PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..drawing import FAINT, INK, plain
+from .runs import FULL
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PARETO, CATEGORIES = "pareto.png", "categories.png"
+COLORS = (
+    "#d6273d", "#3d6fd6", "#2a9d5c", "#e08a00", "#8e44ad", "#00a5b5", "#b0583c", "#d957a8", "#5b8c00", "#4b4fa8",
+    "#c7a500", "#007a70", "#8a1c4a", "#7d8597", "#2d5f8b", "#a3b18a", "#f28482", "#6d597a", "#b5838d", "#355070",
+)  # fmt: skip
+MARKERS = "osD^vP*Xph<>"
+SPREAD = 0.014  # of the axis, between methods at one budget
+
+
+def write_plots(results: dict[str, Any], folder: Path) -> None:
+    """Both pictures."""
+    pareto(results).savefig(folder / PARETO, dpi=150)
+    categories(results).savefig(folder / CATEGORIES, dpi=150)
+
+
+def methods_of(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Method -> its runs from the largest budget to the smallest, without the full model."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        if run["method"] != FULL:
+            found.setdefault(run["method"], []).append(run)
+    return {name: sorted(rows, key=lambda row: -row["tokens_avg"]) for name, rows in found.items()}
+
+
+def height_of(run: dict[str, Any]) -> float:
+    """Percent of the full model's accuracy, or the accuracy in percent where that is zero."""
+    return 100 * run["accuracy"] if run["retained"] is None else run["retained"]
+
+
+def milliseconds(run: dict[str, Any]) -> float:
+    """Of one answer."""
+    return 1000 * run["seconds"] / run["n"]
+
+
+def pareto(results: dict[str, Any]) -> Figure:
+    """Accuracy over the layer average of visual tokens, and over the time of an answer; a line per method."""
+    from matplotlib.figure import Figure
+
+    runs = results["runs"]
+    full = next(run for run in runs if run["method"] == FULL)
+    methods = methods_of(runs)
+    figure = Figure(figsize=(12.5, 5.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    _curves(left, methods, full, lambda run: run["tokens_avg"], "tokens", SPREAD)
+    _curves(right, methods, full, milliseconds, "ms", 0)
+    left.set_xlabel("visual tokens, average over the decoder's layers")
+    right.set_xlabel("milliseconds per answer, measured")
+    left.set_ylabel("accuracy, % of the full model")
+    left.set_title(
+        f"{full['n']} questions; bars: 95% intervals; grey: not beaten at fewer tokens or less time",
+        loc="left", fontsize=10, color=FAINT,
+    )  # fmt: skip
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, [plain(label) for label in labels], loc="outside right center", frameon=False, fontsize=9)
+    return figure
+
+
+def _curves(
+    axes: Axes, methods: dict[str, list[dict[str, Any]]], full: dict[str, Any], at: Any, unit: str, apart: float
+) -> None:
+    rows = [row for listed in methods.values() for row in listed]
+    # the full model is far to the right; what is compared would be squeezed by it
+    places = [at(row) for row in rows] or [at(full)]
+    low, high = min(places), max(places)
+    width = (high - low) or max(high, 1.0)
+    frontier = _best([(at(row), height_of(row)) for row in rows])
+    if frontier:
+        axes.step(*zip(*frontier, strict=True), where="post", color="#e4e8ef", linewidth=6, zorder=1)
+    axes.axhline(height_of(full), color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=2)
+    axes.annotate(
+        f"full model ({at(full):.0f} {unit})", (1, height_of(full)), (-4, 3), xycoords=("axes fraction", "data"),
+        textcoords="offset points", ha="right", fontsize=9, color=FAINT,
+    )  # fmt: skip
+    for number, (name, listed) in enumerate(methods.items()):
+        shift = apart * width * (number - (len(methods) - 1) / 2)
+        heights = [height_of(row) for row in listed]
+        bounds = [row["ci95"] or [height_of(row)] * 2 for row in listed]
+        axes.errorbar(
+            [at(row) + shift for row in listed], heights,
+            # a percentile interval need not hold the estimate of a tiny sample
+            [[max(0.0, y - b[0]) for y, b in zip(heights, bounds, strict=True)],
+             [max(0.0, b[1] - y) for y, b in zip(heights, bounds, strict=True)]],
+            label=name, color=COLORS[number % len(COLORS)], marker=MARKERS[number % len(MARKERS)], markersize=6,
+            linewidth=1.6 if number == 0 else 1.0, elinewidth=0.9, zorder=4 if number == 0 else 3,
+        )  # fmt: skip
+    axes.set_xlim(low - 0.17 * width, high + 0.17 * width)
+    _bare(axes)
+
+
+def _best(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other one beats at as few tokens or as little time, from left to right."""
+    kept: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not kept or y > kept[-1][1]:
+            kept.append((x, y))
+    return kept
+
+
+def categories(results: dict[str, Any]) -> Figure:
+    """Accuracy of every method in every category, a panel per budget, coloured by what is retained."""
+    from matplotlib.figure import Figure
+
+    runs = results["runs"]
+    full = next(run for run in runs if run["method"] == FULL)
+    names = list(full["categories"])
+    budgets = list(dict.fromkeys(run["budget"] for run in runs if run["method"] != FULL)) or [None]
+    panels = [(b, [full, *(r for r in runs if r["budget"] == b and r["method"] != FULL)]) for b in budgets]
+    rows = [len(listed) for _, listed in panels]
+    size = (max(7.0, 2.2 + 0.66 * (len(names) + 1)), 1.5 + 0.42 * len(panels) + 0.27 * sum(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    grids = figure.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=rows)[:, 0]
+    for axes, (budget, listed) in zip(grids, panels, strict=True):
+        _grid(axes, listed, names)
+        text = "" if budget is None else f"budget {budget:g}"
+        axes.set_title(text, loc="left", fontsize=11, fontweight="bold", color=INK, pad=6)
+    figure.supxlabel(
+        "accuracy in %; colour: share of the full model's, red 30% or less, green all of it", fontsize=9, color=FAINT
+    )
+    return figure
+
+
+def _grid(axes: Axes, runs: list[dict[str, Any]], names: list[str]) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    # light enough for dark figures
+    colors = LinearSegmentedColormap.from_list("retained", ["#ef8a7d", "#fbe3a4", "#9fd8a8"])
+    for row, run in enumerate(runs):
+        cells = [run, *(run["categories"][name] for name in names)]
+        for column, cell in enumerate(cells):
+            share = height_of(cell) / 100
+            axes.add_patch(_cell(column, row, colors(min(1.0, max(0.0, (share - 0.3) / 0.7)))))
+            axes.text(
+                column, row, f"{100 * cell['accuracy']:.0f}", ha="center", va="center", fontsize=8.5, color=INK,
+                fontweight="bold" if column == 0 else "normal",
+            )  # fmt: skip
+    axes.set_xlim(-0.5, len(names) + 0.5)
+    axes.set_ylim(len(runs) - 0.5, -0.5)
+    axes.set_xticks(range(len(names) + 1), ["all", *map(plain, names)], rotation=40, ha="right", fontsize=9)
+    axes.set_yticks(range(len(runs)), [plain(run["method"]) for run in runs], fontsize=9)
+    axes.tick_params(length=0, colors=INK)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _cell(column: int, row: int, color: Any) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.47, row - 0.46), 0.94, 0.92, facecolor=color, edgecolor="none")
+
+
+def _bare(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#b9c0cc")
+    axes.tick_params(colors=FAINT, labelsize=9)
+    axes.grid(axis="y", color="#edf0f5", linewidth=0.8, zorder=0)
+    axes.set_axisbelow(True)

@@ -1,0 +1,146 @@
+"""What is asked: the records of a JSONL manifest, and what is wrong with the lines that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..request import read_image
+from .metrics import check_expected
+
+FIELDS = ("id", "image", "video", "question", "answer", "answers", "category", "metric")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One question about one image or video.
+
+    Attributes:
+        id: unique in its data set.
+        question: the whole text of the turn, instructions such as "Answer with one word." included.
+        expected: the right answers; for the metric "vqa", what each person answered.
+        picture: a PIL image, or the path of a picture file.
+        video: the path of a video file, instead of a picture.
+        source: what it asks about; records of one source are resampled together.
+        category: the group it is reported in.
+        metric: one of `metrics.METRICS`.
+        line: of the manifest.
+    """
+
+    id: str
+    question: str
+    expected: tuple[str, ...]
+    picture: Any = None
+    video: Path | None = None
+    source: str = ""
+    category: str = ""
+    metric: str = "exact_match"
+    line: int | None = None
+
+    def image(self) -> Any:
+        """The picture, RGB and upright.
+
+        Raises:
+            ValueError: a missing or damaged file.
+        """
+        return read_image(self.picture) if isinstance(self.picture, Path) else self.picture
+
+    def described(self) -> dict[str, Any]:
+        """JSON-able, for `records.jsonl` and for the check that a folder belongs to this run."""
+        return {
+            "id": self.id, "question": self.question, "answers": list(self.expected), "category": self.category,
+            "metric": self.metric, "source": self.source,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that could not be evaluated, and why; `line` of the manifest if it has one."""
+
+    reason: str
+    line: int | None = None
+    id: str | None = None
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.reason}" if self.line is not None else self.reason
+
+
+def read_manifest(file: Path) -> tuple[list[Record], list[Problem]]:
+    """The records of a JSONL manifest, one object per line; empty lines are skipped.
+
+    Fields: `question`; `answer`, a text, or `answers`, a list; `image` or `video`, a path, relative ones from the
+    manifest's folder; and if wanted `id` (else the number of the line), `category`, `metric` (else "exact_match").
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    if not file.is_file():
+        raise ValueError(f"manifest {str(file)!r} does not exist: give a JSONL file, or 'demo'.")
+    records: list[Record] = []
+    problems: list[Problem] = []
+    lines: dict[str, int] = {}
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"manifest {str(file)!r} cannot be read ({error}): give a JSONL file in UTF-8.") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = _record(_parsed(line), number, file.parent)
+            if record.id in lines:
+                raise ValueError(f"id {record.id!r} was used in line {lines[record.id]} already: give each its own.")
+        except ValueError as error:
+            problems.append(Problem(str(error), number))
+            continue
+        lines[record.id] = number
+        records.append(record)
+    return records, problems
+
+
+def _parsed(line: str) -> Mapping[str, Any]:
+    try:
+        data = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"this is not JSON ({error}): write one object per line.") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"this is JSON, but no object: write one with {', '.join(FIELDS)}.")
+    for key in data:
+        if key not in FIELDS:
+            raise ValueError(f"field {key!r} is unknown: a record has {', '.join(FIELDS)}.")
+    return data
+
+
+def _record(data: Mapping[str, Any], line: int, folder: Path) -> Record:
+    name = data.get("id", line)
+    if isinstance(name, bool) or not isinstance(name, (str, int)):
+        raise ValueError(f"id {name!r} must be a text or a whole number.")
+    question = _text(data, "question")
+    if "answer" in data and "answers" in data:
+        raise ValueError("answer and answers are both given: give one of them.")
+    answers = data["answers"] if "answers" in data else [data[key] for key in ("answer",) if key in data]
+    if not isinstance(answers, list) or not all(isinstance(a, (str, int, float)) for a in answers):
+        raise ValueError("answers must be a list of texts.")
+    expected = tuple(str(a) for a in answers)
+    metric = _text(data, "metric", "exact_match")
+    check_expected(metric, expected)
+    if ("image" in data) == ("video" in data):
+        raise ValueError("give one of image and video: the path of a file.")
+    kind = "image" if "image" in data else "video"
+    path = folder / _text(data, kind)
+    if not path.is_file():
+        raise ValueError(f"{kind} {str(path)!r} does not exist: give a path, relative ones from the manifest's folder.")
+    return Record(
+        str(name), question, expected, path if kind == "image" else None, path if kind == "video" else None,
+        source=str(data[kind]), category=_text(data, "category", ""), metric=metric, line=line,
+    )  # fmt: skip
+
+
+def _text(data: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    value = data.get(key, default)
+    if not isinstance(value, str) or (default is None and not value.strip()):
+        raise ValueError(f"{key} must be a text{'' if default is not None else ' that is not empty'}.")
+    return value

@@ -1,0 +1,125 @@
+"""From answers to figures: accuracy, what is retained of the full model, tokens four ways, times."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from ..timing import hardware
+from .answering import Asker
+from .metrics import yes_no_figures
+from .records import Problem, Record
+from .runs import Run
+from .statistics import DRAWS, retained
+from .store import Folder, Key, write_whole
+
+Answers = dict[Key, dict[str, Any]]
+
+
+def report(
+    asker: Asker,
+    records: Sequence[Record],
+    runs: list[Run],
+    answers: Answers,
+    settings: dict[str, Any],
+    problems: Sequence[Problem],
+    folder: Folder,
+) -> dict[str, Any]:
+    """Write `results.json`, `records.jsonl`, plots and page into the folder; returns what `results.json` holds."""
+    if not records:
+        raise ValueError(f"nothing could be asked: {problems[0]}")
+    results = figures(records, runs, answers, settings["seed"]) | {
+        "questions": len(records),
+        "sources": len({source_of(record) for record in records}),
+        "skipped": [
+            {"reason": problem.reason, "line": problem.line, "id": problem.id} for problem in problems
+        ],
+        "seed": settings["seed"],
+        "bootstrap": {"draws": DRAWS, "unit": "image", "level": 0.95},
+        "settings": {name: value for name, value in settings.items() if name != "versions"},
+        "versions": settings["versions"],
+        "hardware": hardware(settings["device"]),
+        "command": shlex.join(sys.argv),
+    }
+    described = "".join(json.dumps(record.described(), ensure_ascii=False) + "\n" for record in records)
+    write_whole(folder.path / "records.jsonl", described)
+    write_whole(folder.path / "results.json", json.dumps(results, indent=1) + "\n")
+    from .page import write_page
+    from .plots import write_plots
+
+    write_plots(results, folder.path)
+    write_page(asker, records, runs, answers, results, folder.path)
+    return results
+
+
+def figures(records: Sequence[Record], runs: list[Run], answers: Answers, seed: int) -> dict[str, Any]:
+    """{"runs": [...]}: a row per run, the full model first; `retained` and `ci95` in percent of it."""
+    scores = np.array([[answers[*run.key, record.id]["score"] for record in records] for run in runs])
+    sources = [source_of(record) for record in records]
+    whole = retained(scores, sources, seed)
+    groups: dict[str, list[int]] = {}
+    for place, record in enumerate(records):
+        groups.setdefault(record.category or "all", []).append(place)
+    parts = {
+        name: retained(scores[:, places], [sources[place] for place in places], seed)
+        for name, places in groups.items()
+    }
+    rows = []
+    for number, run in enumerate(runs):
+        given = [answers[*run.key, record.id] for record in records]
+        first = [one["ttft_ms"] for one in given if one["ttft_ms"] is not None]
+        categories = {
+            name: _share(scores[number, places], parts[name][number])
+            | _yes_no([records[place] for place in places], [given[place] for place in places])
+            for name, places in groups.items()
+        }
+        rows.append(
+            {
+                "method": run.method,
+                "budget": run.budget,
+                "tokens_in": _mean(given, "tokens_in"),
+                "tokens_avg": _mean(given, "tokens_avg"),
+                "tokens_last": _mean(given, "tokens_last"),
+                "kv_bytes": round(_mean(given, "kv_bytes")),
+                **_share(scores[number], whole[number]),
+                "ttft_ms": round(median(first), 3) if first else None,
+                "seconds": round(sum(one["seconds"] for one in given), 3),
+                "categories": categories,
+            }
+            | _yes_no(records, given)
+        )
+    return {"runs": rows}
+
+
+def source_of(record: Record) -> str:
+    """What is resampled together; a record of no source is one of its own."""
+    return record.source or f"record {record.id}"
+
+
+def _share(scores: np.ndarray, found: tuple[float | None, list[float] | None]) -> dict[str, Any]:
+    share, interval = found
+    return {
+        "n": len(scores),
+        "accuracy": round(float(scores.mean()), 6),
+        "retained": None if share is None else round(share, 3),
+        "ci95": None if interval is None else [round(bound, 3) for bound in interval],
+    }
+
+
+def _yes_no(records: Sequence[Record], given: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    pairs = [
+        (one["answer"], record.expected[0])
+        for record, one in zip(records, given, strict=True)
+        if record.metric == "yes_no"
+    ]
+    return {"yes_no": yes_no_figures([said for said, _ in pairs], [true for _, true in pairs])} if pairs else {}
+
+
+def _mean(given: Sequence[dict[str, Any]], name: str) -> float:
+    return round(sum(one[name] for one in given) / len(given), 3)

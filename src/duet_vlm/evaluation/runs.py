@@ -1,0 +1,88 @@
+"""What is compared: methods at budgets, or any named configs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import DuetConfig
+from ..presets import preset
+from .records import Problem
+
+FULL = "none"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the table.
+
+    Attributes:
+        method: its name.
+        config: what is applied.
+        budget: visual tokens per layer on average (above 1) or a fraction of them, as it was asked for; None for none.
+    """
+
+    method: str
+    config: DuetConfig
+    budget: float | None = None
+
+    @property
+    def key(self) -> tuple[str, float | None]:
+        """What tells it from the other runs."""
+        return self.method, self.budget
+
+    @property
+    def label(self) -> str:
+        """For people: "duet 0.33"."""
+        return self.method if self.budget is None else f"{self.method} {self.budget:g}"
+
+    def described(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"method": self.method, "budget": self.budget, "config": self.config.to_dict()}
+
+
+def full_model() -> Run:
+    """The model uncompressed, which every run is compared with."""
+    return Run(FULL, DuetConfig())
+
+
+def runs_of(
+    config: Any, methods: Sequence[str], tokens: Sequence[float], keep: Sequence[float]
+) -> tuple[list[Run], list[Problem]]:
+    """The full model and every method at every budget, in the order given; and what of it there is not.
+
+    Args:
+        config: the model's transformers config.
+        methods: names that `presets.preset` knows.
+        tokens: budgets in visual tokens, or
+        keep: budgets as fractions.
+
+    Raises:
+        ValueError: budgets of both kinds or none, something twice, or no method that can run.
+    """
+    for kind, listed in (("method", methods), ("budget", tokens), ("budget", keep)):
+        for value in listed:
+            if list(listed).count(value) > 1:
+                raise ValueError(f"{kind} {value} is given twice: give each once.")
+    compressed = [method for method in methods if method != FULL]
+    if tokens and keep:
+        raise ValueError("--tokens and --keep are both budgets: give one of them.")
+    if compressed and not (tokens or keep):
+        raise ValueError("there is no budget: give --tokens, averages per layer, or --keep, fractions.")
+    runs, problems = [full_model()], list[Problem]()
+    for method in compressed:
+        for budget in tokens or keep:
+            try:
+                if tokens:
+                    settings = preset(method, model=config, tokens=budget)
+                else:
+                    settings = preset(method, model=config, keep=budget)
+                runs.append(Run(method, settings, budget))
+            except ValueError as error:
+                # an unknown method is unknown at every budget
+                if not any(str(error) == problem.reason for problem in problems):
+                    problems.append(Problem(str(error)))
+    if compressed and len(runs) == 1:
+        raise ValueError(str(problems[0]))
+    return runs, problems
