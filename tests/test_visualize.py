@@ -15,7 +15,8 @@ from saved import photo
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, Trace
 from duet_vlm.drawing import borders, wrap
-from duet_vlm.visualize import CLS, cluster_colors, draw, patches_of, seen, shade, words_of
+from duet_vlm.shown import Shown, seen
+from duet_vlm.visualize import CLS, cluster_colors, draw, patches_of, shade, words_of
 
 GRID = 6  # of the tiny models
 BOTH = DuetConfig(10, 4, 3, drops=[Drop(2, 0.5), Drop(4, 0.0)], query="all")
@@ -79,7 +80,8 @@ def test_panels(family: str, config: DuetConfig, labels: list[str], tmp_path: Pa
     trace, _, _ = traced(family, config)
     words = [("what", "salient"), ("costs", "salient"), ("$3", "plain"), ("and", "plain"), ("$4?", "last")] * 9
     counts = trace.samples[0].tokens_per_layer
-    figure = draw(Image.open(photo(tmp_path / "photo.png")), trace, GRID, words, "a $title$ " * 30, counts)
+    shown = [Shown(Image.open(photo(tmp_path / "photo.png")), 0, GRID * GRID)]
+    figure = draw(shown, trace, (GRID, GRID), words, "a $title$ " * 30, counts)
     assert [axes.get_label() for axes in figure.axes] == labels
     bars = [patch.get_height() for patch in figure.axes[-1].patches][-len(counts) :]
     assert bars == counts
@@ -90,7 +92,8 @@ def test_panels(family: str, config: DuetConfig, labels: list[str], tmp_path: Pa
 
 
 def test_nothing_compressed_is_the_image_alone(tmp_path: Path) -> None:
-    figure = draw(Image.open(photo(tmp_path / "photo.png")), None, GRID, [("why", "plain")], "none", [36] * 5)
+    shown = [Shown(Image.open(photo(tmp_path / "photo.png")), 0, GRID * GRID)]
+    figure = draw(shown, None, (GRID, GRID), [("why", "plain")], "none", [36] * 5)
     assert [axes.get_label() for axes in figure.axes] == ["image", "tokens"]
 
 
@@ -99,7 +102,7 @@ def test_shade_keeps_what_is_kept() -> None:
     merged = trace.images[0]
     base = np.random.default_rng(0).uniform(0.5, 1, (GRID * 8, GRID * 8, 3)).astype(np.float32)
     kept = {*merged.dominant, *merged.anchors}
-    shaded = shade(base, GRID, kept, set(), merged, cluster_colors(merged))
+    shaded = shade(base, (GRID, GRID), kept, set(), merged, cluster_colors(merged))
     members = {place for cluster in merged.clusters for place in cluster}
     assert members and not members & kept
     for patch in range(GRID * GRID):
@@ -138,4 +141,4 @@ def test_wrap_and_borders() -> None:
     lines: Any = wrap([("aaaa", "plain")] * 5, 9)
     assert [len(line) for line in lines] == [2, 2, 1]
     for patches, sides in (({0}, 4), ({0, 1}, 6), (set(range(16)), 16)):
-        assert len(borders(patches, 4, 10)) == sides
+        assert len(borders(patches, (4, 4), 10)) == sides

@@ -37,23 +37,41 @@ class Marks:
     colors: dict[int, tuple[float, float, float]]
 
 
+@dataclass
+class Panel:
+    """One picture with its texts.
+
+    Attributes:
+        label: of its axes.
+        heading: above it.
+        text: below it.
+        pixels: (H, W, 3) floats in [0, 1].
+        marks: what is drawn over it.
+    """
+
+    label: str
+    heading: str
+    text: str
+    pixels: np.ndarray
+    marks: Marks | None = None
+
+
 def compose(
     figure: Figure,
-    panels: list[tuple[str, str, str]],
-    pictures: list[np.ndarray],
-    marks: list[Marks | None],
-    grid: int,
-    cell: int,
+    rows: list[list[Panel]],
+    grid: tuple[int, int],
     words: list[tuple[str, str]],
     title: str,
     counts: list[int],
+    whole: int,
 ) -> Figure:
-    """Title, question, panels (label, heading, text), and the visual tokens of every decoder layer."""
-    columns = min(COLUMNS, len(panels))
-    rows, inches, around = -(-len(panels) // columns), INCHES[columns], 0.55
+    """Title, question, rows of panels, and the visual tokens of every decoder layer, `whole` of them uncompressed."""
+    columns = max(map(len, rows))
+    inches, around = INCHES.get(columns, 2.7), 0.55
+    tall = inches * grid[0] / grid[1]
     lines = wrap(words, int(LINE * columns * inches))
     head, foot = 0.56 + 0.31 * len(lines), 1.75
-    width, height = columns * inches + 0.5, head + rows * (inches + around) + foot
+    width, height = columns * inches + 0.5, head + len(rows) * (tall + around) + foot
     figure.set_size_inches(width, height)
     figure.set_facecolor("white")
     left = 0.25 / width
@@ -62,14 +80,14 @@ def compose(
     style: dict[str, Any] = {"fontsize": 15, "fontweight": "bold", "color": INK, "va": "center"}
     figure.text(left, 1 - 0.3 / height, plain(title), **style)
     question(figure, lines, (left, 1 - 0.56 / height))
-    for i, (panel, pixels, over) in enumerate(zip(panels, pictures, marks, strict=True)):
-        row, column = divmod(i, columns)
-        bottom = height - head - (row + 1) * (inches + around) + 0.26
-        box = (0.31 + column * inches) / width, bottom / height, (inches - 0.12) / width, (inches - 0.12) / height
-        axes = figure.add_axes(box, label=panel[0])
-        show(axes, panel, pixels, over, grid, cell)
-    bars(figure, (0.7 / width, 0.62 / height, 1 - 1.05 / width, (foot - 0.95) / height), counts, grid)
-    legend(figure, {panel[0] for panel in panels}, {kind for _, kind in words}, (left, 0.04 / height))
+    for row, listed in enumerate(rows):
+        bottom = height - head - (row + 1) * (tall + around) + 0.26
+        for column, panel in enumerate(listed):
+            box = (0.31 + column * inches) / width, bottom / height, (inches - 0.12) / width, (tall - 0.12) / height
+            show(figure.add_axes(box, label=panel.label), panel, grid)
+    bars(figure, (0.7 / width, 0.62 / height, 1 - 1.05 / width, (foot - 0.95) / height), counts, whole)
+    stage1 = any(panel.label.startswith("stage 1") for listed in rows for panel in listed)
+    legend(figure, len(rows[0]) > 1, stage1, {kind for _, kind in words}, (left, 0.04 / height))
     return figure
 
 
@@ -108,25 +126,26 @@ def question(figure: Figure, lines: list[list[tuple[str, str]]], corner: tuple[f
     figure.add_artist(anchored)
 
 
-def show(axes: Any, panel: tuple[str, str, str], pixels: np.ndarray, marks: Marks | None, grid: int, cell: int) -> None:
+def show(axes: Any, panel: Panel, grid: tuple[int, int]) -> None:
     """One panel."""
-    axes.imshow(pixels.clip(0, 1), interpolation="nearest")
+    axes.imshow(panel.pixels.clip(0, 1), interpolation="nearest")
     axes.set_axis_off()
-    axes.set_title(panel[1], loc="left", fontsize=11, fontweight="bold", color=INK, pad=5)
-    axes.text(0, -0.02, panel[2], transform=axes.transAxes, fontsize=10, color=FAINT, va="top")
+    axes.set_title(panel.heading, loc="left", fontsize=11, fontweight="bold", color=INK, pad=5)
+    axes.text(0, -0.02, panel.text, transform=axes.transAxes, fontsize=10, color=FAINT, va="top")
+    marks, cell, columns = panel.marks, panel.pixels.shape[0] // grid[0], grid[1]
     if marks is None:
         return
     axes.add_collection(LineCollection(borders(marks.outlined, grid, cell), colors="white", linewidths=0.8))
-    size = 0.42 * 72 * axes.bbox.width / axes.figure.dpi / grid
+    size = 0.42 * 72 * axes.bbox.width / axes.figure.dpi / columns
     stroke = [withStroke(linewidth=1.2, foreground="black")]
     for number, (anchor, members) in enumerate(zip(marks.anchors, marks.clusters, strict=True), start=1):
         color = marks.colors[anchor]
-        row, column = divmod(anchor, grid)
+        row, column = divmod(anchor, columns)
         corner = (column * cell - 0.5, row * cell - 0.5)
         axes.add_patch(Rectangle(corner, cell, cell, fill=False, edgecolor=color, linewidth=2.2, zorder=3))
         # colours alone do not tell dozens of clusters apart
         for patch in (anchor, *members) if members else ():
-            x, y = center(patch, grid, cell)
+            x, y = center(patch, columns, cell)
             axes.text(
                 x, y, str(number), fontsize=size, color="white", ha="center", va="center_baseline", zorder=4,
                 path_effects=stroke,
@@ -138,32 +157,31 @@ def show(axes: Any, panel: tuple[str, str, str], pixels: np.ndarray, marks: Mark
         )  # fmt: skip
 
 
-def center(patch: int, grid: int, cell: int) -> tuple[float, float]:
-    row, column = divmod(patch, grid)
+def center(patch: int, columns: int, cell: int) -> tuple[float, float]:
+    row, column = divmod(patch, columns)
     return (column + 0.5) * cell - 0.5, (row + 0.5) * cell - 0.5
 
 
-def borders(patches: set[int], grid: int, cell: int) -> list[list[tuple[float, float]]]:
+def borders(patches: set[int], grid: tuple[int, int], cell: int) -> list[list[tuple[float, float]]]:
     """Line segments between these patches and all others."""
-    segments = []
+    (rows, columns), segments = grid, []
     for patch in patches:
-        row, column = divmod(patch, grid)
+        row, column = divmod(patch, columns)
         x, y = column * cell - 0.5, row * cell - 0.5
-        if row == 0 or patch - grid not in patches:
+        if row == 0 or patch - columns not in patches:
             segments.append([(x, y), (x + cell, y)])
-        if row == grid - 1 or patch + grid not in patches:
+        if row == rows - 1 or patch + columns not in patches:
             segments.append([(x, y + cell), (x + cell, y + cell)])
         if column == 0 or patch - 1 not in patches:
             segments.append([(x, y), (x, y + cell)])
-        if column == grid - 1 or patch + 1 not in patches:
+        if column == columns - 1 or patch + 1 not in patches:
             segments.append([(x + cell, y), (x + cell, y + cell)])
     return segments
 
 
-def bars(figure: Figure, box: tuple[float, float, float, float], counts: list[int], grid: int) -> None:
+def bars(figure: Figure, box: tuple[float, float, float, float], counts: list[int], whole: int) -> None:
     """Visual tokens in every decoder layer, before the background of the uncompressed ones."""
     axes = figure.add_axes(box, label="tokens")
-    whole = max(grid * grid, *counts)
     axes.bar(range(len(counts)), [whole] * len(counts), width=0.86, color=EMPTY)
     axes.bar(range(len(counts)), counts, width=0.86, color=BAR)
     for i, count in enumerate(counts):
@@ -183,17 +201,17 @@ def bars(figure: Figure, box: tuple[float, float, float, float], counts: list[in
         axes.spines[side].set_visible(False)
 
 
-def legend(figure: Figure, labels: set[str], kinds: set[str], corner: tuple[float, float]) -> None:
+def legend(figure: Figure, kept: bool, stage1: bool, kinds: set[str], corner: tuple[float, float]) -> None:
     """What the colours mean, for what is in the picture."""
     entries = []
     if "salient" in kinds:
         entries.append(Patch(facecolor=SALIENT, label="asks: salient words"))
     if "last" in kinds:
         entries.append(Patch(facecolor=LAST, label="asks: the last token"))
-    if len(labels) > 1:
+    if kept:
         entries.append(Patch(facecolor="#8f8f8f", edgecolor="white", label="bright: kept"))
         entries.append(Patch(facecolor="#2a2a2a", label="dark: gone"))
-    if "stage 1" in labels:
+    if stage1:
         entries.append(Patch(facecolor="none", edgecolor="#ff7a1a", linewidth=2, label="framed: anchors"))
         entries.append(Patch(facecolor="#ffb98a", label="tinted: merged into the anchor of that number"))
     figure.legend(

@@ -54,9 +54,7 @@ def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) ->
         status("Drawing")
         from .visualize import picture
 
-        figure = picture(
-            prepared.image, trace, model.config, prepared.inputs, prepared.processor, title=title(report), counts=counts
-        )
+        figure = picture(prepared, trace, title=title(report), counts=counts)
         figure.savefig(request.show, dpi=150)
     return report | {"trace": None if trace is None else trace.to_dict()}
 

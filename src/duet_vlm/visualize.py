@@ -1,24 +1,30 @@
-"""One picture of what a compression kept: the image, stage 1's clusters, what each drop kept, and the salient words."""
+"""One picture of what a compression kept: image or frames, stage 1's clusters, what each drop kept, salient words."""
 
 from __future__ import annotations
 
 import colorsys
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .families import family_of, visual_token_ids
+from .request import Prepared, grid_of
+from .shown import Shown, shown_frames, shown_image
 from .trace import ImageTrace, Trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from .drawing import Panel
+
 CLS = -1
-PANEL = 640  # pixels of a panel's image, about
+PANEL = 640  # pixels of a panel's longer side, about
 GONE, DROPPED, MEMBER = 0.16, 0.42, 0.5  # brightness of what went earlier, of what goes here; tint of a member
 
 
-def patches_of(trace: Trace, patches: int) -> dict[int, int]:
-    """Place in the prompt -> patch of the first image (or AnyRes base crop), for its tokens in the language model.
+def patches_of(trace: Trace, patches: int, number: int = 0, tokens: int | None = None) -> dict[int, int]:
+    """Place in the prompt -> patch of one image (AnyRes: the base crop) or frame, for its tokens in the language model.
 
     A patch is a place in raster order, `CLS` the CLS token. Where stage 1 moved the retained tokens to the first
     places of the image's span (LLaVA-1.5: CLS, dominant in image order, contextual in anchor order), they are told
@@ -26,40 +32,22 @@ def patches_of(trace: Trace, patches: int) -> dict[int, int]:
 
     Args:
         trace: of a single prompt.
-        patches: visual tokens of one image or crop.
+        patches: merged patches of one image, crop or frame.
+        number: which of them, 0 the first.
+        tokens: visual tokens of each; one more than `patches` where CLS is the first.
     """
+    tokens = patches if tokens is None else tokens
     visual = trace.samples[0].visual
-    entrance = next((drop.kept for drop in trace.samples[0].drops if drop.layer == 0), visual)
-    present = [place for place in entrance if place < visual[0] + patches]
-    in_place = {place: place - visual[0] for place in present}
+    span = visual[number * tokens : (number + 1) * tokens]
+    entrance = set(next((drop.kept for drop in trace.samples[0].drops if drop.layer == 0), visual))
+    in_place = {place: i - (tokens - patches) for i, place in enumerate(span) if place in entrance}
     if not trace.images:
         return in_place
-    image = trace.images[0]
-    if sorted(in_place.values()) == sorted(image.dominant + image.anchors):
+    image = trace.images[number]
+    retained = [*image.dominant, *image.anchors]
+    if sorted(patch for patch in in_place.values() if patch != CLS) == sorted(retained):
         return in_place
-    return dict(zip(present, [CLS, *image.dominant, *image.anchors], strict=True))
-
-
-def seen(image: Any, pixels: Any, mean: Any, std: Any) -> Any:
-    """The part of a picture that the vision tower saw, as sharp as the file allows.
-
-    Args:
-        image: the PIL picture.
-        pixels: (3, side, side) float, what the tower was given.
-        mean, std: three numbers each, as the image processor normalised with.
-    """
-    from PIL import Image
-
-    raw = np.asarray(pixels, dtype=np.float32).transpose(1, 2, 0) * np.asarray(std) + np.asarray(mean)
-    side, short = raw.shape[0], min(image.size)
-    left, top = (image.width - short) // 2, (image.height - short) // 2
-    small = Image.fromarray((raw.clip(0, 1) * 255).round().astype(np.uint8))
-    # processors squeeze the whole picture or cut its middle square; where neither fits, what the tower saw is shown
-    for part in (image, image.crop((left, top, left + short, top + short))):
-        resized = np.asarray(part.resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32) / 255
-        if np.abs(resized - raw).mean() < 0.03:
-            return part
-    return small
+    return dict(zip(in_place, [*[CLS] * (len(in_place) - len(retained)), *retained], strict=True))
 
 
 def words_of(ids: list[int], queries: list[int], start: int, tokenizer: Any) -> list[tuple[str, str]]:
@@ -81,69 +69,88 @@ def words_of(ids: list[int], queries: list[int], start: int, tokenizer: Any) -> 
     return words
 
 
-def picture(
-    image: Any, trace: Trace | None, config: Any, inputs: Any, processor: Any, *, title: str, counts: list[int]
-) -> Figure:
-    """A figure of one prompt with one image.
+def picture(prepared: Prepared, trace: Trace | None, *, title: str, counts: list[int]) -> Figure:
+    """A figure of one prompt with one image or video.
 
     Args:
-        image: the PIL picture.
+        prepared: what was asked.
         trace: of the prompt's prefill; None where nothing was compressed.
-        config: the model's config.
-        inputs: what the processor made of the prompt.
-        processor: with its image processor and its tokenizer.
         title: one line above the picture.
         counts: visual tokens in each decoder layer.
 
     Returns:
-        A figure with an axes labelled "image", one "stage 1" if it was on, one "drop N" per drop, and "tokens".
+        A figure with an axes labelled "image", one "stage 1" if it was on, one "drop N" per drop, and "tokens"; for a
+        video a row of these for every frame that is shown, their labels ending in " of frame N".
     """
-    ids = inputs["input_ids"][0].tolist()
-    pixels = inputs["pixel_values"].float().cpu()
-    pixels = pixels[0, 0] if pixels.ndim == 5 else pixels[0]
-    grid = config.vision_config.image_size // config.vision_config.patch_size
-    part = seen(image, pixels, processor.image_processor.image_mean, processor.image_processor.image_std)
-    last_image = max(i for i, token in enumerate(ids) if token == config.image_token_id)
+    config, ids = prepared.model.config, prepared.inputs["input_ids"][0].tolist()
+    ours = set(visual_token_ids(config).values())
+    visual = [i for i, token in enumerate(ids) if token in ours]
     queries = [] if trace is None else trace.samples[0].queries
-    words = words_of(ids, queries, last_image + 1, processor)
-    return draw(part, trace, grid, words, title, counts)
+    words = words_of(ids, queries, visual[-1] + 1, prepared.processor)
+    found = grid_of(prepared.inputs)
+    if found is not None:
+        merge = config.vision_config.spatial_merge_size
+        grid = found[1] // merge, found[2] // merge
+    elif prepared.clip is not None:
+        grid = (math.isqrt(len(visual) // len(prepared.clip.indices)),) * 2
+    else:
+        grid = (math.isqrt(family_of(config).visual_tokens(config)),) * 2
+    shown = [shown_image(prepared, grid)] if prepared.clip is None else shown_frames(prepared, len(visual), grid)
+    return draw(shown, trace, grid, words, title, counts)
 
 
 def draw(
-    image: Any, trace: Trace | None, grid: int, words: list[tuple[str, str]], title: str, counts: list[int]
+    shown: list[Shown],
+    trace: Trace | None,
+    grid: tuple[int, int],
+    words: list[tuple[str, str]],
+    title: str,
+    counts: list[int],
 ) -> Figure:
-    """The figure of `picture`, from a PIL image whose `grid` x `grid` patches the trace speaks of."""
+    """The figure of `picture`, from images whose patches, `grid` rows and columns of them, the trace speaks of."""
     from matplotlib.figure import Figure
 
     from . import drawing
 
-    cell = max(4, PANEL // grid)
-    base = np.asarray(image.resize((cell * grid, cell * grid)), dtype=np.float32) / 255
-    panels: list[tuple[str, str, str]] = [("image", "The image", f"{grid * grid} patches")]
-    pictures = [base]
-    outlines: list[Any] = [None]
-    if trace is not None:
-        places = patches_of(trace, grid * grid)
-        merged = trace.images[0] if trace.images else None
-        colors = cluster_colors(merged)
-        if merged is not None:
-            panels.append(("stage 1", "Stage 1: into the language model", stage1_text(merged, places)))
-            pictures.append(shade(base, grid, set(merged.dominant) | set(merged.anchors), set(), merged, colors))
-            outlines.append(drawing.Marks(set(merged.dominant), merged.anchors, merged.clusters, colors))
-        before = set(places.values())
-        drops = [drop for drop in trace.samples[0].drops if drop.layer > 0]
-        for i, drop in enumerate(drops):
-            kept = {places[place] for place in drop.kept if place in places}
-            end = drops[i + 1].layer if i + 1 < len(drops) else len(counts)
-            until = f"layers {drop.layer} to {end - 1}" if end - 1 > drop.layer else f"layer {drop.layer}"
-            panels.append((f"drop {drop.layer}", f"Stage 2: {until}", drop_text(kept, before)))
-            pictures.append(shade(base, grid, kept, before - kept, None, colors))
-            anchors = [] if merged is None else [anchor for anchor in merged.anchors if anchor in kept]
-            kept_colors = {anchor: colors[anchor] for anchor in anchors}
-            outlines.append(drawing.Marks(kept - {CLS} - set(anchors), anchors, [[] for _ in anchors], kept_colors))
-            before = kept
-    figure = Figure(figsize=(1, 1))
-    return drawing.compose(figure, panels, pictures, outlines, grid, cell, words, title, counts)
+    rows = [panels(one, trace, grid, len(counts)) for one in shown]
+    if len(rows) == 1:
+        rows = [rows[0][i : i + drawing.COLUMNS] for i in range(0, len(rows[0]), drawing.COLUMNS)]
+    whole = shown[0].tokens if trace is None else len(trace.samples[0].visual)
+    return drawing.compose(Figure(figsize=(1, 1)), rows, grid, words, title, counts, max(whole, *counts))
+
+
+def panels(one: Shown, trace: Trace | None, grid: tuple[int, int], layers: int) -> list[Panel]:
+    """The image, and what became of it."""
+    from .drawing import Marks, Panel
+
+    rows, columns = grid
+    cell = max(4, PANEL // max(grid))
+    base = np.asarray(one.image.resize((cell * columns, cell * rows)), dtype=np.float32) / 255
+    found = [Panel(f"image{one.label}", one.heading, f"{rows * columns} patches", base)]
+    if trace is None:
+        return found
+    places = patches_of(trace, rows * columns, one.number, one.tokens)
+    merged = trace.images[one.number] if trace.images else None
+    colors = cluster_colors(merged)
+    if merged is not None:
+        pixels = shade(base, grid, set(merged.dominant) | set(merged.anchors), set(), merged, colors)
+        marks = Marks(set(merged.dominant), merged.anchors, merged.clusters, colors)
+        text = stage1_text(merged, places)
+        found.append(Panel(f"stage 1{one.label}", "Stage 1: into the language model", text, pixels, marks))
+    before = set(places.values())
+    drops = [drop for drop in trace.samples[0].drops if drop.layer > 0]
+    for i, drop in enumerate(drops):
+        kept = {places[place] for place in drop.kept if place in places}
+        end = drops[i + 1].layer if i + 1 < len(drops) else layers
+        until = f"layers {drop.layer} to {end - 1}" if end - 1 > drop.layer else f"layer {drop.layer}"
+        anchors = [] if merged is None else [anchor for anchor in merged.anchors if anchor in kept]
+        kept_colors = {anchor: colors[anchor] for anchor in anchors}
+        marks = Marks(kept - {CLS} - set(anchors), anchors, [[] for _ in anchors], kept_colors)
+        pixels = shade(base, grid, kept, before - kept, None, colors)
+        label, text = f"drop {drop.layer}{one.label}", drop_text(kept, before)
+        found.append(Panel(label, f"Stage 2: {until}", text, pixels, marks))
+        before = kept
+    return found
 
 
 def cluster_colors(merged: ImageTrace | None) -> dict[int, tuple[float, float, float]]:
@@ -155,21 +162,21 @@ def cluster_colors(merged: ImageTrace | None) -> dict[int, tuple[float, float, f
 
 def shade(
     base: np.ndarray,
-    grid: int,
+    grid: tuple[int, int],
     kept: set[int],
     dropped: set[int],
     merged: ImageTrace | None,
     colors: dict[int, tuple[float, float, float]],
 ) -> np.ndarray:
-    """(side, side, 3) `base` with only the kept patches bright, those dropped here dimmed, the others dark.
+    """(H, W, 3) `base` with only the kept patches bright, those dropped here dimmed, the others dark.
 
     With `merged`, the members of a cluster are tinted with its colour.
     """
-    cell = base.shape[0] // grid
+    cell = base.shape[0] // grid[0]
     grey = base.mean(-1, keepdims=True).repeat(3, axis=-1)
     out = GONE * grey
-    for patch in range(grid * grid):
-        row, column = divmod(patch, grid)
+    for patch in range(grid[0] * grid[1]):
+        row, column = divmod(patch, grid[1])
         where = np.s_[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
         if patch in kept:
             out[where] = base[where]
@@ -178,7 +185,7 @@ def shade(
     if merged is not None:
         for anchor, members in zip(merged.anchors, merged.clusters, strict=True):
             for patch in members:
-                row, column = divmod(patch, grid)
+                row, column = divmod(patch, grid[1])
                 where = np.s_[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
                 out[where] = (1 - MEMBER) * base[where] + MEMBER * np.asarray(colors[anchor])
     return out
