@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..shown import seen
 from ..trace import SampleTrace, Trace
-from ..visualize import CLS, patches_of, seen
+from ..visualize import CLS, patches_of
 
 SIDE = 224  # pixels, about
 GONE, MERGED = 0.2, (255, 150, 40)
