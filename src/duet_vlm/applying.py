@@ -11,13 +11,18 @@ from .families.family import check_downsampling
 from .words import check_language
 
 
-def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None) -> Duet:
+def apply(
+    model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None, full_logits: bool = True
+) -> Duet:
     """Compress the visual tokens of a stock transformers model, in place, until the returned handle is removed.
 
     Args:
         model: a supported model; adapters may be loaded before or after.
         config: what to do; without one, `model.config.duet` is read, which `save_pretrained` carries.
         tokenizer: the model's tokenizer or processor, needed to find salient words.
+        full_logits: in training with labels, logits and loss are computed only where a label is predicted. True gives
+            them back as (B, S, V), not a number elsewhere; False leaves the (n, V) that were computed, which saves
+            that memory.
 
     Raises:
         ValueError: an unsupported model, one that is compressed already, or settings that do not fit it.
@@ -32,7 +37,7 @@ def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None
         config = DuetConfig.from_dict(saved)
     check(model, config, tokenizer)
     _check_free(model)
-    duet = Duet(model, config, tokenizer)
+    duet = Duet(model, config, tokenizer, full_logits)
     if given:
         model.config.duet = config.to_dict()
         duet.wrote_config = True

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from . import attention, ranking, segments
+from . import attention, lockstep, ranking, segments, supervised
 from .budget import SLACK
 from .cache import check_prunable, is_pruned, make_prunable
 from .config import Drop, DuetConfig
 from .families import Family, decoder_of, family_of, visual_token_ids
 from .forward_pass import ForwardPass
-from .queries import query_places
+from .queries import has_answer, query_places
 from .tokens import fill_back, number_runs, number_spans, spread, take
 from .trace import Trace
 
@@ -37,8 +37,8 @@ class Duet:
         config: the applied `DuetConfig`.
     """
 
-    def __init__(self, model: Any, config: DuetConfig, tokenizer: Any):
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: Any, config: DuetConfig, tokenizer: Any, full_logits: bool = True):
+        self.model, self.tokenizer, self.full_logits = model, tokenizer, full_logits
         self.model_config = model.config
         self.last: ForwardPass | None = None  # for the trace; nothing else reads it
         self.wrote_config = False  # into model.config.duet
@@ -53,18 +53,19 @@ class Duet:
         self.rotary: Any = language_model.rotary_emb if positions == "renumber" else None
         self.drops: dict[int, Drop] = {d.layer: d for d in config.drops if d.keep < 1}
         self.ranking_layers = {d.ranking_layer for d in self.drops.values() if d.keep > 0}
-        if not config.merges and not self.drops:
-            return
+        self.compresses = config.merges or bool(self.drops)
+        layers = language_model.layers if self.compresses else language_model.layers[:1]  # where a blank image comes in
         pre = {"with_kwargs": True}
         self._handles = [
             core.register_forward_pre_hook(self.before_core, **pre),
             language_model.register_forward_hook(self.after_language_model, **pre),
-            *(layer.register_forward_pre_hook(self.before_layer, **pre) for layer in language_model.layers),
+            *(layer.register_forward_pre_hook(self.before_layer, **pre) for layer in layers),
         ]
         if "deepstack_visual_embeds" in inspect.signature(language_model.forward).parameters:
             self._handles.append(language_model.register_forward_pre_hook(self.before_language_model, **pre))
         if model is not core:
             self._handles.append(model.register_forward_pre_hook(self.before_model, **pre))
+            self._handles.append(model.register_forward_hook(self.after_model, **pre))
         if config.merges:
             self._handles += self.family.hook_encoder(core, config)
 
@@ -109,10 +110,29 @@ class Duet:
     def before_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         # the core never sees labels, and answers are no queries
         labels = kwargs.get("labels")
-        return None if labels is None else (args, kwargs | {"duet_labels": labels})
+        if labels is None:
+            if self.config.ranks and kwargs.get("duet_labels") is None:
+                supervised.warn_without_labels(model)
+            return None
+        kwargs = kwargs | {"duet_labels": labels}
+        if supervised.is_possible(model, kwargs):
+            kwargs |= supervised.restrict(labels)
+            kwargs["duet_supervised"] = kwargs["logits_to_keep"]
+        return args, kwargs
+
+    def after_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        keep = kwargs.get("duet_supervised")
+        if keep is None or not self.full_logits:
+            return None
+        if isinstance(output, tuple):
+            loss, logits, *others = output
+            return (loss, supervised.fill_back(logits, keep), *others)
+        output.logits = supervised.fill_back(output.logits, keep)
+        return output
 
     def before_core(self, core: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         labels = kwargs.pop("duet_labels", None)
+        kwargs.pop("duet_supervised", None)
         ids, cache = kwargs.get("input_ids", args[0] if args else None), kwargs.get("past_key_values")
         if ids is None:
             if any(kwargs.get(k) is not None for k in (*_pixel_names(), "mm_encoder_outputs")):
@@ -123,7 +143,10 @@ class Duet:
             return args, kwargs
         follows = ForwardPass() if is_pruned(cache) else None
         seen = any(kwargs.get(k) is not None for k in _pixel_names()) or kwargs.get("mm_encoder_outputs")
-        if ids.shape[1] == 1 or not seen:
+        begins = ids.shape[1] > 1 and (cache is None or not cache.get_seq_length())
+        if begins and not seen and lockstep.is_needed(core):
+            return args, kwargs | {"duet": self.text_alone(core, ids)}
+        if ids.shape[1] == 1 or not seen or not self.compresses:
             return args, kwargs if follows is None else kwargs | {"duet": follows}
         if cache is not None:
             check_prunable(cache)
@@ -154,6 +177,12 @@ class Duet:
         if state.visual is None:
             segments.restrict_decode(layer, i, hidden, kwargs, state, self.rotary)
             return args, kwargs
+        if state.blank is not None:
+            if i == 0:
+                hidden = hidden + state.blank.to(hidden)
+            if i in self.ranking_layers:
+                self.rank(layer, hidden, kwargs, state)
+            return (hidden, *args[1:]), kwargs
         if cache is not None and not is_pruned(cache):  # a new one that the language model made
             make_prunable(cache, self.layers)
         if 0 < i <= len(state.deepstack):
@@ -214,11 +243,21 @@ class Duet:
         queries = None
         if self.ranking_layers:
             queries = query_places(self.config, self.tokenizer, ids, visual, valid, labels)
+        unanswered = None if labels is None else ~has_answer(labels)
         limits = torch.bincount(spans.flatten()).double()
         nothing = torch.zeros(len(ids), 1, dtype=torch.long, device=ids.device)
         return ForwardPass(
-            visual, valid, spans, queries, limits, merges=merges, removed=nothing, holes_right=not bool(valid[:, -1].all())
-        )
+            visual, valid, spans, queries, limits, unanswered, merges=merges, removed=nothing,
+            holes_right=not bool(valid[:, -1].all()),
+        )  # fmt: skip
+
+    def text_alone(self, core: Any, ids: Tensor) -> ForwardPass:
+        """Drops nothing, and runs every module that a prompt with an image runs."""
+        nothing = torch.zeros_like(ids)
+        return ForwardPass(
+            visual=nothing.bool(), valid=nothing.bool(), queries=nothing[:, :1] - 1, removed=nothing[:, :1],
+            blank=lockstep.encode_blank(core),
+        )  # fmt: skip
 
     def compress(self, layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> Tensor:
         """Rank and drop what this layer's entrance ranks and drops."""
@@ -240,6 +279,8 @@ class Duet:
                 limits = (state.limits * drop.keep + SLACK).floor().long()
                 state.scores[i], state.ranked[i] = state.scores[drop.ranking_layer], state.now
                 keep |= ranking.best(state.scores[i], state.present(state.spans), limits)
+            if state.unanswered is not None:
+                keep |= state.present(state.valid) & state.unanswered
             hidden = take(hidden, state.drop(i, keep))
         return hidden
 

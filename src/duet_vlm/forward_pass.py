@@ -22,6 +22,9 @@ class ForwardPass:
         spans: (B, S) long, the number of each visual token's image or video, 0 at text.
         queries: (B, q) long places of the query tokens, -1 for a hole; None where nothing is ranked.
         limits: (spans + 1,) float64, visual tokens of each span after stage 1: METHOD's M.
+        unanswered: (B, 1) bool, rows that have labels but no answer, so stage 2 drops nothing of them; None without
+            labels.
+        blank: 0, with the gradient of a blank image: text alone, where other processes may have images; else None.
         merges: what stage 1 did, in the order of encoding, for the trace.
         deepstack: (B, S, D) each, what is added to the hidden states after layers 0, 1, ...; zeros at text.
         kept: decoder layer -> (B, n), the tokens kept from there on.
@@ -38,6 +41,8 @@ class ForwardPass:
     spans: Tensor | None = None
     queries: Tensor | None = None
     limits: Tensor | None = None
+    unanswered: Tensor | None = None
+    blank: Tensor | None = None
     merges: list[Merge] = field(default_factory=list)
     deepstack: list[Tensor] = field(default_factory=list)
     kept: dict[int, Tensor] = field(default_factory=dict)

@@ -22,7 +22,8 @@ def query_places(
         ids: (B, S) the prompt.
         visual: (B, S) bool, its visual tokens.
         valid: (B, S) bool, False at padding.
-        labels: (B, S) or None; what is labelled is an answer and never a query.
+        labels: (B, S) or None; what is labelled is an answer and never a query. With several turns, every question
+            up to the last answer asks; what follows the last answer does not, as nothing is learnt from it.
     """
     rows = []
     # one transfer: the words are found on the host
@@ -36,6 +37,11 @@ def query_places(
         rows.append(_row(config, tokenizer, row_ids, row_visual, row_text, row_labels))
     width = max(1, *(len(row) for row in rows))
     return torch.tensor([row + [-1] * (width - len(row)) for row in rows], device=ids.device)
+
+
+def has_answer(labels: Tensor) -> Tensor:
+    """(B, 1) bool: whether a row of labels (B, S) has an answer. One without loses no token in stage 2."""
+    return (labels != IGNORED).any(1, keepdim=True)
 
 
 def _row(
