@@ -1,0 +1,95 @@
+"""`duet train`. Heavy imports happen inside the command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def train(
+    config: Annotated[Path, typer.Option(metavar="FILE", help="The settings, in YAML; see docs/training.md.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in the output folder, step for step.")
+    ] = False,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="List the broken records and train without them.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check the settings and every record, then stop; loads no weights.")
+    ] = False,
+) -> None:
+    """Fine-tune a model with its visual tokens compressed.
+
+    The data are conversations as LLaVA or as chat messages write them, in JSON or JSON lines. Every record is checked
+    first. OUTPUT gets checkpoint-N folders, and at the end model (for from_pretrained) and, with train: lora, adapter.
+
+    Examples:
+
+      duet train --config examples/train.yaml
+
+      duet train --config examples/train.yaml --resume
+
+      accelerate launch --num_processes 8 --no_python duet train --config eight_gpus.yaml
+    """
+    first = int(os.environ.get("RANK", "0")) == 0
+    with _errors(first):
+        _needed()
+        from .command import prepare
+        from .settings import read_settings
+
+        run = prepare(read_settings(config), resume, skip_broken, _bar if first else _silent, fresh=check)
+        if first:
+            for broken in run.checked.broken:
+                print(f"duet: left out: {broken}", file=sys.stderr)
+            print(f"{len(run.dataset)} records are good.", file=sys.stderr)
+        if check:
+            return
+        from .command import train as start
+
+        target = start(run)
+    if first:
+        print(f"Saved in {target}. Compress it again with: duet_vlm.apply(model, tokenizer=processor)")
+
+
+@contextlib.contextmanager
+def _errors(first: bool) -> Iterator[None]:
+    """As `terminal.plain_errors`, with the list of broken records; said once, not by every process."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if first:
+            for broken in getattr(error, "broken", []):
+                print(broken, file=sys.stderr)
+            print(f"duet: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+def _needed() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("accelerate", "peft", "yaml") if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"training needs {', '.join(missing)}: install it with pip install 'duet-vlm[train]'.")
+
+
+@contextlib.contextmanager
+def _bar(total: int) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("Checking the records", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+@contextlib.contextmanager
+def _silent(total: int) -> Iterator[Any]:
+    yield lambda done: None
+
+

@@ -1,0 +1,208 @@
+"""`duet train` from its settings to what it leaves behind, the cheap checks first."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..applying import apply
+from ..config import DuetConfig
+from ..families import facts_of
+from ..loading import read_config, read_processor
+from . import models, resuming
+from .arguments import training_arguments
+from .checking import Broken, Checked, Checker, check_records, data_key
+from .conversations import Renderer
+from .dataset import Collator, Conversations, blank, blank_video
+from .records import conversation, read_records
+from .schedule import Budget, BudgetSchedule
+from .settings import TrainSettings
+from .trainer import PART, DuetTrainer, publish
+
+Bar = Callable[[int], AbstractContextManager[Callable[[int], Any]]]
+
+
+class BrokenRecords(ValueError):
+    """Records that cannot be trained on, and no leave to go on without them."""
+
+    def __init__(self, broken: list[Broken], total: int):
+        self.broken = broken
+        super().__init__(
+            f"{len(broken)} of {total} records are broken: put them right, or go on without them with --skip-broken."
+        )
+
+
+@dataclass
+class Run:
+    """What is known before the model is loaded.
+
+    Attributes:
+        arguments: the Trainer's.
+        model_config: the model's.
+        full: the compression at full strength.
+        checked: what the data check found.
+        dataset: the records trained on.
+        checkpoint: to go on from, or None.
+        stamp: what checkpoints are told apart by.
+    """
+
+    settings: TrainSettings
+    arguments: Any
+    model_config: Any
+    full: DuetConfig
+    budget: Budget
+    renderer: Renderer
+    checked: Checked
+    dataset: Conversations
+    checkpoint: Path | None
+    stamp: dict[str, Any]
+
+
+def prepare(settings: TrainSettings, resume: bool, skip_broken: bool, bar: Bar, fresh: bool = False) -> Run:
+    """Read and check everything but the weights.
+
+    Args:
+        settings: of the run.
+        resume: go on from the last checkpoint in the output folder.
+        skip_broken: train without the records that are broken.
+        bar: shows how far the check of the records is.
+        fresh: check the records even where an earlier check of the same files is known.
+
+    Raises:
+        BrokenRecords: with the list of them.
+        ValueError: one sentence that says what to put right.
+    """
+    arguments = training_arguments(settings)
+    output = Path(settings.output).expanduser()
+    checkpoint = resuming.last_checkpoint(output)
+    if resume and checkpoint is None:
+        raise ValueError(f"output {settings.output!r} holds no checkpoint: leave out --resume to start.")
+    if not resume and checkpoint is not None and not fresh:
+        raise ValueError(
+            f"output {settings.output!r} holds {checkpoint.name} of an earlier run: go on with --resume, or choose "
+            "another folder."
+        )
+    model_config = read_config(settings.model)
+    facts = facts_of(model_config)
+    full = settings.compression.config(model_config)
+    falling = settings.compression.falling if settings.compression.schedule == "linear" else 0.0
+    budget = Budget(full, facts.visual_tokens, facts.layers, falling)
+    renderer = Renderer(read_processor(settings.model))
+    records = read_records(settings.data)
+    folder = None if settings.image_folder is None else Path(settings.image_folder).expanduser()
+    if folder is not None and not folder.is_dir():
+        raise ValueError(f"image_folder {settings.image_folder!r} is no folder: give the one that paths start from.")
+
+    def check() -> Checked:
+        key = data_key(settings.data, settings.image_folder, settings.max_length, str(renderer.template))
+        known = Checked.read(output, key)
+        if known is not None and not fresh and (resume or not known.broken):
+            return known
+        checker = Checker(renderer, folder, settings.max_length, settings.video_frames)
+        with bar(len(records)) as advance:
+            found = check_records(records, checker, settings.workers, advance)
+        found.write(output, key)
+        return found
+
+    with arguments.main_process_first(desc="checking the data"):  # the others read what the first one found
+        checked = check()
+    if checked.broken and not skip_broken:
+        raise BrokenRecords(checked.broken, len(records))
+    if not checked.good:
+        raise ValueError(f"all {len(records)} records are broken: nothing is left to train on.")
+    listed = [conversation(records[i].data, folder) for i in checked.good]
+    stamp = resuming.stamp(settings, model_config, checked.digest, arguments.world_size)
+    if checkpoint is not None and resume:
+        resuming.check(checkpoint, stamp)
+    dataset = Conversations(listed, renderer, settings.video_frames)
+    return Run(settings, arguments, model_config, full, budget, renderer, checked, dataset, checkpoint, stamp)
+
+
+def trainer_of(run: Run) -> DuetTrainer:
+    """The model, compressed, in its Trainer.
+
+    Raises:
+        ValueError: the model cannot be read or does not fit the settings.
+    """
+    settings, arguments = run.settings, run.arguments
+    sharded = bool(arguments.fsdp_config.get("fsdp_version")) if isinstance(arguments.fsdp_config, dict) else False
+    sharded = sharded or arguments.deepspeed_plugin is not None or _launched_sharded()
+    if sharded and settings.train == "lora" and settings.lora.merge:
+        raise ValueError("lora.merge cannot put sharded weights together: set it to false and merge afterwards.")
+    from transformers import set_seed
+
+    set_seed(settings.seed)
+    model = models.load(settings, sharded)
+    processor = run.renderer.processor
+    handle = apply(model, run.full, tokenizer=processor)
+    several = arguments.world_size > 1
+    return DuetTrainer(
+        handle=handle,
+        lengths=run.checked.lengths if settings.group_by_length else None,
+        stamp=lambda folder: (folder / resuming.FILE).write_text(json.dumps(run.stamp, indent=2)),
+        model=model,
+        args=arguments,
+        data_collator=Collator(processor, settings.max_length, _blanks(run) if several else ()),
+        train_dataset=run.dataset,
+        processing_class=processor,
+        callbacks=[BudgetSchedule(handle.use, run.budget)],
+    )
+
+
+def train(run: Run) -> Path:
+    """Train, and save: OUTPUT/model is a folder for from_pretrained, OUTPUT/adapter the adapter of `train: lora`.
+
+    Raises:
+        SaveError: a checkpoint could not be written.
+    """
+    output = Path(run.settings.output).expanduser()
+    trainer = trainer_of(run)
+    if run.arguments.should_save:
+        shutil.rmtree(output / PART, ignore_errors=True)
+    trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
+    return save(run, trainer, output)
+
+
+def save(run: Run, trainer: DuetTrainer, output: Path) -> Path:
+    """Write what was trained; each folder appears when it is whole."""
+    lora = run.settings.train == "lora"
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    target = output / ("adapter" if lora else "model")
+    part = output / PART / target.name
+    trainer.save_model(str(part))
+    if run.arguments.should_save:
+        (part / "training_args.bin").unlink(missing_ok=True)  # a pickle, of no use to whoever loads the model
+        if lora:
+            (part / "duet.json").write_text(json.dumps(run.full.to_dict(), indent=2))
+        publish(part, target)
+        if lora and run.settings.lora.merge:
+            target = output / "model"
+            part = output / PART / target.name
+            models.merged(trainer.accelerator.unwrap_model(trainer.model)).save_pretrained(part)
+            run.renderer.processor.save_pretrained(part)
+            publish(part, target)
+    trainer.accelerator.wait_for_everyone()
+    return target
+
+
+def _blanks(run: Run) -> list[Any]:
+    from PIL import Image
+
+    rows = []
+    if any(c.images for c in run.dataset.listed):
+        rows.append(blank(run.renderer, "image", Image.new("RGB", (64, 64))))
+    if any(c.videos for c in run.dataset.listed):
+        rows.append(blank(run.renderer, "video", blank_video()))
+    return rows
+
+
+def _launched_sharded() -> bool:
+    import os
+
+    return any(os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true" for kind in ("FSDP", "DEEPSPEED"))

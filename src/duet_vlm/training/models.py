@@ -1,0 +1,109 @@
+"""The model of a run: loaded, with what is trained set free and the rest frozen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..loading import read_weights
+from .settings import Lora, TrainSettings
+
+# by their names in transformers' models
+PROJECTORS = ("multi_modal_projector", "merger", "deepstack_merger_list", "connector", "image_newline")
+TOWERS = ("vision_tower", "visual", "vision_model")
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def is_projector(name: str) -> bool:
+    """Whether a parameter or module lies in the projector between tower and language model."""
+    return any(part in PROJECTORS for part in name.split("."))
+
+
+def is_tower(name: str) -> bool:
+    """Whether a parameter or module lies in the vision tower, the projector excepted."""
+    return not is_projector(name) and any(part in TOWERS for part in name.split("."))
+
+
+def load(settings: TrainSettings, sharded: bool) -> Any:
+    """A model in training mode, with gradients where the settings ask for them.
+
+    Frozen weights are in bfloat16 where the run is, trained ones in float32: steps of a small learning rate vanish in
+    bfloat16. Sharding wants one dtype for all, so there everything is in float32 unless `dtype` says otherwise.
+
+    Args:
+        settings: what is trained.
+        sharded: whether FSDP or DeepSpeed ZeRO-3 will split the weights.
+    """
+    frozen = "bfloat16" if settings.bf16 and settings.train != "full" and not sharded else "float32"
+    model = read_weights(settings.model, settings.dtype or frozen, "cpu").train()
+    release(model, settings)
+    if settings.train == "lora":
+        model = adapted(model, settings.lora)
+        if settings.tower == "trained":
+            for name, parameter in model.named_parameters():
+                if is_tower(name) and parameter.is_floating_point():
+                    parameter.requires_grad_(True)
+    if settings.dtype is None:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return model
+
+
+def release(model: nn.Module, settings: TrainSettings) -> None:
+    """Set `requires_grad` of every parameter for the stage to train.
+
+    Raises:
+        ValueError: a model without a projector of a known name.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if settings.train != "full" and not any(map(is_projector, names)):
+        raise ValueError(
+            f"this model has no projector of a known name ({', '.join(PROJECTORS)}): set train: full, or train: lora "
+            "with lora.projector: false."
+        )
+    for name, parameter in model.named_parameters():
+        if is_projector(name):
+            parameter.requires_grad_(settings.train != "lora")
+        elif is_tower(name):
+            parameter.requires_grad_(settings.tower == "trained" and settings.train != "lora")
+        else:
+            parameter.requires_grad_(settings.train == "full")
+
+
+def adapted(model: Any, lora: Lora) -> Any:
+    """The model with adapters on its language model, and its projector trained in full where asked for.
+
+    Raises:
+        ValueError: targets that no layer of the model has.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    modules = dict(model.named_modules())
+    targets: Any
+    if lora.targets is None:
+        targets = [n for n in modules if n.split(".")[-1] in TARGETS and not is_tower(n) and not is_projector(n)]
+    else:
+        targets = list(lora.targets) if len(lora.targets) > 1 else lora.targets[0]
+    whole = sorted({n.split(".")[-1] for n in modules if n.split(".")[-1] in PROJECTORS}) if lora.projector else None
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,  # type: ignore[arg-type]
+        modules_to_save=whole or None,
+    )  # fmt: skip
+    return get_peft_model(model, config)
+
+
+def count_trained(model: nn.Module) -> tuple[int, int]:
+    """Parameters with a gradient, and all."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
+
+
+def merged(model: Any) -> Any:
+    """A model whose adapters are added into its weights, in the dtype of its trained weights."""
+    model = model.merge_and_unload()
+    if any(p.dtype == torch.bfloat16 for p in model.parameters()):
+        model = model.to(torch.bfloat16)
+    return model

@@ -1,0 +1,182 @@
+"""Conversations in files, as LLaVA and chat messages write them, into one form. Imports nothing heavy.
+
+LLaVA (arXiv 2304.08485, as in llava_v1_5_mix665k): {"image": "a.jpg", "conversations": [{"from": "human", "value":
+"<image>\\nWhat is this?"}, {"from": "gpt", "value": "A star."}]}. Chat messages: {"messages": [{"role": "user",
+"content": [{"type": "image", "path": "a.jpg"}, {"type": "text", "text": "What is this?"}]}, ...]}; content may be a
+text, and images may stand beside the messages under "images".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+TAG = re.compile(r"\s*<(image|video)>\s*")
+KINDS = ("image", "video")
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A record that can be trained on.
+
+    Attributes:
+        messages: role and content; a content is a list of {"type": "text", "text": ...} and {"type": "image"} parts.
+        images, videos: paths, in the order of their parts.
+    """
+
+    messages: list[dict[str, Any]]
+    images: tuple[Path, ...] = ()
+    videos: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What stands in a file, unread.
+
+    Attributes:
+        file, index: where; the index counts from 0 (a line's number - 1 in JSON lines).
+        data: the record, or what is wrong with its line.
+    """
+
+    file: str
+    index: int
+    data: Any
+
+
+class Unreadable(str):
+    """In a record's place: why its line could not be read."""
+
+
+def read_records(files: tuple[str, ...]) -> list[Record]:
+    """All records of JSON lists and JSON-lines files.
+
+    Raises:
+        ValueError: a file that is missing, no JSON, no list, or without any record.
+    """
+    records = [record for file in files for record in _read_file(file)]
+    if not records:
+        raise ValueError(f"the data in {', '.join(files)} holds no record: give files with conversations.")
+    return records
+
+
+def _read_file(file: str) -> list[Record]:
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ValueError(f"data {file!r} is no file: give a JSON list or JSON lines of conversations.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"data {file!r} is no text in UTF-8: give a JSON list or JSON lines.") from error
+    if text.lstrip().startswith("["):
+        try:
+            listed = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"data {file!r} is no JSON at line {error.lineno}: {error.msg}.") from error
+        return [Record(file, i, data) for i, data in enumerate(listed)]
+    return [Record(file, i, _line(line)) for i, line in enumerate(text.splitlines()) if line.strip()]
+
+
+def _line(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        return Unreadable(f"the line is no JSON: {error.msg}")
+
+
+def conversation(data: Any, folder: Path | None) -> Conversation:
+    """A record in one form.
+
+    Args:
+        data: the record.
+        folder: where relative paths of images and videos start.
+
+    Raises:
+        ValueError: why it cannot be trained on.
+    """
+    if isinstance(data, Unreadable):
+        raise ValueError(str(data))
+    if not isinstance(data, Mapping):
+        raise ValueError(f"it is a {type(data).__name__} and no mapping")
+    if "conversations" in data:
+        turns = _turns(data["conversations"], "conversations", "from", "value")
+    elif "messages" in data:
+        turns = _turns(data["messages"], "messages", "role", "content")
+    else:
+        raise ValueError("it has neither conversations nor messages")
+    own: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    messages = [{"role": role, "content": _parts(content, own)} for role, content in turns]
+    while messages and messages[0]["role"] == "assistant":  # as LLaVA does: an answer to nothing is left out
+        messages.pop(0)
+    if not any(m["role"] == "assistant" and _says(m) for m in messages):
+        raise ValueError("it has no answer")
+    found = {kind: _media(data, kind, own[kind], messages, folder) for kind in KINDS}
+    return Conversation(messages, found["image"], found["video"])
+
+
+def _turns(listed: Any, name: str, role: str, content: str) -> list[tuple[str, Any]]:
+    if not isinstance(listed, list) or not listed:
+        raise ValueError(f"its {name} are no list, or an empty one")
+    turns = []
+    for i, turn in enumerate(listed):
+        if not isinstance(turn, Mapping) or role not in turn or content not in turn:
+            raise ValueError(f"turn {i} has no {role!r} and {content!r}")
+        if turn[role] not in ROLES:
+            raise ValueError(f"turn {i} has the unknown role {turn[role]!r}: {', '.join(ROLES)} are known")
+        turns.append((ROLES[turn[role]], turn[content]))
+    return turns
+
+
+def _parts(content: Any, own: dict[str, list[str]]) -> list[dict[str, str]]:
+    """A content as parts; paths inside it are added to `own`."""
+    if isinstance(content, str):
+        return _split(content)
+    if not isinstance(content, list):
+        raise ValueError(f"a content is a {type(content).__name__}, neither a text nor a list of parts")
+    parts: list[dict[str, str]] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            parts.append({"type": "text", "text": part["text"]})
+        elif kind in KINDS:
+            parts.append({"type": kind})
+            own[kind] += [part[key] for key in (kind, "path", "url") if part.get(key) is not None][:1]
+        else:
+            raise ValueError(f"a part of a content is neither text, image nor video: {part!r}")
+    return parts
+
+
+def _split(text: str) -> list[dict[str, str]]:
+    """ "<image>\\nWhat?" -> an image and a text; spaces around a tag go, since chat templates write their own."""
+    pieces = TAG.split(text)
+    parts: list[dict[str, str]] = []
+    for i, piece in enumerate(pieces):
+        if i % 2:
+            parts.append({"type": piece})
+        elif piece:
+            parts.append({"type": "text", "text": piece})
+    return parts
+
+
+def _says(message: dict[str, Any]) -> bool:
+    return any(part["type"] == "text" and part["text"].strip() for part in message["content"])
+
+
+def _media(
+    data: Mapping[str, Any], kind: str, own: list[str], messages: list[dict[str, Any]], folder: Path | None
+) -> tuple[Path, ...]:
+    beside = data.get(kind) if data.get(kind) is not None else data.get(kind + "s")
+    listed = own if beside is None else own + (list(beside) if isinstance(beside, list) else [beside])
+    for given in listed:
+        if not isinstance(given, str) or not given:
+            raise ValueError(f"its {kind} {given!r} is no path")
+        if "://" in given:
+            raise ValueError(f"its {kind} {given!r} is an address: download it and give the file")
+    places = sum(part["type"] == kind for message in messages for part in message["content"])
+    if places != len(listed):
+        raise ValueError(f"it has {len(listed)} {kind}s and {places} <{kind}> places")
+    return tuple((folder or Path()) / Path(given).expanduser() for given in listed)

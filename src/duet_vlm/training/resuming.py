@@ -1,0 +1,107 @@
+"""What a checkpoint was made with, so that a resumed run is the run that was interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from .settings import TrainSettings
+
+FILE = "duet_train.json"
+NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def stamp(settings: TrainSettings, model_config: Any, data: str, processes: int) -> dict[str, Any]:
+    """Plain data on everything that the losses of a run depend on.
+
+    Args:
+        settings: of the run; those that may change are left out.
+        model_config: of the model.
+        data: digest of the records trained on.
+        processes: how many train together.
+    """
+    return {
+        "settings": json.loads(json.dumps(_fixed(settings))),
+        "model": fingerprint(model_config),
+        "data": data,
+        "processes": processes,
+    }
+
+
+def fingerprint(model_config: Any) -> str:
+    """A model's shape and kind, in short; neither its name nor its compression counts."""
+    data = {k: v for k, v in model_config.to_dict().items() if k not in ("duet", "_name_or_path")}
+    text = json.dumps(_stripped(data), sort_keys=True, default=str)
+    return f"{model_config.model_type}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def last_checkpoint(output: Path) -> Path | None:
+    """The one with the most steps."""
+    found = [(int(match[1]), path) for path in output.glob("checkpoint-*") if (match := NAME.fullmatch(path.name))]
+    return max(found)[1] if found else None
+
+
+def check(checkpoint: Path, now: dict[str, Any]) -> None:
+    """Refuse a checkpoint that this run did not write.
+
+    Raises:
+        ValueError: another model, other data, settings or number of processes, or no checkpoint of `duet train`.
+    """
+    shown = repr(str(checkpoint))
+    try:
+        then = json.loads((checkpoint / FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"checkpoint {shown} was not written by duet train: choose another output folder.") from error
+    if then["model"] != now["model"]:
+        raise ValueError(
+            f"checkpoint {shown} belongs to another model ({then['model']}, not {now['model']}): give the model it was "
+            "made with, or another output folder."
+        )
+    for name, value in _flat(now["settings"]).items():
+        before = _flat(then["settings"]).get(name)
+        if before != value:
+            raise ValueError(
+                f"checkpoint {shown} was made with {name} {before!r} and the config says {value!r}: change it back, or "
+                "start anew in another output folder."
+            )
+    if then["data"] != now["data"]:
+        raise ValueError(
+            f"checkpoint {shown} was made with other records: restore the data it was made with, or start anew in "
+            "another output folder."
+        )
+    if then["processes"] != now["processes"]:
+        raise ValueError(
+            f"checkpoint {shown} was made by {then['processes']} processes and now there are {now['processes']}: start "
+            f"{then['processes']}, or start anew in another output folder."
+        )
+
+
+def _fixed(settings: Any) -> dict[str, Any]:
+    fixed = {}
+    for entry in fields(settings):
+        value = getattr(settings, entry.name)
+        if is_dataclass(value):
+            fixed[entry.name] = _fixed(value)
+        elif not entry.metadata.get("free"):
+            fixed[entry.name] = value
+    return fixed
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _stripped(data: Any) -> Any:
+    # what loading and saving change without changing the model
+    passing = {"transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "bos_token_id",
+               "eos_token_id", "pad_token_id"}  # fmt: skip
+    if isinstance(data, dict):
+        return {k: _stripped(v) for k, v in data.items() if k not in passing}
+    return data

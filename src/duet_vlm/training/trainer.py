@@ -1,0 +1,158 @@
+"""The Trainer of transformers, with checkpoints that are whole or not there, an order of samples that a resumed run
+finds again, and progress in samples, tokens and visual tokens saved."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import Trainer
+from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.trainer_utils import rotate_checkpoints
+
+from ..engine import Duet
+from ..queries import IGNORED
+
+PART = ".saving"
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written; the earlier ones are whole."""
+
+
+class GroupedByLength(Sampler[int]):
+    """Samples of about the same length side by side; the order is a function of seed and epoch alone.
+
+    Args:
+        lengths: of all samples, in tokens.
+        group: samples that shall be alike, those of one step.
+        seed: of the order.
+    """
+
+    def __init__(self, lengths: list[int], group: int, seed: int):
+        self.lengths, self.group, self.seed, self.epoch = lengths, group, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(get_length_grouped_indices(self.lengths, self.group, generator=generator))
+
+
+class DuetTrainer(Trainer):
+    """The Trainer of `duet train`.
+
+    Args:
+        handle: the applied compression.
+        lengths: tokens of every sample, to group them by; None for a random order.
+        stamp: writes into a checkpoint's folder what a resumed run needs to know.
+        options: as for `Trainer`.
+    """
+
+    def __init__(
+        self, *, handle: Duet, lengths: list[int] | None, stamp: Callable[[Path], Any], **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.handle, self.lengths, self.stamp = handle, lengths, stamp
+        self.part: Path | None = None
+        self.counted = torch.zeros(2, dtype=torch.float64, device=self.args.device)  # samples, tokens
+        self.since = time.perf_counter()
+
+    # ---- order ----
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.lengths is None:
+            return super()._get_train_sampler(train_dataset)
+        group = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return GroupedByLength(self.lengths, group, self.args.seed)
+
+    # ---- progress ----
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        samples = (inputs["labels"] != IGNORED).any(1).sum()
+        tokens = inputs["attention_mask"].sum()
+        self.counted += torch.stack([samples, tokens]).to(self.counted)  # read on the host when logged, not before
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            now = time.perf_counter()
+            total = self.accelerator.reduce(self.counted, "sum")
+            samples, tokens = (total / (now - self.since)).tolist()
+            logs |= {"samples_per_second": round(samples, 3), "tokens_per_second": round(tokens, 1)}
+            logs |= tokens_saved(self.handle)
+            self.counted, self.since = torch.zeros_like(self.counted), now
+        super().log(logs, start_time)
+
+    # ---- checkpoints ----
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self.part is None else str(self.part)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """A checkpoint appears under its name when all of it is written, on every rank."""
+        out, name = Path(super()._get_output_dir(trial)), f"checkpoint-{self.state.global_step}"
+        self.part = out / PART
+        failure: Exception | None = None
+        try:
+            super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                self.stamp(self.part / name)
+        except Exception as error:  # torch and safetensors tell of a full disk in classes of their own
+            failure = error
+        finally:
+            self.part = None
+        failed = torch.tensor(float(failure is not None), device=self.args.device)
+        if float(self.accelerator.reduce(failed, "sum")):  # every rank stops, not only the one whose disk is full
+            if self.args.should_save:
+                shutil.rmtree(out / PART, ignore_errors=True)
+            raise SaveError(_cannot_save(name, failure, out)) from failure
+        if self.args.should_save:
+            publish(out / PART / name, out / name)
+            rotate_checkpoints(
+                output_dir=str(out), save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=None, use_mtime=False,
+            )  # fmt: skip
+        self.accelerator.wait_for_everyone()
+
+
+def tokens_saved(handle: Duet) -> dict[str, float]:
+    """The part of the visual tokens that the decoder's layers were spared, as measured on the last batch with one."""
+    if not handle.config.merges and not handle.drops:
+        return {"visual_tokens_saved": 0.0}
+    trace = handle.trace
+    samples = [s for s in trace.samples if s.visual] if trace is not None else []
+    if not samples:
+        return {}
+    before = sum(len(s.visual) * len(s.tokens_per_layer) for s in samples)
+    after = sum(sum(s.tokens_per_layer) for s in samples)
+    return {"visual_tokens_saved": round(1 - after / before, 4)}
+
+
+def publish(part: Path, target: Path) -> None:
+    """Give a folder that is written to its end its name; what stood there goes only then."""
+    old = part.with_name(f"{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    part.rename(target)
+    shutil.rmtree(part.parent, ignore_errors=True)
+
+
+def _cannot_save(name: str, error: Exception | None, out: Path) -> str:
+    reason = "another process failed" if error is None else (str(error).strip() or type(error).__name__)
+    kept = sorted((p.name for p in out.glob("checkpoint-*")), key=lambda n: int(n.rpartition("-")[2]))
+    last = f"{kept[-1]} is whole" if kept else "there is no earlier one"
+    return (
+        f"{name} could not be written ({reason.splitlines()[0].rstrip('.')}), {last}: free some space and run again "
+        + ("with --resume." if kept else "from the start.")
+    )
