@@ -6,7 +6,7 @@ from typing import Any
 
 from .config import DuetConfig
 from .engine import Duet
-from .families import family_of
+from .families import decoder_of, family_of
 from .families.family import check_downsampling
 from .words import check_language
 
@@ -50,7 +50,7 @@ def check(model: Any, config: DuetConfig, tokenizer: Any) -> None:
     if config.downsample is not None:
         check_downsampling(family, model.config)
     family.check(model.config, config)
-    layers = len(model.base_model.language_model.layers)
+    layers = len(decoder_of(model).layers)
     for drop in config.drops:
         if drop.layer >= layers:
             raise ValueError(

@@ -20,39 +20,41 @@ _BLOCK = 2**22  # attention weights held at a time, in float32: 16 MB
 Note = Callable[[Tensor, Tensor, Tensor | None, float], None]
 
 
-class _OneHead(nn.Module):
-    """Stands in for a projection whose result is not needed: one head of zeros."""
+class _Zeros(nn.Module):
+    """Stands in for a projection whose result is not needed."""
 
-    def __init__(self, head_dim: int):
+    def __init__(self, width: int):
         super().__init__()
-        self.head_dim = head_dim
+        self.width = width
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.new_zeros(1).expand(*x.shape[:-1], self.head_dim)
+        return x.new_zeros(1).expand(*x.shape[:-1], self.width)
 
 
 def _record(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     scaling = kwargs.get("scaling")
-    kwargs["note"](query, key, attention_mask, query.shape[-1] ** -0.5 if scaling is None else scaling)
+    note: Any = module.duet_note  # on the recorder, because some modules hand their kwargs to nobody
+    note(query, key, attention_mask, query.shape[-1] ** -0.5 if scaling is None else scaling)
     return query.transpose(1, 2), None
 
 
-def _recorder(attention: Any, needed: tuple[str, ...]) -> nn.Module:
+def _recorder(attention: Any, needed: tuple[str, ...], note: Note, rotated: bool) -> nn.Module:
     """A copy of the module that shares its weights, projects only what is needed and records instead of attending."""
     AttentionInterface.register(_RECORD, _record)  # a name nobody else uses; here, so that importing changes nothing
     recorder = copy.copy(attention)
     modules = dict(attention._modules)
     for name in ("q_proj", "k_proj", "v_proj"):
         if name not in needed and name in modules:
-            modules[name] = _OneHead(attention.head_dim)
+            # rotary embeddings cost time on every head; without them zeros are free, and some modules count their heads
+            modules[name] = _Zeros(attention.head_dim if rotated else modules[name].out_features)
     for name in ("o_proj", "out_proj", "proj", "projection_layer"):
         if name in modules:
             modules[name] = nn.Identity()
     config = copy.copy(attention.config)
     config._attn_implementation_internal = _RECORD
-    recorder.__dict__.update(_modules=modules, config=config)
+    recorder.__dict__.update(_modules=modules, config=config, duet_note=note)
     return recorder
 
 
@@ -97,8 +99,8 @@ def _unmasked(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _ask(attention: nn.Module, needed: tuple[str, ...], hidden: Tensor, note: Note, kwargs: dict[str, Any]) -> None:
     # the class's forward: hooks are for the module's real calls, and a forward set on the instance is bound to it
-    recorder = _recorder(attention, needed)
-    type(attention).forward(recorder, hidden, note=note, **kwargs)
+    recorder = _recorder(attention, needed, note, rotated="position_embeddings" in kwargs)
+    type(attention).forward(recorder, hidden, **kwargs)
 
 
 def column_sums(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
