@@ -19,7 +19,7 @@ from .cache import check_prunable, is_pruned, make_prunable
 from .config import Drop, DuetConfig
 from .families import Family, decoder_of, family_of, visual_token_ids
 from .forward_pass import ForwardPass
-from .queries import has_answer, query_places
+from .queries import IGNORED, has_answer, query_places
 from .tokens import fill_back, number_runs, number_spans, spread, take
 from .trace import Trace
 
@@ -113,7 +113,10 @@ class Duet:
         if labels is None:
             if self.config.ranks and kwargs.get("duet_labels") is None:
                 supervised.warn_without_labels(model)
-            return None
+            # assisted decoding puts a draft behind the prompt and asks for its logits too: it is no question
+            asked = kwargs.get("logits_to_keep")
+            drafted = isinstance(asked, int) and asked > 1 and kwargs.get("past_key_values") is not None
+            return (args, kwargs | {"duet_drafted": asked - 1}) if drafted else None
         kwargs = kwargs | {"duet_labels": labels}
         if supervised.is_possible(model, kwargs):
             kwargs |= supervised.restrict(labels)
@@ -133,6 +136,7 @@ class Duet:
     def before_core(self, core: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         labels = kwargs.pop("duet_labels", None)
         kwargs.pop("duet_supervised", None)
+        drafted = kwargs.pop("duet_drafted", 0)
         ids, cache = kwargs.get("input_ids", args[0] if args else None), kwargs.get("past_key_values")
         if ids is None:
             if any(kwargs.get(k) is not None for k in (*_pixel_names(), "mm_encoder_outputs")):
@@ -148,6 +152,9 @@ class Duet:
             return args, kwargs | {"duet": self.text_alone(core, ids)}
         if ids.shape[1] == 1 or not seen or not self.compresses:
             return args, kwargs if follows is None else kwargs | {"duet": follows}
+        if drafted:
+            labels = torch.full_like(ids, IGNORED)
+            labels[:, -drafted:] = ids[:, -drafted:]
         if cache is not None:
             check_prunable(cache)
         kwargs = self.encode(core, kwargs)
