@@ -89,8 +89,8 @@ def _open(av: Any, path: Path) -> tuple[Any, Any]:
     container = av.open(str(path))
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
-        container.close()
         only = "only sound" if container.streams.audio else "no picture"
+        container.close()
         raise ValueError(f"video {str(path)!r} holds {only}: give a file with moving pictures.")
     streams[0].thread_type = "AUTO"
     return container, streams[0]
