@@ -61,12 +61,14 @@ def read_frames(path: Path, sample: Sample) -> Clip:
         total, rate = _length(av, path)
         while True:
             if not total:
-                raise ValueError(f"video {str(path)!r} holds no frame: give a whole video file.")
+                raise EOFError
             wanted = sample(total, rate)
             frames, times, seen = _keep(av, path, wanted)
             if len(times) == len(wanted):
                 break
             total = seen  # the file promised more frames than it holds
+    except EOFError as error:
+        raise ValueError(f"video {str(path)!r} holds no frame: give a whole video file.") from error
     except (av.FFmpegError, OSError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).rstrip(". ")
         raise ValueError(f"video {str(path)!r} cannot be decoded ({reason}): give a whole video file.") from error
