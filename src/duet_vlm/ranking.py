@@ -28,7 +28,8 @@ class Entrance:
         hidden: (B, n, D) hidden states of every present token.
         questions: (B, q, D) those of the query tokens.
         visual: (B, n) bool, the visual tokens.
-        average: (B, Hkv, n, d) keys, were the average visual token of the row in every place; None where not needed.
+        average: (B, Hkv, n, d) keys, were the average visual token of the row in every place; None where scores are not
+            corrected for places.
     """
 
     query: Tensor
@@ -77,8 +78,8 @@ def random(seen: Entrance) -> Tensor:
     """A random order, which depends on the seed of torch's global generator and on the row's visual tokens alone."""
     ordinal = (seen.visual.cumsum(1) - 1).clamp(min=0)
     # as if the row had no padding and no text: where a token stands among the visual ones says who it is
-    keys = seen.key[:, 0].float().masked_fill(~seen.visual[..., None], -torch.inf)
-    who = ordinal.gather(1, content(keys))
+    visual = seen.hidden.float().masked_fill(~seen.visual[..., None], -torch.inf)
+    who = ordinal.gather(1, content(visual))
     return uniform(who, seen.visual.shape[1]).gather(1, ordinal)
 
 
@@ -105,7 +106,8 @@ def _corrected(seen: Entrance, asked: Tensor) -> Tensor:
     scores = text_to_vision(seen.query, seen.key, seen.attend, asked, seen.scaling)
     if seen.average is None:
         return scores
-    place = text_to_vision(seen.query, seen.average, seen.attend, asked, seen.scaling)
+    average = torch.where(seen.visual[:, None, :, None], seen.average, seen.key)
+    place = text_to_vision(seen.query, average, seen.attend, asked, seen.scaling)
     return scores / place.clamp(min=torch.finfo(place.dtype).tiny)
 
 
