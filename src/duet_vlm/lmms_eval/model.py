@@ -17,6 +17,8 @@ from transformers import LogitsProcessorList
 
 from ..applying import apply
 from ..config import DuetConfig
+from ..demo.model import folder as demo_folder
+from ..evaluation.asked import DEMO
 from ..loading import check_device, check_dtype, read_config, read_model
 from ..presets import preset
 from .conversation import Conversation, Reader
@@ -48,7 +50,7 @@ class DuetHF(lmms):  # type: ignore[misc]
         """Load and compress.
 
         Args:
-            pretrained: hub id, or a folder written by `save_pretrained`.
+            pretrained: hub id, a folder written by `save_pretrained`, or "demo" for the demonstration model.
             method: a name that `DuetConfig.preset` knows.
             tokens, keep: the budget, as in `DuetConfig.preset`; "none" takes neither.
             dtype: "auto", "float32", "bfloat16" or "float16".
@@ -73,13 +75,19 @@ class DuetHF(lmms):  # type: ignore[misc]
             raise ValueError(f"batch size {batch_size!r} is not possible with duet_hf: give a whole number from 1.")
         if method == "none" and not (tokens is None and keep is None):
             raise ValueError("method 'none' compresses nothing: leave out tokens and keep, or choose another.")
+        if max_frames is not None and max_frames < 1:
+            raise ValueError(f"max_frames {max_frames} shows the model nothing: give 1 or more.")
         self.batch_size = int(batch_size)
         self.system_prompt = self._resolve_system_prompt(system_prompt)
         self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.device = torch.device(self.accelerator.device if self._world_size > 1 else check_device(device))
-        config = preset(method, model=read_config(pretrained), tokens=tokens, keep=keep, **changes)
-        self.model, self.processor = read_model(pretrained, check_dtype(dtype), str(self.device))
+        check_dtype(dtype)
+        source = str(demo_folder()) if pretrained == DEMO else pretrained
+        config = preset(method, model=read_config(source), tokens=tokens, keep=keep, **changes)
+        # the demonstration model is saved in half precision to be small; it computes in full
+        kind = "float32" if pretrained == DEMO and dtype == "auto" else dtype
+        self.model, self.processor = read_model(source, kind, str(self.device))
         self.tokenizer = getattr(self.processor, "tokenizer", self.processor)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from datasets import Dataset
 from PIL import Image
 
-from duet_vlm.demo.evaluate import examples
-from duet_vlm.demo.questions import Question
-from duet_vlm.demo.scenes import Scene
+from duet_vlm.evaluation.metrics import score as score_answer
+from duet_vlm.lmms_eval.tasks.duet_demo.drawn import records
 
 
-def questions(benchmark: Dataset) -> Dataset:
-    """One document a question, in the benchmark's order, from the one record that names seed and size."""
-    seed, count = benchmark[0]["seed"], benchmark[0]["questions"]
+def questions(_: Dataset) -> Dataset:
+    """One document a question, with the ids and in the order of `duet eval --data demo`."""
     return Dataset.from_list(
         [
-            {"id": f"{index}-{q.skill}", "seed": seed, "questions": count, "scene": index, "skill": q.skill,
-             "question": q.text, "answer": q.answer}
-            for index, (_, asked) in enumerate(_scenes(seed, count)) for q in asked
+            {"id": record.id, "skill": record.category, "question": record.question, "answer": record.expected[0]}
+            for record in records().values()
         ]
-    )  # fmt: skip
+    )
 
 
 def scene(document: dict[str, Any]) -> list[Image.Image]:
-    """The picture that the question is about, drawn anew."""
-    return [Image.fromarray(_scenes(document["seed"], document["questions"])[document["scene"]][0].image)]
+    """The picture that the question is about."""
+    return [records()[document["id"]].image()]
 
 
 def score(document: dict[str, Any], answers: list[str]) -> dict[str, float]:
-    """Exact match, as everything about the demonstration model is counted."""
-    return {"exact_match": float(answers[0].strip().lower() == document["answer"])}
-
-
-@cache
-def _scenes(seed: int, count: int) -> list[tuple[Scene, list[Question]]]:
-    return list(examples(seed, count))
+    """Exact match, as `duet eval` counts it."""
+    return {"exact_match": score_answer("exact_match", answers[0], [document["answer"]])}

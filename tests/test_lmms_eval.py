@@ -1,0 +1,266 @@
+"""The plug-in under the real lmms-eval 0.7: its answers, what it logs, its tasks, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("lmms_eval", reason="lmms-eval is not installed: pip install 'duet-vlm[lmms-eval]'")
+
+import saved
+from lmms_cases import caches, clip, picture, qwen, run
+from lmms_eval import models
+from lmms_eval.api.metrics import mean
+from lmms_eval.tasks import TaskManager
+from typer.testing import CliRunner
+
+import duet_vlm
+from duet_vlm import DuetConfig
+from duet_vlm.cli import app
+from duet_vlm.demo.model import folder as demo_folder
+from duet_vlm.demo.model import load
+from duet_vlm.lmms_eval import TASKS
+from duet_vlm.lmms_eval.conversation import prompt
+from duet_vlm.lmms_eval.generation import DEFAULT_NEW_TOKENS, cut, settings
+from duet_vlm.lmms_eval.measures import LOGGED
+from duet_vlm.lmms_eval.model import DuetHF
+from duet_vlm.lmms_eval.tasks.duet_demo.drawn import records
+from duet_vlm.request import prompt as plain_prompt
+
+__all__ = ["caches"]
+pytestmark = pytest.mark.usefixtures("caches")
+
+QUESTIONS = 12
+CALL: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "until": ["\n\n"]}
+
+
+@cache
+def alone(method: str, **budget: float) -> list[dict[str, Any]]:
+    """The first questions one by one through `apply` and `generate`, with the cache that they leave."""
+    model, processor = load()
+    found = []
+    config = DuetConfig.preset(method, model=model, **budget)
+    with duet_vlm.apply(model, config, tokenizer=processor) as handle:
+        for record in list(records().values())[:QUESTIONS]:
+            text = plain_prompt(processor, record.question)
+            inputs = processor(images=record.image(), text=text, return_tensors="pt")
+            out = model.generate(**inputs, do_sample=False, max_new_tokens=4, return_dict_in_generate=True)
+            written = out.sequences[0, inputs["input_ids"].shape[1] :]
+            keys = [layer.keys for layer in out.past_key_values.layers]
+            # the last token was never fed back
+            stored = [k[:, :, : k.shape[2] - len(written) + 1] for k in keys]
+            found.append(
+                {"id": record.id, "answer": processor.decode(written, skip_special_tokens=True).strip(),
+                 "right": record.expected[0], "written": len(written),
+                 "counts": [196] * 12 if handle.trace is None else handle.trace.samples[0].tokens_per_layer,
+                 "kv_bytes": sum(2 * k.numel() * k.element_size() for k in stored)}
+            )  # fmt: skip
+    return found
+
+
+def test_lmms_eval_finds_the_model_and_the_tasks() -> None:
+    assert models.get_model("duet_hf") is DuetHF
+    manager = TaskManager(include_path=str(TASKS), include_defaults=False)
+    assert set(manager.all_tasks) == {"duet_demo", "msvd_qa", "msrvtt_qa", "tgif_qa"}
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "batch_size"),
+    [("duet", {"keep": 0.33}, 1), ("duet", {"keep": 0.33}, 5), ("fastv", {"tokens": 64}, 12), ("none", {}, 5)],
+)
+def test_answers_and_costs_are_those_of_apply_and_generate(
+    method: str, budget: dict[str, float], batch_size: int
+) -> None:
+    results = run("duet_demo", batch_size, QUESTIONS, pretrained="demo", method=method, **budget)
+    expected = alone(method, **budget)
+    samples = results["samples"]["duet_demo"]
+    assert [s["doc"]["id"] for s in samples] == [e["id"] for e in expected]
+    assert [s["filtered_resps"] for s in samples] == [[e["answer"]] for e in expected]
+    right = mean([e["answer"] == e["right"] for e in expected])
+    assert results["results"]["duet_demo"]["exact_match,none"] == pytest.approx(right)
+    logged = [s["token_counts"][0] for s in samples]
+    for one, e in zip(logged, expected, strict=True):
+        counts = e["counts"]
+        assert (one["tokens_in"], one["tokens_last"]) == (counts[0], counts[-1])
+        assert one["tokens_avg"] == pytest.approx(sum(counts) / len(counts))
+        assert one["kv_bytes"] == e["kv_bytes"]
+        assert one["output_tokens"] == e["written"]
+        assert one["prefill_ms"] > 0
+    for name in LOGGED:
+        assert results["throughput"][f"avg_{name}"] == pytest.approx(mean([one[name] for one in logged]))
+
+
+def test_the_command_writes_it_all_into_its_results(tmp_path: Path) -> None:
+    arguments = f"pretrained={demo_folder()},method=duet,keep=0.33,dtype=float32"
+    command = [
+        sys.executable, "-m", "lmms_eval", "--model", "duet_hf", "--model_args", arguments, "--log_samples",
+        "--include_path", str(TASKS), "--tasks", "duet_demo", "--limit", "6", "--batch_size", "3",
+        "--output_path", str(tmp_path),
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads(next(tmp_path.rglob("*results.json")).read_text())
+    expected = alone("duet", keep=0.33)[:6]
+    assert results["throughput"]["avg_tokens_in"] == expected[0]["counts"][0]
+    assert results["throughput"]["avg_kv_bytes"] == pytest.approx(mean([e["kv_bytes"] for e in expected]))
+    assert {f"avg_{name}" for name in LOGGED} <= set(results["throughput"])
+    samples = [json.loads(line) for line in next(tmp_path.rglob("*samples_duet_demo.jsonl")).read_text().splitlines()]
+    assert [s["filtered_resps"] for s in samples] == [e["answer"] for e in expected]
+    assert [s["token_counts"][0]["kv_bytes"] for s in samples] == [e["kv_bytes"] for e in expected]
+
+
+def test_answers_are_those_of_duet_eval(tmp_path: Path) -> None:
+    command = ["eval", "--methods", "none", "duet", "--keep", "0.33", "--limit", "9", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    told = {line["id"]: line for line in lines if line["method"] == "duet"}
+    found = run("duet_demo", 4, QUESTIONS, pretrained="demo", keep=0.33)["samples"]["duet_demo"]
+    samples = {sample["doc"]["id"]: sample for sample in found}
+    both = told.keys() & samples.keys()
+    assert len(both) >= 6
+    for name in both:
+        line, sample = told[name], samples[name]
+        assert (sample["filtered_resps"], sample["exact_match"]) == ([line["answer"]], line["score"])
+        logged = sample["token_counts"][0]
+        assert [logged[key] for key in ("tokens_in", "tokens_avg", "tokens_last", "kv_bytes")] == [
+            line[key] for key in ("tokens_in", "tokens_avg", "tokens_last", "kv_bytes")
+        ]
+
+
+# ---- conversations: several images, none, videos, batches ----
+
+
+def user(*parts: Any) -> list[dict[str, Any]]:
+    """One turn of pictures (PIL), videos (paths) and text."""
+    content = []
+    for part in parts:
+        if isinstance(part, str):
+            content.append({"type": "text", "text": part})
+        else:
+            content.append({"type": "video" if isinstance(part, Path) else "image", "url": part})
+    return [{"role": "user", "content": content}]
+
+
+def check_batch(model: DuetHF, turns: list[list[dict[str, Any]]]) -> list[Any]:
+    """A batch answers as its rows one by one, at the same cost; its measures."""
+    conversations = [model.reader.read(turn) for turn in turns]
+    together, measures, _ = model.answer(conversations, CALL)
+    for conversation, answer, measured in zip(conversations, together, measures, strict=True):
+        (single,), (one,), _ = model.answer([conversation], CALL)
+        assert answer == single
+        assert {**measured.to_dict(), "prefill_ms": 0} == {**one.to_dict(), "prefill_ms": 0}
+    return measures
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next"])
+def test_several_images_one_and_none_in_a_batch(family: str, tmp_path: Path) -> None:
+    model = DuetHF(str(saved.save(tmp_path, family)), keep=0.33, dtype="float32", device="cpu")
+    wide, high = picture(224, 112, 1), picture(112, 224, 2)
+    measures = check_batch(
+        model, [user(wide, high, "which color does it have ?"), user(high, "find the ring ."), user("is there one ?")]
+    )
+    several, single, none = (m.tokens_in for m in measures)
+    assert several > single > none == 0
+    assert measures[2].kv_bytes > 0
+    model.clean()
+
+
+def test_qwen_with_images_and_videos_in_a_batch(tmp_path: Path) -> None:
+    model = DuetHF(str(qwen(tmp_path)), keep=0.4, dtype="float32", device="cpu", max_frames=4, query="last")
+    film, long_film = clip(tmp_path / "film.mp4"), clip(tmp_path / "long.mp4", 30, seed=50)
+    measures = check_batch(
+        model,
+        [user(film, "what is this ?"), user(picture(112, 84, 1), picture(84, 84, 2), "the question"),
+         user(long_film, picture(84, 112, 3), "is this red ?"), user("yes ?")],
+    )  # fmt: skip
+    assert all(m.tokens_in > m.tokens_last for m in measures[:3])
+    assert measures[3].tokens_in == 0
+    stock = DuetHF(str(tmp_path), method="none", dtype="float32", device="cpu", max_frames=4)
+    whole = check_batch(stock, [user(film, "what is this ?")])[0]
+    assert whole.tokens_in == whole.tokens_last > measures[0].tokens_in
+    assert whole.kv_bytes > measures[0].kv_bytes
+
+
+def test_a_model_writes_prompts_as_elsewhere(tmp_path: Path) -> None:
+    for template in (True, False):
+        processor = saved.processor("llava", template)
+        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "find the ring ."}]}]
+        assert prompt(processor, messages) == plain_prompt(processor, "find the ring .")
+
+
+def test_a_system_prompt_stands_first(tmp_path: Path) -> None:
+    model = DuetHF(str(saved.save(tmp_path, template=False)), method="none", device="cpu", system_prompt="look well .")
+    messages = model._apply_system_prompt(user(picture(112, 112, 1), "find the ring ."), model.system_prompt)
+    assert prompt(model.processor, model.reader.read(messages).messages).startswith("look well . USER: <image>\n")
+
+
+# ---- settings ----
+
+
+def test_generation_settings() -> None:
+    greedy, until = settings({"until": ["\n\n", ""], "temperature": 0.0, "do_sample": True, "top_p": 0.9})
+    assert until == ["\n\n"]
+    assert (greedy["do_sample"], greedy["top_p"], greedy["num_beams"]) == (False, None, 1)
+    assert greedy["max_new_tokens"] == DEFAULT_NEW_TOKENS
+    sampled, until = settings({"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 7, "until": "."})
+    assert until == ["."]
+    assert sampled == {"max_new_tokens": 7, "num_beams": 1, "do_sample": True, "temperature": 0.7, "top_p": 0.9}
+    assert settings({"do_sample": True})[0]["do_sample"] is True
+    assert cut(" a ring\n\nQ: more", ["\n\n", "Q:"]) == "a ring"
+
+
+def test_beams_and_sampling(tmp_path: Path) -> None:
+    model = DuetHF(str(saved.save(tmp_path)), keep=0.33, device="cpu", dtype="float32")
+    turns = [model.reader.read(user(picture(112, 112, i), "find the ring .")) for i in range(2)]
+    greedy = model.answer(turns, CALL)[1]
+    beams = model.answer(turns, CALL | {"num_beams": 3})[1]
+    sampled = model.answer(turns, {"temperature": 1.0, "max_new_tokens": 3})[1]
+    for measures in (beams, sampled):
+        assert [(m.tokens_in, m.kv_bytes) for m in measures] == [(m.tokens_in, m.kv_bytes) for m in greedy]
+
+
+# ---- refusals ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"kep": 0.3}, "model argument 'kep' is unknown"),
+        ({"keep": 0.3, "batch_size": "auto"}, "batch size 'auto' is not possible"),
+        ({"method": "none", "keep": 0.3}, "method 'none' compresses nothing"),
+        ({"method": "duett", "keep": 0.3}, "'duett' is unknown"),
+        ({}, "give the budget once"),
+        ({"keep": 0.3, "dtype": "int4"}, "dtype 'int4' is unknown"),
+        ({"keep": 0.3, "device": "cuda:99"}, "device 'cuda:99' is not available"),
+        ({"keep": 0.3, "max_frames": 0}, "max_frames 0 shows the model nothing"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        DuetHF(str(demo_folder()), **arguments)
+
+
+def test_what_the_model_cannot_do_is_refused(tmp_path: Path) -> None:
+    model = DuetHF(str(demo_folder()), keep=0.33, device="cpu")
+    with pytest.raises(NotImplementedError, match="generate_until"):
+        model.loglikelihood([])
+    with pytest.raises(NotImplementedError, match="generate_until"):
+        model.generate_until_multi_round([])
+    assert model.generate_until([]) == []
+    for part, sentence in (
+        ({"type": "audio", "url": "a.wav"}, "content of type 'audio'"),
+        ({"type": "video", "url": str(clip(tmp_path / "film.mp4"))}, "take pictures only"),
+        ({"type": "video", "url": "a.mp4", "end_time": 3.0}, "parts of videos"),
+        ({"type": "image", "url": "nowhere.png"}, "does not exist"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            model.reader.read([{"role": "user", "content": [part]}])
