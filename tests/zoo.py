@@ -12,6 +12,7 @@ from typing import Any
 import tiny
 import torch
 import transformers
+import zoo_fixed
 from torch import Tensor
 
 PAD, WORDS = 0, (3, 90)  # the ids that words are drawn from
@@ -193,4 +194,14 @@ FAMILIES: dict[str, Member] = {
     "qwen2_5_vl": _qwen_member("Qwen2_5_VL"),
     "qwen2_vl": _qwen_member("Qwen2VL"),
     "qwen3_vl": _qwen_member("Qwen3VL", _qwen3_video),
+    "video_llava": Member(
+        zoo_fixed.video_llava, zoo_fixed.video_llava_image, zoo_fixed.video_llava_video, stage_1=(13, 4)
+    ),
+    "llava_onevision": Member(
+        zoo_fixed.llava_onevision, zoo_fixed.onevision_image, zoo_fixed.onevision_video, stage_1=(5, 2)
+    ),
+    "internvl": Member(zoo_fixed.internvl, zoo_fixed.internvl_image),
+    "gemma3": Member(zoo_fixed.gemma3, zoo_fixed.gemma3_image, extras=zoo_fixed.gemma3_extras, renumbers=False),
+    "smolvlm": Member(zoo_fixed.smolvlm, zoo_fixed.smolvlm_image),
+    "idefics3": Member(lambda: zoo_fixed.smolvlm("Idefics3"), zoo_fixed.smolvlm_image),
 }

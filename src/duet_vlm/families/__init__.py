@@ -6,17 +6,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from .family import Family
+from .gemma3 import Gemma3
+from .internvl import InternVL
 from .llava import Llava
 from .llava_next import LlavaNext
+from .llava_onevision import LlavaOneVision
 from .qwen2_5_vl import Qwen25VL
 from .qwen3_vl import Qwen3VL
+from .smolvlm import SmolVLM
+from .video_llava import VideoLlava
 
 FAMILIES: dict[str, Family] = {
     "llava": Llava(),
     "llava_next": LlavaNext(),
+    "llava_onevision": LlavaOneVision(),
+    "video_llava": VideoLlava(),
     "qwen2_5_vl": Qwen25VL(),
     "qwen2_vl": Qwen25VL(),
     "qwen3_vl": Qwen3VL(),
+    "internvl": InternVL(),
+    "gemma3": Gemma3(),
+    "smolvlm": SmolVLM(),
+    "idefics3": SmolVLM(),
 }
 
 

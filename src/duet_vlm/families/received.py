@@ -91,12 +91,12 @@ class Tap:
         encoding().result = output
 
 
-def merged_in_place(config: DuetConfig, encoded: Encoded) -> tuple[Tensor, Merge]:
+def merged_in_place(config: DuetConfig, encoded: Encoded, dynamic: bool = True) -> tuple[Tensor, Merge]:
     """(B, N, D): every retained token at its own place, an anchor's place holding its contextual token, zeros else.
 
     METHOD, "Stage 1", 7, encoders without CLS.
     """
-    decided = merge(config, encoded, dynamic=True)
+    decided = merge(config, encoded, dynamic=dynamic)
     kept = decided.retained(encoded.features)
     places = decided.places[..., None].expand_as(kept)
     return torch.zeros_like(encoded.features).scatter(1, places, kept), decided

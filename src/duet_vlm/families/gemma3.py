@@ -1,0 +1,35 @@
+"""Gemma 3: images and crops, merged behind the projector; the score is the attention that a patch receives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..config import DuetConfig
+from . import fixed
+from .family import refuse_renumbering
+
+
+class Stage1(fixed.Stage1):
+    def pool(self, x: Tensor) -> Tensor:
+        """The projector averages squares of patches."""
+        side = self.projector.patches_per_image
+        return self.projector.avg_pool(x.transpose(1, 2).unflatten(2, (side, side))).flatten(2).transpose(1, 2)
+
+
+class Gemma3(fixed.Fixed):
+    """Windows and the two-way attention inside an image are in the stock masks, which speak of the full sequence."""
+
+    positions = "keep"
+    stage_1 = Stage1
+
+    def visual_tokens(self, config: Any) -> int:
+        return int(config.mm_tokens_per_image)
+
+    def is_whole(self, config: Any, tokens: int) -> bool:
+        return tokens == self.visual_tokens(config)
+
+    def check(self, config: Any, duet: DuetConfig) -> None:
+        refuse_renumbering(config, duet, "its layers have rotary embeddings of two kinds, and windows of positions")
+        super().check(config, duet)

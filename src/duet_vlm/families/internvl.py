@@ -1,0 +1,41 @@
+"""InternVL: tiles, each merged behind the projector; the attention of InternViT's CLS token is the score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from . import clip, fixed
+
+
+class Stage1(fixed.Stage1):
+    """Retained tokens stay at their places in the tile; zeros elsewhere. CLS takes none."""
+
+    @property
+    def attention(self) -> Any:
+        return fixed.feature_layer(self.core.config, self.tower.encoder.layer).attention
+
+    def score(self, noted: fixed.Noted, image: int) -> tuple[Tensor, Tensor]:
+        assert noted.hidden is not None
+        return clip.rank(self.attention, noted.hidden[image : image + 1])
+
+    def pool(self, x: Tensor) -> Tensor:
+        side, ratio = int(x.shape[1] ** 0.5), self.core.config.downsample_ratio
+        shuffled = self.core.pixel_shuffle(x.unflatten(1, (side, side)), scale_factor=ratio)
+        return fixed.mean_of_groups(shuffled.flatten(1, 2), x.shape[2])
+
+
+class InternVL(fixed.Fixed):
+    """Spans of stage 2 are runs: the tiles of an image stand in one, a video's frames have text between them."""
+
+    runs = ("image",)
+    stage_1 = Stage1
+
+    def visual_tokens(self, config: Any) -> int:
+        vision = config.vision_config
+        rows, columns = (
+            int(size // patch * config.downsample_ratio)
+            for size, patch in zip(vision.image_size, vision.patch_size, strict=True)
+        )
+        return rows * columns

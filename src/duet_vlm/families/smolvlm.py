@@ -1,0 +1,45 @@
+"""SmolVLM and Idefics3: tiles, each merged behind the connector; the score is the attention that a patch receives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..attention import received
+from . import fixed
+
+
+class Stage1(fixed.Stage1):
+    @property
+    def tower(self) -> Any:
+        return self.core.vision_model
+
+    @property
+    def projector(self) -> Any:
+        return self.core.connector
+
+    def score(self, noted: fixed.Noted, image: int) -> tuple[Tensor, Tensor]:
+        """As if the tile's padding were not there: it neither gives nor receives."""
+        assert noted.hidden is not None
+        hidden, real = noted.hidden[image : image + 1], noted.given["patch_attention_mask"][image].flatten()
+        scores, keys = received(self.attention, hidden[:, real])[0]
+        places = real.nonzero()[:, 0]
+        whole = keys.new_zeros(1, len(real), 1 + keys.shape[2])
+        whole[:, places, 0], whole[:, places, 1:] = scores, keys
+        return whole[..., 0], whole[..., 1:]
+
+    def pool(self, x: Tensor) -> Tensor:
+        connector = self.core.connector
+        return fixed.mean_of_groups(connector.pixel_shuffle(x, connector.scale_factor), x.shape[2])
+
+
+class SmolVLM(fixed.Fixed):
+    """Spans of stage 2 are runs: every tile and every frame of a video, since text stands between them."""
+
+    runs = ("image",)
+    stage_1 = Stage1
+
+    def visual_tokens(self, config: Any) -> int:
+        side = config.vision_config.image_size // config.vision_config.patch_size
+        return int(side**2 // config.scale_factor**2)
