@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,19 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+import duet_vlm
 from duet_vlm.demo.evaluate import VALIDATION_SEED, prompt, scene_at
-from duet_vlm.demo.model import VISUAL_TOKENS, config
+from duet_vlm.demo.model import TEXT_WIDTH, VISION_WIDTH, VISUAL_TOKENS, config
+from duet_vlm.demo.questions import SKILLS
 from duet_vlm.demo.train import Recipe, train
 from duet_vlm.demo.training import attention, loop
-from duet_vlm.demo.training.batches import PREFIX, causal_mask, make_batch
+from duet_vlm.demo.training.batches import PREFIX, Rows, causal_mask, make_batch
+from duet_vlm.demo.training.compressed import CompressedForward, coverage_loss, on_retained, stand_ins
 from duet_vlm.demo.training.distributed import Workers
+from duet_vlm.demo.training.language import LanguageHeads, LanguageStep
+from duet_vlm.demo.training.vision import VisionHeads
 from duet_vlm.demo.vocabulary import ASSISTANT, IDS, IMAGE, WORDS, encode_question, processor, tokenizer, unknown_words
+from duet_vlm.merging import Merge
 
 TINY = Recipe(
     vision_steps=1, vision_scenes=2, again_steps=1, again_scenes=2, warmup_steps=1, warmup_scenes=2, few_steps=1,
@@ -78,7 +85,7 @@ def test_a_packed_question_equals_a_single_turn() -> None:
             single.append(core.language_model(inputs_embeds=inputs).last_hidden_state[0, -1])
         attention.register()
         core.language_model.set_attn_implementation(attention.NAME)
-        packing = attention.Packing(prefix, causal_mask(prefix).float(), batch.visible.float())
+        packing = attention.Packing(causal_mask(prefix).float(), batch.visible.float())
         position = torch.cat([torch.arange(prefix)[None], prefix + batch.position], 1)
         inputs = torch.cat([start, embed(batch.ids[0])])[None]
         packed = core.language_model(inputs_embeds=inputs, position_ids=position, use_cache=False, packing=packing)
@@ -103,6 +110,106 @@ def test_hints_point_at_what_the_questions_mean() -> None:
     counted = {round(1 / float(goal[0])) - 1 for goal in batch.tally.goal}
     assert counted <= set(range(5)) and len(counted) > 2
     torch.testing.assert_close(batch.tally.goal.sum(1), torch.ones(len(batch.tally)))
+
+
+@pytest.mark.parametrize("keep", [0.33, 0.11])
+def test_a_packed_question_is_compressed_as_a_single_turn_is(keep: float) -> None:
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config()).eval()
+    compression = duet_vlm.DuetConfig.preset("duet", model=model, keep=keep)
+    batch = make_batch(np.random.default_rng(3), 1, VISUAL_TOKENS)
+    ask_at = int(batch.answers.q[0])
+    question = batch.ids[:, : ask_at + 1]
+    alone = torch.tensor([[*PREFIX, *[IDS[IMAGE]] * VISUAL_TOKENS]])
+    with torch.no_grad(), duet_vlm.apply(model, compression, tokenizer=processor()) as handle:
+        single = model.model(input_ids=torch.cat([alone, question], 1), pixel_values=batch.pixels).last_hidden_state
+        expected = handle.trace
+    # only this question asks: the others would rank too
+    first = Rows(batch.answers.b[:1], batch.answers.q[:1], batch.answers.goal[:1])
+    attention.register()
+    model.set_attn_implementation(attention.NAME)
+    packing = attention.Packing(causal_mask(2 + VISUAL_TOKENS).float(), batch.visible.float(), frozenset({5, 6, 9}))
+    run = CompressedForward(model, processor())
+    with torch.no_grad():
+        states = run(replace(batch, answers=first, skill=batch.skill[:1]), compression, packing).states
+    torch.testing.assert_close(states[0, ask_at], single[0, -1])
+    assert expected is not None
+    widths = [packing.weights[i].shape[-1] - batch.ids.shape[1] - len(PREFIX) for i in (5, 6, 9)]
+    assert widths == [expected.samples[0].tokens_per_layer[i] for i in (5, 6, 9)]
+    assert not hasattr(model.config, "duet")
+
+
+def test_a_discarded_patch_is_stood_for_by_its_object_or_its_cluster() -> None:
+    dominant, anchors = torch.tensor([[2, 5]]), torch.tensor([[7]])
+    members, joins = torch.tensor([[6, 8]]), torch.tensor([[0, 0]])
+    merge = Merge(torch.zeros(1, 10), dominant, anchors, members, joins)
+    owner = torch.tensor([[0, -1, 0, -1, 1, 1, 2, -1, -1, 3]])
+    # tokens after CLS: patches 2, 5, 7; patch 6 is alone of object 2 and merged into 7; nothing is left of object 3
+    assert stand_ins(merge, owner).tolist() == [[1, -1, 1, -1, 2, 2, 3, 3, 3, -1]]
+
+
+def test_hints_speak_of_what_stage_1_retained() -> None:
+    batch = make_batch(np.random.default_rng(5), 3, VISUAL_TOKENS)
+    order = torch.rand(3, VISUAL_TOKENS, generator=torch.Generator().manual_seed(0)).argsort(1)
+    scores, nobody = torch.zeros(3, VISUAL_TOKENS), order[:, :0]
+    merge = Merge(scores, order[:, :40].sort(1).values, order[:, 40:44], nobody, nobody)
+    mapped = on_retained(batch, merge)
+    assert 0 < len(mapped.mentions) <= len(batch.mentions) and 0 < len(mapped.tally) < len(batch.tally)
+    token_owner = batch.owner.gather(1, merge.places)
+    mentions = batch.mentions
+    known = {(int(b), int(q)): g for b, q, g in zip(mentions.b, mentions.q, mentions.goal, strict=True)}
+    for b, q, goal in zip(mapped.mentions.b, mapped.mentions.q, mapped.mentions.goal, strict=True):
+        assert goal.shape == (45,) and goal.any() and not goal[0]
+        objects = set(batch.owner[b][known[int(b), int(q)]].tolist())
+        assert set(token_owner[b][goal[1:]].tolist()) <= objects
+    torch.testing.assert_close(mapped.tally.goal.sum(1), torch.ones(len(mapped.tally)))
+    background = int((batch.skill == SKILLS.index("background")).sum())
+    assert int(mapped.sources.goal[:, 0].sum()) == background > 0  # CLS knows it
+
+
+def test_the_trained_cls_attention_is_the_one_stage_1_ranks_by() -> None:
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config()).eval()
+    compression = duet_vlm.DuetConfig.preset("duet", model=model, keep=0.22)
+    attention.register()
+    model.set_attn_implementation(attention.NAME)
+    batch = make_batch(np.random.default_rng(7), 2, VISUAL_TOKENS)
+    packing = attention.Packing(causal_mask(2 + VISUAL_TOKENS).float(), batch.visible.float())
+    run = CompressedForward(model, processor())
+    with torch.no_grad(), duet_vlm.apply(model, compression, tokenizer=processor()) as handle:
+        model.model(input_ids=torch.tensor([[*PREFIX, *[IDS[IMAGE]] * VISUAL_TOKENS]] * 2), pixel_values=batch.pixels)
+        assert handle.trace is not None
+        scores = torch.tensor([image.scores for image in handle.trace.images])
+    passed = run(batch, compression, packing)
+    heads = model.config.vision_config.num_attention_heads
+    assert passed.attended is not None and passed.cls is not None
+    torch.testing.assert_close(passed.attended * heads, scores)
+    goal = (batch.targets.center > 0) | (batch.targets.digit > 0)
+    perfect = goal / goal.sum(1, keepdim=True)
+    assert coverage_loss(perfect, batch.targets) < 1e-3 < 0.1 < coverage_loss(scores / heads, batch.targets)
+
+
+def test_a_compressed_step_trains_tower_and_projector() -> None:
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config())
+    attention.register()
+    model.set_attn_implementation(attention.NAME)
+    step = LanguageStep(model, LanguageHeads(TEXT_WIDTH), VisionHeads(VISION_WIDTH), True)
+    compression = duet_vlm.DuetConfig.preset("duet", model=model, keep=0.11)
+    batch = make_batch(np.random.default_rng(6), 2, VISUAL_TOKENS)
+    answers = []
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(6):
+        loss, numbers = step(batch, 0.0, True, compression=compression)
+        loss.backward()
+        answers.append(numbers["answer"])
+        for part in (model.model.vision_tower.embeddings, model.model.multi_modal_projector):
+            assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in part.parameters())
+        optimizer.step()
+        optimizer.zero_grad()
+    assert answers[-1] < 0.8 * answers[0]
+    loss, numbers = step(batch, 1.0, True, compression=compression)
+    assert loss.isfinite() and "hint_sources" in numbers and "hint_tally" in numbers
 
 
 def test_the_loop_resumes_exactly(tmp_path: Path) -> None:
@@ -148,3 +255,10 @@ def test_an_interrupted_training_ends_like_a_whole_one(tmp_path: Path, monkeypat
     whole, cut = (LlavaForConditionalGeneration.from_pretrained(tmp_path / n).state_dict() for n in ("whole", "cut"))
     assert all(torch.equal(whole[k], cut[k]) for k in whole)
     assert (tmp_path / "whole" / "model.safetensors").stat().st_size < 20 * 2**20
+    # the last stage again, from the same start, compressed in turn with full tokens
+    few = tmp_path / "whole" / "checkpoints" / "few.pt"
+    train(tmp_path / "duet", replace(TINY, keeps=(1.0, 0.11)), processes=1, compiled=False, start=few)
+    assert [p.name for p in (tmp_path / "duet" / "checkpoints").glob("*.pt")] == ["full.pt"]
+    other = LlavaForConditionalGeneration.from_pretrained(tmp_path / "duet")
+    assert not hasattr(other.config, "duet")
+    assert any(not torch.equal(whole[k], v) for k, v in other.state_dict().items())

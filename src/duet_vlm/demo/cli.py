@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,14 @@ def train(
         bool | None,
         typer.Option("--compile/--no-compile", help="Fuse decoder blocks; by default when g++ is there."),
     ] = None,
+    keep: Annotated[
+        list[float] | None,
+        typer.Option(min=0.02, max=1, help="Compress in the last stage: budget as a fraction; several take turns."),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Run the last stage only, from this checkpoint (few.pt)."),
+    ] = None,
 ) -> None:
     """Train the demonstration model from scratch (about two hours on two cores), or resume.
 
@@ -37,7 +46,8 @@ def train(
     from duet_vlm.demo.train import Recipe
     from duet_vlm.demo.train import train as run
 
-    run(out, Recipe().scaled(steps_scale), processes, resume, compiled)
+    recipe = replace(Recipe(), keeps=tuple(keep)) if keep else Recipe()
+    run(out, recipe.scaled(steps_scale), processes, resume, compiled, start)
     typer.echo(f"Saved the model in {out}. Measure it with: duet demo eval --model {out}")
 
 

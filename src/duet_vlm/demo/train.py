@@ -33,6 +33,9 @@ class Recipe:
 
     The hints fall from weight 1 towards 0 in the few stage; in the full stage, with the tally among them, they fall
     from 1 to 0 over its first half.  Its first ninth sees `few_tokens` of the 196 visual tokens too.
+
+    `keeps`: budgets of the full stage, fractions of the 196 visual tokens, in turn from step to step; below 1, both
+    stages of compression are on (preset "duet"), from the first step.
     """
 
     vision_steps: int = 1500
@@ -47,6 +50,7 @@ class Recipe:
     few_tokens: int = 96
     full_steps: int = 1800
     full_scenes: int = 16
+    keeps: tuple[float, ...] = (1.0,)
     seed: int = 0
     save_every: int = 100
 
@@ -118,11 +122,17 @@ def _finished(folder: Path, stage: Stage) -> dict | None:
     return saved["modules"] if saved["step"] >= stage.steps else None
 
 
-def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled: bool) -> None:
-    """All stages in one worker; with `resume`, finished stages are loaded and an unfinished one goes on."""
+def _run(
+    workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled: bool, start: Path | None
+) -> None:
+    """All stages in one worker; with `resume`, finished stages are loaded and an unfinished one goes on.
+
+    `start`: a checkpoint of the few stage, to run the full stage alone.
+    """
     import torch
     from transformers import CLIPVisionModel, LlavaForConditionalGeneration
 
+    from duet_vlm import DuetConfig
     from duet_vlm.demo.training.language import LanguageHeads, init_decoder, train_language
     from duet_vlm.demo.training.vision import VisionHeads, init_positions, train_vision
 
@@ -139,6 +149,8 @@ def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled:
     vision, again, warmup, few, full = stages = recipe.stages()
     report = _Reporter(workers)
     done = {stage.name: _finished(folder, stage) if resume else None for stage in stages}
+    if start is not None:
+        done["few"] = torch.load(start, map_location="cpu", weights_only=True)["modules"]
     if done["warmup"] is None and done["few"] is None:
         for stage, scenes in ((vision, recipe.vision_scenes), (again, recipe.again_scenes)):
             if (finished := done[stage.name]) is not None:
@@ -149,22 +161,26 @@ def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled:
         _compile_blocks(model)
 
     def language(
-        stage: Stage, scenes: int, tokens: Callable[[int], int], hints: Callable[[int], float], tally: bool, see: bool
+        stage: Stage, scenes: int, tokens: Callable[[int], int], hints: Callable[[int], float], tally: bool, see: bool,
+        compression: Callable[[int], DuetConfig | None] = lambda _: None,
     ) -> None:
         if (finished := done[stage.name]) is not None:
             everything.load_state_dict(finished)
             return
         train_language(
-            model, heads, vision_heads, stage, scenes, tokens, hints, tally, see, folder, workers, resume, report
-        )
+            model, heads, vision_heads, stage, scenes, tokens, hints, tally, see, folder, workers, resume, report,
+            compression,
+        )  # fmt: skip
 
     if done["few"] is None:
         language(warmup, recipe.warmup_scenes, lambda _: recipe.warmup_tokens, lambda _: 1.0, False, False)
     third = (few.horizon or few.steps) / 3
     language(few, recipe.few_scenes, lambda _: recipe.few_tokens, lambda i: max(0.0, 1 - i / third), False, True)
     ninth, half = full.steps // 9, full.steps / 2
-    language(full, recipe.full_scenes, lambda i: recipe.few_tokens if i < ninth else VISUAL_TOKENS,
-             lambda i: max(0.0, 1 - i / half), True, True)  # fmt: skip
+    budgets = [None if k == 1 else DuetConfig.preset("duet", model=model, keep=k) for k in recipe.keeps]
+    short = recipe.few_tokens if recipe.keeps == (1.0,) else VISUAL_TOKENS
+    language(full, recipe.full_scenes, lambda i: short if i < ninth else VISUAL_TOKENS,
+             lambda i: max(0.0, 1 - i / half), True, True, lambda i: budgets[i % len(budgets)])  # fmt: skip
     report.close()
 
 
@@ -186,11 +202,19 @@ def export(checkpoint: Path, folder: Path) -> None:
     processor().save_pretrained(folder)
 
 
-def train(out: Path, recipe: Recipe, processes: int = 2, resume: bool = False, compiled: bool | None = None) -> None:
+def train(
+    out: Path,
+    recipe: Recipe,
+    processes: int = 2,
+    resume: bool = False,
+    compiled: bool | None = None,
+    start: Path | None = None,
+) -> None:
     """Train into `out`: checkpoints and logs per stage in `out/checkpoints`, the finished model in `out`.
 
     On a machine with a GPU, one process trains there, whatever `processes` says; its numbers differ from the CPU's.
     `compiled` fuses parts of the decoder with torch.compile; None does so when a C++ compiler is found.
+    `start` names a checkpoint of the few stage: the full stage alone is run, from there.
     """
     from duet_vlm.demo.training.distributed import launch
 
@@ -198,5 +222,5 @@ def train(out: Path, recipe: Recipe, processes: int = 2, resume: bool = False, c
     checkpoints.mkdir(parents=True, exist_ok=True)
     if compiled is None:
         compiled = shutil.which("g++") is not None
-    launch(_run, processes, checkpoints, checkpoints, recipe, resume, compiled)
+    launch(_run, processes, checkpoints, checkpoints, recipe, resume, compiled, start)
     export(checkpoints / "full.pt", out)

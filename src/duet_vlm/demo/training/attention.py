@@ -19,11 +19,11 @@ NAME = "duet_demo_packed"
 class Packing:
     """The layout of a packed batch, and a place for the attention weights that hints are scored on.
 
-    `prefix`: tokens before the first question.  `visible` [B, 1, Q, Q] additive mask among the Q question tokens.
+    What comes before the last Q tokens is the prefix; it gets shorter where a layer drops visual tokens.
+    `causal` [P, P]: additive mask of the longest prefix.  `visible` [B, 1, Q, Q]: among the Q question tokens.
     `record`: layers whose question rows are kept in `weights` as [B, heads, Q, prefix + Q].
     """
 
-    prefix: int
     causal: Tensor
     visible: Tensor
     record: frozenset[int] = frozenset()
@@ -52,9 +52,9 @@ def packed_attention(
     if packing is None:
         out = _softmax(query @ key.transpose(-1, -2)) @ value
         return out.transpose(1, 2).contiguous(), None
-    p = packing.prefix
+    p = query.shape[2] - packing.visible.shape[-1]
     image_key, image_value = key[:, :, :p], value[:, :, :p]
-    image_out = _softmax(query[:, :, :p] @ image_key.transpose(-1, -2) + packing.causal) @ image_value
+    image_out = _softmax(query[:, :, :p] @ image_key.transpose(-1, -2) + packing.causal[:p, :p]) @ image_value
     asked = query[:, :, p:]
     to_image = asked @ image_key.transpose(-1, -2)
     to_text = asked @ key[:, :, p:].transpose(-1, -2) + packing.visible

@@ -39,8 +39,9 @@ class Rows:
 class Batch:
     """B scenes with V of their patches each, and Q question tokens.
 
-    `kept` [B, V]: which patches the language model sees.  `ids`, `position` (within the question) [B, Q]; `visible`
-    [B, 1, Q, Q] additive.  `answers`: rows of "ASSISTANT:", goal = answer id; `skill`: their skills.
+    `kept` [B, V]: which patches the language model sees.  `owner` [B, 196]: object that each patch shows, or -1.
+    `ids`, `position` (within the question) [B, Q]; `visible` [B, 1, Q, Q] additive.  `answers`: rows of "ASSISTANT:",
+    goal = answer id; `skill`: their skills.
     Hints, rows whose goal is a mask [rows, V] over patches or [rows, Q] over question tokens: `words` (colour, shape
     and digit words -> patches that show it), `mentions` (-> the objects' patches), `nothing` (a mention that fits no
     object -> the prompt's first tokens), `sources` ("ASSISTANT:" -> the patches that hold the answer), `phrases` (end
@@ -54,6 +55,7 @@ class Batch:
     pixels: Tensor
     targets: Targets
     kept: Tensor
+    owner: Tensor
     ids: Tensor
     position: Tensor
     visible: Tensor
@@ -185,7 +187,8 @@ def make_batch(rng: np.random.Generator, scenes_per_batch: int, visual_tokens: i
     flat = {n: rows[n].rows(torch.bool, visual_tokens) for n in ("words", "mentions", "sources")}
     text = {n: rows[n].rows(torch.bool, QUESTION_TOKENS) for n in ("phrases", "role0", "role1")}
     return Batch(
-        pixels([s.image for s in scenes]), targets(scenes, labels), torch.from_numpy(kept), torch.from_numpy(ids),
+        pixels([s.image for s in scenes]), targets(scenes, labels), torch.from_numpy(kept),
+        torch.from_numpy(np.stack([label.owner for label in labels])), torch.from_numpy(ids),
         torch.from_numpy(position), visible, rows["answers"].rows(torch.long), np.array(skill), flat["words"],
         flat["mentions"], rows["nothing"].rows(torch.bool, len(PREFIX)), flat["sources"], text["phrases"],
         (text["role0"], text["role1"]), rows["tally"].rows(torch.float32, 2 + visual_tokens),

@@ -1,5 +1,7 @@
 """Stages 2 and 3: the language model learns to answer, first on few visual tokens with attention hints, then on all.
 
+Or, in stage 3, on those that both stages of compression keep.
+
 From scratch, the path question word -> object -> answer is not found in the time there is (answers stay at what is
 likely in any scene); a language model that was pretrained on text brings it along.  The warm-up teaches it by attention
 hints.  They make the attention of the first layers a partly supervised guide to the objects a question speaks of.
@@ -8,7 +10,6 @@ hints.  They make the attention of the first layers a partly supervised guide to
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +17,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from duet_vlm import DuetConfig
 from duet_vlm.demo.questions import LOCATIONS, SKILLS
-from duet_vlm.demo.scenes import COLORS, DIGITS, GRID, SHAPES
+from duet_vlm.demo.scenes import BACKGROUNDS, COLORS, DIGITS, GRID, SHAPES
 from duet_vlm.demo.training import attention
-from duet_vlm.demo.training.batches import PREFIX, Batch, Rows, causal_mask, make_batch
+from duet_vlm.demo.training.batches import PREFIX, QUESTION_TOKENS, Batch, Rows, causal_mask, make_batch
+from duet_vlm.demo.training.compressed import CompressedForward, Passed, coverage_loss
 from duet_vlm.demo.training.distributed import Workers
+from duet_vlm.demo.training.hints import HINTS, hint_losses
 from duet_vlm.demo.training.loop import Stage, generator, train
 from duet_vlm.demo.training.targets import Targets, moved
 from duet_vlm.demo.training.vision import VisionHeads
-from duet_vlm.demo.vocabulary import EOS, IDS
+from duet_vlm.demo.vocabulary import EOS, IDS, processor
 
-
-@dataclass(frozen=True)
-class Hint:
-    """Which rows of a batch should look where: at these layers, with these heads (averaged).
-
-    `among`: what the rows' masks run over: the prompt's first tokens, the image's patches or the question tokens.
-    """
-
-    name: str
-    layers: tuple[int, ...]
-    heads: slice
-    among: str = "patches"
-
-
-HINTS = (
-    Hint("phrases", (0, 1), slice(4, 5), "text"),
-    Hint("words", (1, 2), slice(0, 2)),
-    Hint("mentions", (2, 3, 4), slice(2, 4)),
-    Hint("nothing", (2, 3, 4), slice(2, 4), "prompt"),
-    Hint("role0", (3, 4), slice(0, 1), "text"),
-    Hint("role1", (3, 4), slice(1, 2), "text"),
-    Hint("sources", (4, 5, 6), slice(2, 4)),
-)
-TALLY_LAYERS, TALLY_HEADS = (3, 4), slice(0, 2)  # each head alone: its share of the first token is the number
 MENTION_LAYER, ANSWER_LAYER = 5, 7  # layers run before the read-outs
 
 
@@ -89,13 +69,18 @@ def init_decoder(model: Any) -> None:
     nn.init.normal_(projector.linear_2.weight, std=scale)
 
 
-def alignment_loss(projected: Tensor, embeddings: Tensor, target: Targets) -> Tensor:
+def alignment_loss(projected: Tensor, embeddings: Tensor, target: Targets, cls: Tensor | None = None) -> Tensor:
     """Region-word alignment: a patch's projected feature must name its shape, colour, digit and quadrant.
 
-    projected [B, 196, D], embeddings [vocabulary, D]; cosine-like scores against the word embeddings.
+    projected [B, 196, D], embeddings [vocabulary, D]; cosine-like scores against the word embeddings.  With `cls`
+    [B, D], it must name the background, and so must the patches that show nothing else.
     """
-    features = projected.float()
-    features = features * torch.rsqrt(features.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+    def normed(features: Tensor) -> Tensor:
+        features = features.float()
+        return features * torch.rsqrt(features.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+    features = normed(projected)
     table = embeddings.float() * 0.25
     own, shown = target.shape > 0, target.digit > 0
     index = torch.arange(GRID * GRID, device=own.device)
@@ -105,33 +90,13 @@ def alignment_loss(projected: Tensor, embeddings: Tensor, target: Targets) -> Te
         first = IDS[words[0]]
         return F.cross_entropy(features[where] @ table[first : first + len(words)].T, goal[where])
 
-    return (name(SHAPES, own, target.shape - 1) + name(COLORS, own, target.color - 1)
+    loss = (name(SHAPES, own, target.shape - 1) + name(COLORS, own, target.color - 1)
             + name(DIGITS, shown, target.digit - 1) + name(LOCATIONS, own, quadrant))  # fmt: skip
-
-
-def hint_losses(batch: Batch, packing: attention.Packing, tally: bool) -> dict[str, Tensor]:
-    """-log of the attention mass that each hint's rows put where they should, averaged over rows.
-
-    For the tally, the Kullback-Leibler divergence from the goal: there the shares themselves matter.
-    """
-    losses = {}
-    for hint in HINTS:
-        rows = batch.roles[int(hint.name[-1])] if hint.name.startswith("role") else getattr(batch, hint.name)
-        if not len(rows):
-            continue
-        weights = torch.stack(
-            [packing.weights[layer][:, hint.heads].float().mean(1)[rows.b, rows.q] for layer in hint.layers]
-        )
-        spans = {"prompt": (0, len(PREFIX)), "patches": (len(PREFIX), packing.prefix), "text": (packing.prefix, None)}
-        weights = weights[..., slice(*spans[hint.among])]
-        losses[hint.name] = -torch.log((weights * rows.goal).sum(-1) + 1e-4).mean()
-    rows = batch.tally
-    if tally and len(rows):
-        shares = torch.stack([packing.weights[i][:, TALLY_HEADS].float()[rows.b, :, rows.q] for i in TALLY_LAYERS])
-        goal = rows.goal[None, :, None]
-        away = torch.xlogy(goal, goal) - goal * torch.log(shares[..., : packing.prefix] + 1e-6)
-        losses["tally"] = away.sum(-1).mean()
-    return losses
+    if cls is not None:
+        first = IDS[BACKGROUNDS[0]]
+        in_cls = F.cross_entropy(normed(cls) @ table[first : first + len(BACKGROUNDS)].T, target.background)
+        loss = loss + in_cls + name(BACKGROUNDS, ~own, target.background[:, None].expand_as(own))
+    return loss
 
 
 class LanguageStep:
@@ -139,53 +104,42 @@ class LanguageStep:
 
     def __init__(self, model: Any, heads: LanguageHeads, vision_heads: VisionHeads, train_vision: bool) -> None:
         self.model, self.heads, self.vision_heads, self.train_vision = model, heads, vision_heads, train_vision
-        self.states: dict[int, Tensor] = {}
+        self.compressed = CompressedForward(model, processor())
+        self.states: dict[int, Tensor] = {}  # layers run -> question tokens
         layers = model.model.language_model.layers
         for index in (MENTION_LAYER, ANSWER_LAYER):
             layers[index - 1].register_forward_hook(
-                lambda module, args, output, index=index: self.states.__setitem__(index, output)
+                lambda module, args, output, index=index: self.states.__setitem__(index, output[:, -QUESTION_TOKENS:])
             )
 
-    def __call__(self, batch: Batch, hints: float, tally: bool, contiguous: bool) -> tuple[Tensor, dict[str, float]]:
+    def __call__(
+        self, batch: Batch, hints: float, tally: bool, contiguous: bool = False, compression: DuetConfig | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
         """The total loss and numbers for the log.
 
         `hints`: weight of the attention hints; `tally`: whether that one is among them; `contiguous`: positions as
-        after a reduction.
+        after a reduction; `compression`: what to apply (the batch then holds all visual tokens).
         """
-        core = self.model.model
-        device, (scenes, kept) = batch.kept.device, batch.kept.shape
+        device = batch.kept.device
+        layers = {i for h in HINTS for i in h.layers} if hints > 0 else set()
+        if compression is not None:  # the goals speak of the tokens before the first drop
+            layers = {i for i in layers if all(i < drop.layer for drop in compression.drops)}
+        causal = causal_mask(len(PREFIX) + batch.kept.shape[1]).to(device)
+        packing = attention.Packing(causal, batch.visible, frozenset(layers))
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            with torch.set_grad_enabled(self.train_vision):
-                seen = core.vision_tower(pixel_values=batch.pixels, output_hidden_states=True)
-            features = seen.hidden_states[-2]
-            projected = core.multi_modal_projector(features)
-            patches = projected[:, 1:]
-            width = patches.shape[-1]
-            chosen = patches.gather(1, batch.kept[..., None].expand(-1, -1, width))
-            image_position = 2 + batch.kept
-            after = 2 + GRID * GRID
-            if contiguous:  # with CLS in front, as stage 1 hands tokens over
-                chosen = torch.cat([projected[:, :1], chosen[:, 1:]], 1)
-                image_position = (2 + torch.arange(kept, device=device)).expand(scenes, -1)
-                after = 2 + kept
-            embed = core.language_model.embed_tokens
-            start = embed(torch.tensor(PREFIX, device=device)).expand(scenes, -1, -1)
-            inputs = torch.cat([start.to(chosen.dtype), chosen, embed(batch.ids).to(chosen.dtype)], 1)
-            position = torch.cat(
-                [torch.arange(2, device=device).expand(scenes, -1), image_position, after + batch.position], 1
-            )
-            record = frozenset(i for h in HINTS for i in h.layers) if hints > 0 else frozenset()
-            packing = attention.Packing(2 + kept, causal_mask(2 + kept).to(device), batch.visible, record)
-            states = core.language_model(
-                inputs_embeds=inputs, position_ids=position, use_cache=False, packing=packing
-            ).last_hidden_state[:, 2 + kept :]
-            answers = batch.answers
+            if compression is None:
+                passed = self._stock(batch, contiguous, packing)
+            else:
+                passed = self.compressed(batch, compression, packing)
+            batch, states, answers = passed.batch, passed.states, batch.answers
             ends = torch.stack([states[answers.b, answers.q], states[answers.b, answers.q + 1]])
             logits = self.model.lm_head(ends).float()
         answer = F.cross_entropy(logits[0], answers.goal)
         stop = F.cross_entropy(logits[1], torch.full_like(answers.goal, IDS[EOS]))
-        align = alignment_loss(patches, embed.weight, batch.targets)
-        read_out = self._read_out(batch, patches, 2 + kept)
+        align = alignment_loss(
+            passed.patches, self.model.model.language_model.embed_tokens.weight, batch.targets, passed.cls
+        )
+        read_out = self._read_out(batch, passed.patches)
         loss = answer + 0.05 * stop + 0.3 * align + 0.5 * torch.stack(list(read_out.values())).sum()
         numbers = {"answer": answer.item(), "align": align.item(), "stop": stop.item()}
         numbers |= {name: value.item() for name, value in read_out.items()}
@@ -194,21 +148,53 @@ class LanguageStep:
             loss = loss + hints * torch.stack(list(losses.values())).sum()
             numbers |= {f"hint_{name}": value.item() for name, value in losses.items()}
         if self.train_vision:
-            seeing, seen_numbers = self.vision_heads(features, seen.pooler_output, batch.targets)
+            seeing, seen_numbers = self.vision_heads(passed.features, passed.pooled, batch.targets)
             loss = loss + 0.3 * seeing
             numbers |= {f"patch_{k}": seen_numbers[k] for k in ("shape", "digit", "cls")}
+        if passed.attended is not None:
+            coverage = coverage_loss(passed.attended, batch.targets)
+            loss = loss + 0.5 * coverage
+            numbers["coverage"] = coverage.item()
         right = (logits[0].argmax(-1) == answers.goal).float()
         for i, skill in enumerate(SKILLS):
             mine = torch.from_numpy(batch.skill == i).to(device)
             numbers[skill] = right[mine].mean().item() if mine.any() else float("nan")
         return loss, numbers
 
-    def _read_out(self, batch: Batch, patches: Tensor, prefix: int) -> dict[str, Tensor]:
+    def _stock(self, batch: Batch, contiguous: bool, packing: attention.Packing) -> Passed:
+        """The visual tokens are the patches of `batch.kept`."""
+        core = self.model.model
+        device, (scenes, kept) = batch.kept.device, batch.kept.shape
+        with torch.set_grad_enabled(self.train_vision):
+            seen = core.vision_tower(pixel_values=batch.pixels, output_hidden_states=True)
+        features = seen.hidden_states[-2]
+        projected = core.multi_modal_projector(features)
+        patches = projected[:, 1:]
+        width = patches.shape[-1]
+        chosen = patches.gather(1, batch.kept[..., None].expand(-1, -1, width))
+        image_position = 2 + batch.kept
+        after = 2 + GRID * GRID
+        if contiguous:  # with CLS in front, as stage 1 hands tokens over
+            chosen = torch.cat([projected[:, :1], chosen[:, 1:]], 1)
+            image_position = (2 + torch.arange(kept, device=device)).expand(scenes, -1)
+            after = 2 + kept
+        embed = core.language_model.embed_tokens
+        start = embed(torch.tensor(PREFIX, device=device)).expand(scenes, -1, -1)
+        inputs = torch.cat([start.to(chosen.dtype), chosen, embed(batch.ids).to(chosen.dtype)], 1)
+        position = torch.cat(
+            [torch.arange(2, device=device).expand(scenes, -1), image_position, after + batch.position], 1
+        )
+        states = core.language_model(
+            inputs_embeds=inputs, position_ids=position, use_cache=False, packing=packing
+        ).last_hidden_state[:, 2 + kept :]
+        return Passed(features, seen.pooler_output, patches, states, batch)
+
+    def _read_out(self, batch: Batch, patches: Tensor) -> dict[str, Tensor]:
         """The losses of LanguageHeads, weighted to be of one size."""
         own = batch.targets.shape > 0
 
         def state(layer: int, rows: Rows) -> Tensor:
-            return self.states[layer][:, prefix:][rows.b, rows.q].float()
+            return self.states[layer][rows.b, rows.q].float()
 
         place = self.heads.place(state(MENTION_LAYER, batch.places))
         count = self.heads.count(state(MENTION_LAYER, batch.counts))
@@ -235,8 +221,9 @@ def train_language(
     workers: Workers,
     resume: bool,
     report: Callable[[Stage, int, str | None], None],
+    compression: Callable[[int], DuetConfig | None] = lambda step: None,
 ) -> None:
-    """One language stage.  `visual_tokens(step)` and `hints(step)` are its schedules."""
+    """One language stage.  `visual_tokens(step)`, `hints(step)` and `compression(step)` are its schedules."""
     attention.register()
     model.set_attn_implementation(attention.NAME)
     one_step = LanguageStep(model, heads, vision_heads, train_vision)
@@ -244,7 +231,8 @@ def train_language(
     def losses(step: int) -> tuple[Tensor, dict[str, float]]:
         rng, count = generator(stage, step, workers), visual_tokens(step)
         batch = moved(make_batch(rng, scenes_per_step // workers.count, count), workers.device)
-        return one_step(batch, hints(step), tally, contiguous=count < GRID * GRID and step % 2 == 0)
+        contiguous = count < GRID * GRID and step % 2 == 0
+        return one_step(batch, hints(step), tally, contiguous, compression(step))
 
     seeing = [*model.model.vision_tower.parameters(), *vision_heads.parameters()]
     known = {id(p) for p in seeing}
