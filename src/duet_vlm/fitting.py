@@ -35,7 +35,7 @@ class Problem:
         return {"drops": self.schedule.drops(ratios), **self.schedule.settings}
 
     def stage_1(self, entering: int) -> Settings:
-        contextual = round(entering * STAGE_1[self.first])
+        contextual = min(round(entering * STAGE_1[self.first]), entering - 1)
         settings = {"dominant": entering - contextual, "contextual": contextual}
         return settings if self.first == "duet" else settings | {"merging": self.first}
 
@@ -83,7 +83,7 @@ class Problem:
 
     def _ratios(self, budget: float, visual_tokens: int) -> Settings:
         """Stage 2 alone: the power of the schedule's ratios that meets the budget."""
-        ratios = self.schedule.at(self.layers, self.late)
+        ratios = self._early_enough(self.schedule.at(self.layers, self.late), budget * self.layers / visual_tokens)
         highest = max(ratios.values(), default=0.0)
         # with one ratio to choose a step is a token; with several, they are to move one by one
         steps = visual_tokens * (8 if sum(ratio > 0 for ratio in ratios.values()) > 1 else 1)
@@ -98,18 +98,40 @@ class Problem:
 
         return self._closest(budget, visual_tokens, settings, 0, steps)
 
+    def _early_enough(self, ratios: dict[int, float], full_layers: float) -> dict[int, float]:
+        """The drop layers, or where none of their ratios can meet the budget, earlier ones in the same proportion.
+
+        A first drop at L/4 cannot average to less than a quarter. All layers are then halved until the budget is in
+        reach. Between two halvings a schedule that ends with no token may jump over it; then the proportion is taken
+        with which it is in the middle of the reach.
+
+        Args:
+            full_layers: the budget, as the number of layers that could hold the whole image.
+        """
+
+        def scaled(k: int) -> dict[int, float]:
+            return {max(1, layer * k // self.layers): ratio for layer, ratio in ratios.items()}
+
+        def off(candidate: dict[int, float]) -> float:
+            """0 in the middle of what is reached, 1 at its ends."""
+            first, last = min(candidate), max(candidate)
+            end = last if candidate[last] == 0 else self.layers
+            return abs(2 * full_layers - first - end) / max(end - first, 1e-9)
+
+        if not ratios:
+            return ratios
+        halved = [scaled(self.layers >> i) for i in range(self.layers.bit_length())]
+        within = [candidate for candidate in halved if off(candidate) <= 1]
+        return within[0] if within else min(map(scaled, range(self.layers, 0, -1)), key=off)
+
     def _smaller_image(self, budget: float, visual_tokens: int) -> Settings:
         """The number of rows and columns, neither twice the other, whose average is closest; the squarest of these."""
-        side = math.isqrt(visual_tokens)
+        side, stage_2 = math.isqrt(visual_tokens), self.stage_2()
         shapes = [(r, c) for r in range(1, side + 1) for c in range(1, side + 1) if max(r, c) <= 2 * min(r, c)]
-        options = [{"downsample": shape, **self.stage_2()} for shape in shapes]
-        averages = [self._average(settings, visual_tokens) for settings in options]
-        self._check_reach(budget, visual_tokens, min(averages), max(averages))
-        order = sorted(
-            range(len(options)),
-            key=lambda i: (abs(averages[i] - budget), abs(shapes[i][0] - shapes[i][1]), shapes[i]),
-        )
-        return options[order[0]]
+        averages = {n: self._average(stage_2, n) for n in {r * c for r, c in shapes}}
+        self._check_reach(budget, visual_tokens, min(averages.values()), max(averages.values()))
+        best = min(shapes, key=lambda shape: (abs(averages[shape[0] * shape[1]] - budget), abs(shape[0] - shape[1])))
+        return {"downsample": best, **stage_2}
 
     def _average(self, settings: Settings, visual_tokens: int) -> float:
         return sum(tokens_per_layer(DuetConfig(**settings), visual_tokens, self.layers)) / self.layers
