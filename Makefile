@@ -3,18 +3,20 @@
 #   PIP_ARGS  more for pip, such as another index for a CPU build of torch:
 #             make demo PIP_ARGS="--extra-index-url https://..."
 #   ASK       the question of the demo                         make demo ASK="How many circles are there?"
-#   JOBS      test processes
+#   JOBS      test processes, and processes of `make results`
+#   LIMIT     questions of `make results`                         make results LIMIT=900
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 ASK ?= What color is the star?
 JOBS ?= 2
+LIMIT ?= 5000
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)
 # One torch thread per test process: $(JOBS) processes already fill the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
-.PHONY: demo test test-long lint clean
+.PHONY: demo test test-long lint results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/duet run examples/scene.png --ask "$(ASK)" --show kept.png --compare
@@ -28,6 +30,12 @@ test-long: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy src
+
+# Killed anywhere, the same command goes on. --multi_gpu is how accelerate starts several processes on a CPU, too.
+results: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/accelerate launch --multi_gpu --num_processes $(JOBS) --num_machines 1 --main_process_port 0 \
+		--mixed_precision no --dynamo_backend no -m duet_vlm.evaluation.results \
+		--work build/results-$(LIMIT) --out results/methods --page docs/results.md --limit $(LIMIT)
 
 clean:
 	rm -rf $(VENV) build dist

@@ -52,7 +52,7 @@ def kept_picture(image: Any, trace: Trace | None, inputs: Any, processor: Any, c
     tint = np.kron((merged & (share == 0)).reshape(grid, grid), np.ones((cell, cell)))[..., None]
     grey = base.mean(-1, keepdims=True).repeat(3, axis=-1)
     out = base * bright + GONE * grey * (1 - bright)
-    out = np.where(tint > 0, 0.35 * grey + 0.35 * np.asarray(MERGED), out)
+    out = np.where(tint > 0, 0.45 * grey + 0.2 * np.asarray(MERGED), out)
     return Image.fromarray(out.clip(0, 255).astype(np.uint8))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from .answering import Asker
 from .overlay import kept_picture
 from .plots import CATEGORIES, PARETO
-from .records import Record
+from .records import Record, source_of
 from .runs import FULL, Run
 from .table import COLUMNS, cells
 
@@ -69,7 +69,7 @@ def runs_of_the_smallest_budget(runs: list[Run], results: dict[str, Any]) -> lis
 def disagreements(
     records: Sequence[Record], runs: list[Run], answers: dict[Any, dict[str, Any]], count: int
 ) -> list[Record]:
-    """Records that about half of the compressed runs get right, of every category in turn."""
+    """Records that about half of the compressed runs get right, of every category in turn, of many images."""
     compressed = [run for run in runs if run.method != FULL]
     if len(compressed) < 2:
         return []
@@ -78,14 +78,15 @@ def disagreements(
         right = [answers[*run.key, record.id]["score"] >= 0.5 for run in compressed]
         if 0 < sum(right) < len(right):
             waiting.setdefault(record.category, []).append((abs(sum(right) / len(right) - 0.5), place))
-    for found in waiting.values():
-        found.sort()
-    chosen: list[int] = []
+    chosen: list[Record] = []
     while len(chosen) < count and any(waiting.values()):
         for found in waiting.values():
             if found and len(chosen) < count:
-                chosen.append(found.pop(0)[1])
-    return [records[place] for place in chosen]
+                shown = {source_of(record) for record in chosen}
+                best = min(found, key=lambda one: (source_of(records[one[1]]) in shown, *one))
+                found.remove(best)
+                chosen.append(records[best[1]])
+    return chosen
 
 
 def _example(asker: Asker, record: Record, runs: list[Run], answers: dict[Any, dict[str, Any]]) -> str:

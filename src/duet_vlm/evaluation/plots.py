@@ -18,7 +18,7 @@ COLORS = (
     "#c7a500", "#007a70", "#8a1c4a", "#7d8597", "#2d5f8b", "#a3b18a", "#f28482", "#6d597a", "#b5838d", "#355070",
 )  # fmt: skip
 MARKERS = "osD^vP*Xph<>"
-SPREAD = 0.014  # of the axis, between methods at one budget
+SPREAD = 0.08  # of the axis, for all methods at one budget
 
 
 def write_plots(results: dict[str, Any], folder: Path) -> None:
@@ -60,9 +60,10 @@ def pareto(results: dict[str, Any]) -> Figure:
     left.set_xlabel("visual tokens, average over the decoder's layers")
     right.set_xlabel("milliseconds per answer, measured")
     left.set_ylabel("accuracy, % of the full model")
-    left.set_title(
-        f"{full['n']} questions; bars: 95% intervals; grey: not beaten at fewer tokens or less time",
-        loc="left", fontsize=10, color=FAINT,
+    figure.supxlabel(
+        f"{full['n']} questions; bars: 95% intervals, methods of one budget side by side; "
+        "grey: not beaten at as few tokens or as little time",
+        fontsize=9, color=FAINT,
     )  # fmt: skip
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, [plain(label) for label in labels], loc="outside right center", frameon=False, fontsize=9)
@@ -81,12 +82,9 @@ def _curves(
     if frontier:
         axes.step(*zip(*frontier, strict=True), where="post", color="#e4e8ef", linewidth=6, zorder=1)
     axes.axhline(height_of(full), color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=2)
-    axes.annotate(
-        f"full model ({at(full):.0f} {unit})", (1, height_of(full)), (-4, 3), xycoords=("axes fraction", "data"),
-        textcoords="offset points", ha="right", fontsize=9, color=FAINT,
-    )  # fmt: skip
+    axes.set_title(f"dashed: the full model, {at(full):.0f} {unit}", loc="left", fontsize=10, color=FAINT)
     for number, (name, listed) in enumerate(methods.items()):
-        shift = apart * width * (number - (len(methods) - 1) / 2)
+        shift = apart * width * (number / max(1, len(methods) - 1) - 0.5)
         heights = [height_of(row) for row in listed]
         bounds = [row["ci95"] or [height_of(row)] * 2 for row in listed]
         axes.errorbar(

@@ -68,6 +68,11 @@ class Problem:
         return f"line {self.line}: {self.reason}" if self.line is not None else self.reason
 
 
+def source_of(record: Record) -> str:
+    """What is resampled together; a record of no source is one of its own."""
+    return record.source or f"record {record.id}"
+
+
 def read_manifest(file: Path) -> tuple[list[Record], list[Problem]]:
     """The records of a JSONL manifest, one object per line; empty lines are skipped.
 

@@ -14,9 +14,9 @@ import numpy as np
 from ..timing import hardware
 from .answering import Asker
 from .metrics import yes_no_figures
-from .records import Problem, Record
-from .runs import Run
-from .statistics import DRAWS, retained
+from .records import Problem, Record, source_of
+from .runs import FULL, Run
+from .statistics import DRAWS, difference, resampled_means, retained
 from .store import Folder, Key, write_whole
 
 Answers = dict[Key, dict[str, Any]]
@@ -59,17 +59,24 @@ def report(
 
 
 def figures(records: Sequence[Record], runs: list[Run], answers: Answers, seed: int) -> dict[str, Any]:
-    """{"runs": [...]}: a row per run, the full model first; `retained` and `ci95` in percent of it."""
+    """{"runs": [...], "reference"}: a row per run, the full model first; `retained` and `ci95` in percent of it.
+
+    `difference` is to the first compressed method, `reference`, at the same budget, in percentage points of accuracy.
+    """
     scores = np.array([[answers[*run.key, record.id]["score"] for record in records] for run in runs])
     sources = [source_of(record) for record in records]
-    whole = retained(scores, sources, seed)
+    means = resampled_means(scores, sources, seed)
+    whole = retained(scores, means)
     groups: dict[str, list[int]] = {}
     for place, record in enumerate(records):
         groups.setdefault(record.category or "all", []).append(place)
-    parts = {
-        name: retained(scores[:, places], [sources[place] for place in places], seed)
-        for name, places in groups.items()
-    }
+    parts = {}
+    for name, places in groups.items():
+        part = scores[:, places]
+        parts[name] = retained(part, resampled_means(part, [sources[place] for place in places], seed))
+    # what the others are compared with, at its own budget
+    reference = next((run.method for run in runs if run.method != FULL), FULL)
+    places_of = {run.key: number for number, run in enumerate(runs)}
     rows = []
     for number, run in enumerate(runs):
         given = [answers[*run.key, record.id] for record in records]
@@ -90,16 +97,19 @@ def figures(records: Sequence[Record], runs: list[Run], answers: Answers, seed: 
                 **_share(scores[number], whole[number]),
                 "ttft_ms": round(median(first), 3) if first else None,
                 "seconds": round(sum(one["seconds"] for one in given), 3),
+                "difference": _difference(scores, means, number, places_of.get((reference, run.budget))),
                 "categories": categories,
             }
             | _yes_no(records, given)
         )
-    return {"runs": rows}
+    return {"runs": rows, "reference": reference}
 
 
-def source_of(record: Record) -> str:
-    """What is resampled together; a record of no source is one of its own."""
-    return record.source or f"record {record.id}"
+def _difference(scores: np.ndarray, means: np.ndarray, one: int, other: int | None) -> dict[str, Any] | None:
+    if other is None or one == other:
+        return None
+    points, interval = difference(scores, means, one, other)
+    return {"points": round(points, 3), "ci95": [round(bound, 3) for bound in interval]}
 
 
 def _share(scores: np.ndarray, found: tuple[float | None, list[float] | None]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import DuetConfig
-from ..presets import preset
+from ..presets import preset, stages
 from .records import Problem
 
 FULL = "none"
@@ -72,6 +72,11 @@ def runs_of(
         raise ValueError("there is no budget: give --tokens, averages per layer, or --keep, fractions.")
     runs, problems = [full_model()], list[Problem]()
     for method in compressed:
+        try:
+            stages(method)
+        except ValueError as error:
+            problems.append(Problem(str(error)))
+            continue
         for budget in tokens or keep:
             try:
                 if tokens:
@@ -80,9 +85,7 @@ def runs_of(
                     settings = preset(method, model=config, keep=budget)
                 runs.append(Run(method, settings, budget))
             except ValueError as error:
-                # an unknown method is unknown at every budget
-                if not any(str(error) == problem.reason for problem in problems):
-                    problems.append(Problem(str(error)))
+                problems.append(Problem(f"{method} at {budget:g}: {error}"))
     if compressed and len(runs) == 1:
         raise ValueError(str(problems[0]))
     return runs, problems

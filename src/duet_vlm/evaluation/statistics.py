@@ -38,26 +38,27 @@ def resampled_means(scores: np.ndarray, sources: Sequence[str], seed: int, draws
     return np.concatenate(means)
 
 
-def retained(scores: np.ndarray, sources: Sequence[str], seed: int) -> list[tuple[float | None, list[float] | None]]:
-    """Accuracy in percent of the first run's, with its 95% interval, for every run; None where that one is 0."""
+def retained(scores: np.ndarray, means: np.ndarray) -> list[tuple[float | None, list[float] | None]]:
+    """Accuracy in percent of the first run's, with its 95% interval, for every run; None where that one is 0.
+
+    Args:
+        scores: (runs, questions), 0 to 1.
+        means: (draws, runs), of `resampled_means`.
+    """
     accuracy = scores.mean(axis=1)
     if not accuracy[0]:
         return [(None, None)] * len(scores)
-    means = resampled_means(scores, sources, seed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shares = 100 * means / means[:, :1]
-    # few questions may come without a right answer of the full model
-    shares = np.where(np.isfinite(shares), shares, np.nan)
-    intervals = np.nanpercentile(shares, LEVEL, axis=0)
+    # few questions may be drawn so that the full model has none right
+    possible = means[means[:, 0] > 0]
+    intervals = np.percentile(100 * possible / possible[:, :1], LEVEL, axis=0)
     return [
-        (100 * mean / accuracy[0], [float(low), float(high)])
+        (100 * float(mean / accuracy[0]), [float(low), float(high)])
         for mean, low, high in zip(accuracy, *intervals, strict=True)
     ]
 
 
-def difference(one: np.ndarray, other: np.ndarray, sources: Sequence[str], seed: int) -> tuple[float, list[float]]:
-    """Accuracy of `one` minus that of `other` in percentage points, with its 95% interval (paired)."""
-    scores = np.stack([one, other])
-    means = resampled_means(scores, sources, seed)
-    low, high = np.percentile(100 * (means[:, 0] - means[:, 1]), LEVEL)
-    return 100 * float(one.mean() - other.mean()), [float(low), float(high)]
+def difference(scores: np.ndarray, means: np.ndarray, one: int, other: int) -> tuple[float, list[float]]:
+    """Accuracy of run `one` minus that of run `other` in percentage points, with its 95% interval (paired)."""
+    accuracy = scores.mean(axis=1)
+    low, high = np.percentile(100 * (means[:, one] - means[:, other]), LEVEL)
+    return 100 * float(accuracy[one] - accuracy[other]), [float(low), float(high)]

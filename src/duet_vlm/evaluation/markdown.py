@@ -1,0 +1,69 @@
+"""The tables of `make results` as a page of the documentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .runs import FULL
+from .table import COLUMNS, cells
+
+
+def results_page(methods: dict[str, Any], ablations: dict[str, Any], folder: str) -> str:
+    """Markdown: all methods at every budget, then the ablations, each with the difference to its reference.
+
+    Args:
+        methods, ablations: what `evaluate` returned.
+        folder: below `results/`, with the figures and plots.
+    """
+    settings, machine, versions = methods["settings"], methods["hardware"], methods["versions"]
+    lines = [
+        "# Results on the demonstration model",
+        "",
+        "Written by `make results`; do not edit. What the columns mean: [evaluation.md](evaluation.md).",
+        "",
+        f"{methods['questions']} questions about {methods['sources']} held-out scenes, an equal number per skill, seed "
+        f"{methods['seed']}, greedy, batches of {settings['batch_size']}, {settings['dtype']}, on "
+        f"{machine.get('gpu', machine['cpu'])} with {machine['threads']} thread(s) a process; duet-vlm "
+        f"{versions['duet_vlm']}, torch {versions['torch']}, transformers {versions['transformers']}. "
+        f"Intervals: 95%, paired bootstrap over scenes, {methods['bootstrap']['draws']} draws. "
+        f"All figures: [results/{folder}](../results/{folder}).",
+        "",
+        f"![accuracy over tokens and over time](../results/{folder}/methods-pareto.png)",
+        "",
+    ]
+    budgets = list(dict.fromkeys(run["budget"] for run in methods["runs"] if run["method"] != FULL))
+    for budget in budgets:
+        lines += [f"## All methods at {budget:.0%} of the visual tokens", "", *_rows(methods, budget), ""]
+    lines += [
+        "## Per skill", "", f"![accuracy per skill](../results/{folder}/methods-categories.png)", "",
+        f"## Settings of DUET-VLM one at a time, at {ablations['runs'][1]['budget']:.0%}", "",
+        *_rows(ablations, ablations["runs"][1]["budget"]), "",
+        f"![accuracy per skill](../results/{folder}/ablations-categories.png)", "",
+    ]  # fmt: skip
+    if methods["skipped"]:
+        reasons = [f"- {problem['reason']}" for problem in methods["skipped"]]
+        lines += ["## Not possible on this model", "", *reasons, ""]
+    return "\n".join(lines)
+
+
+def _rows(results: dict[str, Any], budget: float) -> list[str]:
+    reference = results["reference"]
+    head = [name for name in COLUMNS if name != "budget"]
+    head.append(f"difference to {reference}, points")
+    lines = [" | ".join(["", *head, ""]).strip(), "|---" * len(head) + "|"]
+    ranked = sorted(results["runs"], key=lambda run: (run["method"] != FULL, -run["accuracy"]))
+    for run in ranked:
+        if run["method"] != FULL and run["budget"] != budget:
+            continue
+        shown = cells(run)
+        shown[0] = f"**{run['method']}**" if run["method"] == reference else run["method"]
+        del shown[1]
+        lines.append("| " + " | ".join([*shown, _apart(run["difference"])]) + " |")
+    return lines
+
+
+def _apart(difference: dict[str, Any] | None) -> str:
+    if difference is None:
+        return ""
+    low, high = difference["ci95"]
+    return f"{difference['points']:+.1f} ({low:+.1f} to {high:+.1f})"

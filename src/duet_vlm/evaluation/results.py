@@ -1,0 +1,69 @@
+"""`make results`: the published table of all methods and the ablations, on the demonstration model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import terminal
+from .processes import Process
+
+KEEP = (0.33, 0.22, 0.11)
+ABLATION_KEEP = 0.22
+BATCH = 36  # four scenes
+
+
+def main(
+    work: Annotated[Path, typer.Option(help="Folder for all answers; the same command goes on there.")],
+    out: Annotated[Path, typer.Option(help="Folder for the figures and plots.")],
+    page: Annotated[Path, typer.Option(help="Markdown file to write the tables to.")],
+    limit: Annotated[int, typer.Option(help="Questions, an equal number per skill.", min=9)] = 5000,
+    seed: Annotated[int, typer.Option(help="Of random methods and of the bootstrap.")] = 0,
+) -> None:
+    """Evaluate every method at three budgets, and DUET-VLM's settings one at a time, on the built-in benchmark."""
+    process = Process.this()
+    with terminal.plain_errors():
+        results = evaluate_both(work, limit, seed, process)
+        if not process.first:
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        for name, found in results.items():
+            (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+            for plot in ("pareto", "categories"):
+                shutil.copy(work / name / f"{plot}.png", out / f"{name}-{plot}.png")
+        from .markdown import results_page
+
+        page.write_text(results_page(results["methods"], results["ablations"], out.name))
+    typer.echo(f"Written: {out} and {page}; all answers and a page with examples are in {work}.")
+
+
+def evaluate_both(work: Path, limit: int, seed: int, process: Process) -> dict[str, Any]:
+    """{"methods", "ablations"} -> what `evaluate` returns, which is None in every process but the first."""
+    from ..presets import NAMES
+    from .ablations import ablation_runs
+    from .asked import DEMO, prepare
+    from .cli import counter
+    from .evaluate import evaluate
+
+    methods = [*NAMES, "visionzip+fastv"]
+    asked = prepare(DEMO, DEMO, methods, [], KEEP, limit, False, "auto", None, process)
+    tables = {
+        "methods": (asked.runs, asked.problems),
+        "ablations": (ablation_runs(asked.model.config, ABLATION_KEEP), []),
+    }
+    results = {}
+    for name, (runs, problems) in tables.items():
+        with counter(limit * len(runs) // process.count, shown=process.first) as advance:
+            results[name] = evaluate(
+                asked.model, asked.processor, asked.records, runs, work / name, batch_size=BATCH, seed=seed,
+                problems=problems, about=asked.about, process=process, advance=advance,
+            )  # fmt: skip
+    return results
+
+
+if __name__ == "__main__":
+    typer.run(main)
