@@ -136,6 +136,10 @@ def budget(
     model: Model = None,
     shape: Shape = None,
     method: Method = "duet",
+    grid: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Rows and columns of the image's patches, for models whose images differ in size."),
+    ] = None,
     text_tokens: Annotated[int, typer.Option(help="Text tokens beside the image.", min=0)] = 64,
     json_file: JsonFile = None,
 ) -> None:
@@ -154,8 +158,9 @@ def budget(
 
         terminal.check_folder(json_file)
         config = shape_config(shape) if shape and not model else read_config(_one_of(model, shape))
-        settings = budget_config(config, method, tokens, keep)
-        report = {"model": model or shape, "method": method, **costs.report(config, settings, text_tokens)}
+        settings = budget_config(config, method, tokens, keep, grid=grid)
+        costed = costs.report(config, settings, text_tokens, grid=grid)
+        report = {"model": model or shape, "method": method, **costed}
     terminal.write_json(report, json_file)
     if json_file != Path("-"):
         from .tables import budget_table

@@ -7,7 +7,7 @@ from typing import Any
 
 from .budget import DecoderShape, after_drops, stage1_counts
 from .config import DuetConfig
-from .families import facts_of
+from .families import family_of
 
 
 @dataclass(frozen=True)
@@ -17,30 +17,37 @@ class ImageShape:
     Attributes:
         visual_tokens: all of them, an AnyRes image's row ends included.
         crops: how often the vision tower runs on it.
-        patches: visual tokens of one crop.
+        patches: visual tokens of what stage 1 merges at a time, a crop or a whole image.
+        dynamic: whether a small image lowers the counts of stage 1.
     """
 
     visual_tokens: int
     crops: int
     patches: int
+    dynamic: bool = False
 
     @classmethod
-    def of(cls, config: Any) -> ImageShape:
-        """The image of a fixed-resolution model, or the largest one of an AnyRes model's grids, which it fills."""
-        patches = facts_of(config).visual_tokens
-        grids = getattr(config, "image_grid_pinpoints", None)
-        if not grids:
-            return cls(patches, 1, patches)
-        side = config.vision_config.image_size
-        height, width = largest_grid(config)
-        rows, columns = height // side, width // side
-        in_row = side // config.vision_config.patch_size
+    def of(cls, config: Any, grid: tuple[int, ...] | None = None) -> ImageShape:
+        """The image of a fixed-resolution model, the largest one of an AnyRes model's grids, or one of `grid` patches.
+
+        Raises:
+            ValueError: no grid, and a model whose images differ.
+        """
+        family, tiled = family_of(config), bool(getattr(config, "image_grid_pinpoints", None))
+        rows, columns, in_row = tiles(config) if tiled else (0, 0, 0)
+        if grid is None and tiled and family.dynamic:
+            grid = rows * in_row, columns * in_row
+        patches = family.visual_tokens(config) if grid is None else family.tokens_of_grid(config, grid)
+        if family.dynamic:
+            return cls(patches + (family.row_ends(config, grid) if grid else 0), 1, patches, dynamic=True)
         # a token at the end of every row
         return cls(patches + rows * in_row * (columns * in_row + 1), 1 + rows * columns, patches)
 
     def tokens_per_layer(self, config: DuetConfig, layers: int) -> list[int]:
         """Visual tokens of the image in every decoder layer, as METHOD counts them."""
-        entering = self.crops * sum(stage1_counts(config, self.patches)) if config.merges else self.visual_tokens
+        entering = self.visual_tokens
+        if config.merges:
+            entering = self.crops * sum(stage1_counts(config, self.patches, self.dynamic))
         return after_drops(config, entering, layers)
 
 
@@ -50,7 +57,20 @@ def largest_grid(config: Any) -> tuple[int, int]:
     return height, width
 
 
-def report(config: Any, duet: DuetConfig, text_tokens: int, bytes_per_value: int = 2) -> dict[str, Any]:
+def tiles(config: Any) -> tuple[int, int, int]:
+    """Rows and columns of crops of an AnyRes model's largest grid, and rows of patches of one crop."""
+    side = config.vision_config.image_size
+    height, width = largest_grid(config)
+    return height // side, width // side, side // config.vision_config.patch_size
+
+
+def report(
+    config: Any,
+    duet: DuetConfig,
+    text_tokens: int,
+    bytes_per_value: int = 2,
+    grid: tuple[int, ...] | None = None,
+) -> dict[str, Any]:
     """Tokens, FLOPs and KV bytes of one prompt's prefill, per decoder layer and in all, before and after.
 
     Args:
@@ -58,8 +78,9 @@ def report(config: Any, duet: DuetConfig, text_tokens: int, bytes_per_value: int
         duet: the compression.
         text_tokens: text tokens beside the image.
         bytes_per_value: of keys and values, 2 for half precision.
+        grid: rows and columns of the image's patches, for models whose images differ.
     """
-    image, shape = ImageShape.of(config), DecoderShape.of(config, bytes_per_value)
+    image, shape = ImageShape.of(config, grid), DecoderShape.of(config, bytes_per_value)
     counts = image.tokens_per_layer(duet, shape.layers)
     before = image.visual_tokens + text_tokens
     layers = [

@@ -45,6 +45,10 @@ class Family:
         raise ValueError(f"images of a {config.model_type} always have {self.visual_tokens(config)} visual tokens: "
                          "leave grid= out.")  # fmt: skip
 
+    def row_ends(self, config: Any, grid: tuple[int, ...]) -> int:
+        """Tokens that end the rows of such an image, beside its visual tokens."""
+        return 0
+
     def check(self, config: Any, duet: DuetConfig) -> None:
         """Raise ValueError where this model cannot do what is asked of it."""
 

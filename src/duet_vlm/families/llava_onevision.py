@@ -56,6 +56,7 @@ class Stage1(fixed.Stage1):
             newline = None if image_newline is None else pad(found.new_ones(1), (found.shape[2], 0))
             size = image_sizes[number : number + 1]
             (found,), _ = stock(self.core, [pad(found, (0, 1))], size, newline, **how)
+            found = found.to(features.device)
             places = (found[:, -1] == 0).nonzero()[:, 0]
             tokens, decided = self.merged(found[None, places, :-1], features[None, places], None)
             kept.append(torch.zeros_like(features).index_copy(0, places, tokens[0]))
@@ -71,19 +72,31 @@ class Stage1(fixed.Stage1):
         return type(self.core).apply_pooling(self.core, x)
 
 
+def side_of(config: Any) -> int:
+    """Rows of patches of one crop."""
+    return int(config.vision_config.image_size // config.vision_config.patch_size)
+
+
+def shrunk(config: Any, grid: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns that stock packs an image's tiles into, which hold so many rows and columns of patches."""
+    rows, columns = grid[-2:]
+    most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
+    ratio = math.sqrt(rows * columns / (most * side_of(config) ** 2))
+    return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
+
+
 class LlavaOneVision(Family):
     dynamic = True
 
     def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
         """Of an image whose tiles hold this many rows and columns, base crop included; or of one frame of a video."""
-        frames, rows, columns = (1, *grid)[-3:]
-        side = config.vision_config.image_size // config.vision_config.patch_size
-        if frames > 1:
-            return math.ceil(side / 2) ** 2
-        ratio = math.sqrt(rows * columns / (int(config.vision_aspect_ratio.removeprefix("anyres_max_")) * side**2))
-        if ratio > 1.1:  # stock then shrinks it
-            rows, columns = int(rows // ratio), int(columns // ratio)
-        return int(side**2 + rows * columns)
+        if len(grid) == 3 and grid[0] > 1:
+            return math.ceil(side_of(config) / 2) ** 2
+        rows, columns = shrunk(config, grid)
+        return side_of(config) ** 2 + rows * columns
+
+    def row_ends(self, config: Any, grid: tuple[int, ...]) -> int:
+        return 1 if len(grid) == 3 and grid[0] > 1 else shrunk(config, grid)[0]
 
     def check(self, config: Any, duet: DuetConfig) -> None:
         if not duet.merges:
