@@ -29,7 +29,9 @@ Model = Annotated[
 Shape = Annotated[
     str | None, typer.Option(help="Instead of a model, a published shape: llava-1.5-7b, llava-1.5-13b or tiny.")
 ]
-Method = Annotated[str, typer.Option(help="duet, visionzip, pyramiddrop, fastv, or none for no compression.")]
+Method = Annotated[
+    str, typer.Option(help="duet, visionzip, pyramiddrop, fastv, random, ..., two joined as visionzip+fastv, or none.")
+]
 Keep = Annotated[float | None, typer.Option(help="The budget as a fraction of the image's visual tokens, in (0, 1].")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures here; - is stdout.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto for what the weights are saved in.")]
