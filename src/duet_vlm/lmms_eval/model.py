@@ -99,9 +99,11 @@ class DuetHF(lmms):  # type: ignore[misc]
         """Answer every request; tokens, KV bytes and prefill time go into each result and into the run's throughput."""
         if not requests:
             return []
+        # (context, doc_to_messages, settings, document, task, split); a batch is of one task with one set of settings
         order = Collator(
-            [request.args for request in requests], lambda a: (a[4], a[3]), group_fn=lambda a: a[2], grouping=True
-        )
+            [request.args for request in requests], sort_fn=lambda a: a[3], group_fn=lambda a: a[2] | {"task": a[4]},
+            grouping=True,
+        )  # fmt: skip
         texts: list[str] = []
         measures: list[Measures] = []
         tasks: list[str] = []
