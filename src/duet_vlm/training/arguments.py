@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from enum import Enum
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from .fields import nearest
 from .settings import TrainSettings
@@ -41,13 +43,16 @@ def training_arguments(settings: TrainSettings) -> Any:
     passed = settings.trainer or {}
     known = {f.name for f in fields(TrainingArguments) if f.init}
     offered = sorted(n for n in known - OURS.keys() - REFUSED if not n.startswith(("eval_", "push_to", "hub_")))
-    for name in passed:
+    hints = get_type_hints(TrainingArguments)
+    for name, value in passed.items():
         if name in OURS:
             raise ValueError(f"setting 'trainer.{name}' is set by {OURS[name]!r}: give it there.")
         if name not in known:
             raise ValueError(f"setting 'trainer.{name}' is unknown: {nearest(name, offered)}.")
         if name not in offered:
             raise ValueError(f"setting 'trainer.{name}' has no use in duet train: leave it out.")
+        if not _fits(value, hints[name]):
+            raise ValueError(f"setting trainer.{name} must be {_shown(hints[name])}, not {value!r}.")
     ours: dict[str, Any] = {
         "output_dir": settings.output,
         "per_device_train_batch_size": settings.batch_size,
@@ -81,3 +86,29 @@ def training_arguments(settings: TrainSettings) -> Any:
             "train ..., or choose one with CUDA_VISIBLE_DEVICES."
         )
     return arguments
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value from YAML is of a type that an option takes; types that YAML cannot write pass."""
+    for member in _members(hint):
+        kind = get_origin(member) or member
+        if not isinstance(kind, type) or issubclass(kind, Enum):
+            if kind is Any or isinstance(value, str):
+                return True
+        elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return True
+        elif isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
+            return True
+    return False
+
+
+def _shown(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", dict: "a mapping",
+             list: "a list", type(None): "nothing"}  # fmt: skip
+    kinds = [get_origin(member) or member for member in _members(hint)]
+    shown = [names.get(kind, "a text") for kind in kinds]
+    return " or ".join(dict.fromkeys(shown))

@@ -18,7 +18,7 @@ from . import models, resuming
 from .arguments import training_arguments
 from .checking import Broken, Checked, Checker, check_records, data_key
 from .conversations import Renderer
-from .dataset import Collator, Conversations, blank, blank_video
+from .dataset import Collator, Conversations
 from .records import conversation, read_records
 from .schedule import Budget, BudgetSchedule
 from .settings import TrainSettings
@@ -139,15 +139,14 @@ def trainer_of(run: Run) -> DuetTrainer:
     set_seed(settings.seed)
     model = models.load(settings, sharded)
     processor = run.renderer.processor
-    handle = apply(model, run.full, tokenizer=processor)
-    several = arguments.world_size > 1
+    handle = apply(model, run.full, tokenizer=processor, full_logits=False)
     return DuetTrainer(
         handle=handle,
         lengths=run.checked.lengths if settings.group_by_length else None,
         stamp=lambda folder: (folder / resuming.FILE).write_text(json.dumps(run.stamp, indent=2)),
         model=model,
         args=arguments,
-        data_collator=Collator(processor, settings.max_length, _blanks(run) if several else ()),
+        data_collator=Collator(processor, settings.max_length),
         train_dataset=run.dataset,
         processing_class=processor,
         callbacks=[BudgetSchedule(handle.use, run.budget)],
@@ -189,17 +188,6 @@ def save(run: Run, trainer: DuetTrainer, output: Path) -> Path:
             publish(part, target)
     trainer.accelerator.wait_for_everyone()
     return target
-
-
-def _blanks(run: Run) -> list[Any]:
-    from PIL import Image
-
-    rows = []
-    if any(c.images for c in run.dataset.listed):
-        rows.append(blank(run.renderer, "image", Image.new("RGB", (64, 64))))
-    if any(c.videos for c in run.dataset.listed):
-        rows.append(blank(run.renderer, "video", blank_video()))
-    return rows
 
 
 def _launched_sharded() -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -58,31 +57,20 @@ def read_video(path: Path, count: int) -> Clip:
     return read_frames(path, lambda total, rate: spread(total, min(count, total)))
 
 
-def blank_video() -> Clip:
-    """Two black frames, for `blank`."""
-    return Clip(np.zeros((2, 64, 64, 3), np.uint8), [0, 1], [0.0, 1.0], 2, 1.0)
-
-
 class Collator:
     """Batches by the model's own processor, with labels on answers alone.
 
     Args:
         processor: pads on its tokenizer's side and prepares the pixels.
         max_length: longer conversations lose their end, in tokens after images are expanded; None for no limit.
-        blanks: rows without a label for batches without an image or a video. On several processes they make every
-            rank run the vision tower in every step, whatever its batch holds: sharded weights are gathered, and
-            gradients reduced, in one order everywhere. Rows without labels change neither loss nor gradients.
     """
 
-    def __init__(self, processor: Any, max_length: int | None = None, blanks: Sequence[Loaded] = ()):
-        self.processor, self.max_length, self.blanks = processor, max_length, tuple(blanks)
+    def __init__(self, processor: Any, max_length: int | None = None):
+        self.processor, self.max_length = processor, max_length
         self.tokenizer = getattr(processor, "tokenizer", processor)
 
     def __call__(self, rows: Sequence[Loaded]) -> dict[str, Any]:
         """(B, S) input_ids, attention_mask, labels, and what else the processor gives."""
-        rows = list(rows)
-        seen = {kind for kind in ("images", "videos") if any(getattr(row, kind) for row in rows)}
-        rows += [b for b in self.blanks if ("images" if b.images else "videos") not in seen]
         bos = self.tokenizer.bos_token
         options: dict[str, Any] = {
             "padding": True, "return_tensors": "pt", "return_offsets_mapping": True,
@@ -107,13 +95,6 @@ class Collator:
         ]
         batch["labels"] = batch["input_ids"].masked_fill(~torch.stack(flags), IGNORED)
         return batch
-
-
-def blank(renderer: Renderer, kind: str, picture: Any) -> Loaded:
-    """A row with one image or video and no answer, for `Collator`'s `blanks`."""
-    text = renderer.render([{"role": "user", "content": [{"type": kind}, {"type": "text", "text": "?"}]}])
-    rendered = Rendered(text, ())
-    return Loaded(rendered, images=(picture,)) if kind == "image" else Loaded(rendered, videos=(picture,))
 
 
 def metadata(clip: Clip) -> dict[str, Any]:

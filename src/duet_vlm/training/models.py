@@ -92,7 +92,13 @@ def adapted(model: Any, lora: Lora) -> Any:
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,  # type: ignore[arg-type]
         modules_to_save=whole or None,
     )  # fmt: skip
-    return get_peft_model(model, config)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ValueError(
+            f"lora.targets {', '.join(lora.targets or TARGETS)!r} names no layer of this model that adapters can be "
+            "put on: give names of linear layers, such as q_proj, or one regular expression."
+        ) from error
 
 
 def count_trained(model: nn.Module) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import rotate_checkpoints
 
@@ -75,6 +75,16 @@ class DuetTrainer(Trainer):
         group = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return GroupedByLength(self.lengths, group, self.args.seed)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Weights by `from_pretrained`: `save_pretrained` renames some, which the Trainer's own loading passes over."""
+        plain = isinstance(self.model, PreTrainedModel) and not self.is_fsdp_enabled
+        if not plain:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        # float32 holds every saved dtype exactly; each weight keeps the dtype it has
+        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
+        self.model.load_state_dict(saved.state_dict())
+
     # ---- progress ----
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
@@ -127,7 +137,7 @@ class DuetTrainer(Trainer):
 
 def tokens_saved(handle: Duet) -> dict[str, float]:
     """The part of the visual tokens that the decoder's layers were spared, as measured on the last batch with one."""
-    if not handle.config.merges and not handle.drops:
+    if not handle.compresses:
         return {"visual_tokens_saved": 0.0}
     trace = handle.trace
     samples = [s for s in trace.samples if s.visual] if trace is not None else []
