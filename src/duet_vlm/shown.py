@@ -63,8 +63,10 @@ def shown_frames(prepared: Prepared, visual: int, grid: tuple[int, int]) -> list
         frame = Image.fromarray(clip.frames[number * together])
         if pixels is not None:
             frame = seen(frame, pixels[number], processor.image_mean, processor.image_std)
-        heading = f"Frame {number * together + 1} of {len(clip.indices)}, {clip.times[number * together]:.1f} s"
-        shown.append(Shown(frame, number, visual // len(encoded), heading, f" of frame {number * together + 1}"))
+        first = number * together
+        names = " and ".join(str(i + 1) for i in range(first, min(first + together, len(clip.indices))))
+        heading = f"Frame{'s' if ' ' in names else ''} {names} of {len(clip.indices)}, {clip.times[first]:.1f} s"
+        shown.append(Shown(frame, number, visual // len(encoded), heading, f" of frame {first + 1}"))
     return shown
 
 

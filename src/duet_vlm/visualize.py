@@ -86,7 +86,9 @@ def picture(prepared: Prepared, trace: Trace | None, *, title: str, counts: list
     ours = set(visual_token_ids(config).values())
     visual = [i for i, token in enumerate(ids) if token in ours]
     queries = [] if trace is None else trace.samples[0].queries
-    words = words_of(ids, queries, visual[-1] + 1, prepared.processor)
+    marks = set(prepared.processor.tokenizer.all_special_ids)  # ends of images
+    start = next((i for i in range(visual[-1] + 1, len(ids)) if ids[i] not in marks), len(ids))
+    words = words_of(ids, queries, start, prepared.processor)
     found = grid_of(prepared.inputs)
     if found is not None:
         merge = config.vision_config.spatial_merge_size

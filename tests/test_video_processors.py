@@ -1,0 +1,264 @@
+"""Frames to tensors: what the stock video processors make of them, their constants, and naive loops."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import saved_video
+import torch
+from transformers import AutoConfig
+from transformers.image_utils import (
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+    PILImageResampling,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as stock_qwen
+
+from duet_vlm.video import pixels
+from duet_vlm.video.decoding import Clip
+from duet_vlm.video.inputs import content, video_inputs
+from duet_vlm.video.processors import PROCESSORS, FrameProcessor, Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
+from duet_vlm.video.stock import stock_processor
+
+# (shape, mean, deviation, mean weighted from -1 at the first number to 1 at the last) of what the stock classes of
+# transformers 5.23 made of `video()` with torchvision 0.29.2
+STOCK: dict[str, tuple[tuple[int, ...], list[float]]] = {
+    "VideoLlavaVideoProcessor": ((1, 3, 3, 224, 224), [0.14416, 1.23418, 0.019006]),
+    "LlavaOnevisionVideoProcessor": ((1, 3, 3, 384, 384), [0.14232, 1.22901, 0.057026]),
+    "InternVLVideoProcessor": ((1, 3, 3, 384, 384), [0.14232, 1.22901, 0.057026]),
+    "Qwen2VLVideoProcessor": ((1152, 1176), [0.16053, 1.23276, 0.025249]),
+    "Qwen3VLVideoProcessor": ((360, 1536), [-0.01495, 0.66515, 0.012819]),
+    "SmolVLMVideoProcessor": ((1, 3, 3, 364, 364), [-0.0226, 0.66297, 0.019798]),
+}
+KINDS = list({kind.__name__: kind for kind in PROCESSORS.values()}.values())
+SIZES = [(1080, 1920), (45, 80), (97, 31), (20, 500), (360, 640), (28, 28)]
+
+
+def video(frames: int = 3, height: int = 45, width: int = 80) -> np.ndarray:
+    y, x, t = np.mgrid[:height, :width, :frames]
+    red, green = (3 * x + 5 * y + 40 * t) % 256, (x * y // 4 + 90 * t) % 256
+    blue = np.where((x // 9 + y // 7 + t) % 2, 230, 15)
+    return np.stack([red, green, blue], -1).transpose(2, 0, 1, 3).astype(np.uint8)
+
+
+def clip_of(frames: int = 4) -> Clip:
+    indices = [5 * i for i in range(frames)]
+    return Clip(video(frames, 40, 64), indices, [i / 10 for i in indices], 5 * frames, 10.0)
+
+
+def stock_source(name: str) -> ast.Module:
+    """The stock video processor's file, which without torchvision can be read but not imported."""
+    package = importlib.util.find_spec(f"transformers.models.{name}")
+    assert package is not None and package.origin is not None
+    return ast.parse((Path(package.origin).parent / f"video_processing_{name}.py").read_text())
+
+
+def stock_function(name: str, function: str) -> Any:
+    """One function of that file."""
+    found = [node for node in stock_source(name).body if getattr(node, "name", "") == function]
+    names: dict[str, Any] = {"math": math}
+    exec(compile(ast.Module(found, []), name, "exec"), names)
+    return names[function]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_as_the_stock_class(kind: type[FrameProcessor]) -> None:
+    shape, (mean, deviation, weighted) = STOCK[kind.__name__]
+    found = kind()([video()])[kind.model_input_names[0]]
+    numbers = found.double().flatten()
+    assert tuple(found.shape) == shape and found.dtype == torch.float32
+    assert abs(numbers.mean().item() - mean) < 1e-4 and abs(numbers.std().item() - deviation) < 1e-4
+    assert abs((numbers * torch.linspace(-1, 1, len(numbers)).double()).mean().item() - weighted) < 1e-4
+
+
+@pytest.mark.parametrize("name", sorted(set(PROCESSORS) - {"qwen2_5_vl"}))
+def test_constants_are_those_of_the_stock_source(name: str) -> None:
+    kind = PROCESSORS[name]
+    body = next(node.body for node in stock_source(name).body if getattr(node, "name", "") == kind.__name__)
+    names = {
+        "OPENAI_CLIP_MEAN": OPENAI_CLIP_MEAN, "OPENAI_CLIP_STD": OPENAI_CLIP_STD,
+        "PILImageResampling": PILImageResampling,
+        "IMAGENET_STANDARD_MEAN": IMAGENET_STANDARD_MEAN, "IMAGENET_STANDARD_STD": IMAGENET_STANDARD_STD,
+    }  # fmt: skip
+    compared = 0
+    for node in body:
+        if not isinstance(node, ast.Assign) or (isinstance(node.value, ast.Name) and node.value.id not in names):
+            continue
+        setting = node.targets[0].id  # type: ignore[attr-defined]
+        value = eval(compile(ast.Expression(node.value), name, "eval"), dict(names))
+        if value is not None and hasattr(kind(), setting) and setting not in ("do_convert_rgb", "default_to_square"):
+            ours = getattr(kind(), setting)
+            assert (list(ours) == list(value)) if isinstance(value, list) else ours == value, setting
+            compared += 1
+    assert compared >= 7
+
+
+def test_video_llava_is_close_to_the_clip_image_processor() -> None:
+    stock = CLIPImageProcessorPil()(list(video()), return_tensors="pt")["pixel_values"]
+    found = PROCESSORS["video_llava"]()([video()])["pixel_values_videos"][0]
+    # Pillow rounds after each of its two passes, torch too, but not alike: some eighth-bit steps
+    assert (found - stock).abs().max() < 3 / 255 / min(OPENAI_CLIP_STD)
+
+
+def test_qwen_of_equal_frames_is_close_to_its_image_processor() -> None:
+    bounds = {"min_pixels": 3136, "max_pixels": 50176}
+    stock = stock_qwen.Qwen2VLImageProcessorPil(**bounds)([video()[0]], return_tensors="pt")
+    found = Qwen2VLVideoProcessor(**bounds)([video()[[0, 0]]])
+    assert found["video_grid_thw"].tolist() == stock["image_grid_thw"].tolist()
+    assert (found["pixel_values_videos"] - stock["pixel_values"]).abs().max() < 3 / 255 / min(OPENAI_CLIP_STD)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4])
+def test_patches_in_a_naive_loop(frames: int) -> None:
+    patch, merge, temporal, height, width = 3, 2, 2, 12, 18
+    given = torch.randn(frames, 3, height, width)
+    flat, grid = pixels.patches(given, patch, merge, temporal)
+    whole = [*given, *[given[-1]] * (frames % 2)]
+    expected = []
+    for t in range(len(whole) // temporal):
+        for top in range(0, height, patch * merge):
+            for left in range(0, width, patch * merge):
+                for i in range(merge):
+                    for j in range(merge):
+                        one = []
+                        for channel in range(3):
+                            for frame in whole[t * temporal : (t + 1) * temporal]:
+                                for y in range(patch):
+                                    for x in range(patch):
+                                        one.append(frame[channel, top + i * patch + y, left + j * patch + x].item())
+                        expected.append(one)
+    assert grid == [math.ceil(frames / 2), 4, 6]
+    assert torch.equal(flat, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes_are_those_of_stock(size: tuple[int, int]) -> None:
+    height, width = size
+    of_whole_videos = stock_function("qwen3_vl", "smart_resize")
+    for least, most in ((3136, 12845056), (128 * 784, 768 * 784), (4096, 8192)):
+        expected = stock_qwen.smart_resize(height, width, 28, least, most)
+        assert pixels.whole_patches(height, width, 28, least, most) == expected
+        for frames in (2, 3, 5, 64):
+            expected = of_whole_videos(frames, height, width, 2, 32, least, most)
+            found = Qwen3VLVideoProcessor(size={"shortest_edge": least, "longest_edge": most})
+            assert found.bounded(frames, height, width) == expected
+
+
+def test_too_narrow() -> None:
+    with pytest.raises(ValueError, match="a frame of 2010 x 10 pixels is too narrow"):
+        pixels.whole_patches(10, 2010, 28, 1, 10**6)
+
+
+def test_one_frame_is_enough() -> None:
+    for kind in KINDS:
+        found = kind()([video(1)])
+        assert found[kind.model_input_names[0]].isfinite().all()
+
+
+def test_crop_of_a_small_frame_is_padded_with_black() -> None:
+    found = pixels.center_crop(torch.full((1, 3, 3, 9), 7, dtype=torch.uint8), 6, 5)
+    expected = torch.zeros(6, 5, dtype=torch.uint8)
+    expected[1:4] = 7
+    assert torch.equal(found[0, 0], expected)
+
+
+def test_resize_refuses_other_filters() -> None:
+    with pytest.raises(ValueError, match="resample 5 is not supported for videos"):
+        pixels.resize(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), 8, 8, 5)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("processors")
+    for family in saved_video.FAMILIES:
+        saved_video.save(folder / family, family)
+    return folder
+
+
+def prepared(folder: Path, family: str, clip: Clip, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, list[str]]:
+    """The processor, its inputs of a prompt with a clip, and the prompt's tokens."""
+    from transformers.models.smolvlm import processing_smolvlm
+
+    monkeypatch.setattr(processing_smolvlm, "num2words", str)  # a package that its processor needs for one word
+    config = AutoConfig.from_pretrained(folder / family)
+    processor = stock_processor(str(folder / family), config)
+    said = [*content(config, clip), {"type": "text", "text": "what happens ?"}]
+    text = processor.apply_chat_template([{"role": "user", "content": said}], add_generation_prompt=True)
+    inputs = video_inputs(config, processor, clip, text)
+    return processor, inputs, processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist())
+
+
+@pytest.mark.parametrize(
+    ("family", "placeholder", "count"),
+    [
+        ("video_llava", "<video>", 4 * 37),
+        ("qwen2_vl", "<|video_pad|>", 2 * 5 * 8),
+        ("qwen2_5_vl", "<|video_pad|>", 2 * 5 * 8),
+        ("qwen3_vl", "<|video_pad|>", 2 * 5 * 8),
+        ("llava_onevision", "<video>", 4 * 9 + 1),
+        ("internvl", "<IMG_CONTEXT>", 4 * 16),
+        ("smolvlm", "<image>", 4 * 16),
+        ("gemma3", "<image_soft_token>", 4 * 16),
+    ],
+)
+def test_placeholders(
+    folders: Path, family: str, placeholder: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, inputs, tokens = prepared(folders, family, clip_of(), monkeypatch)
+    assert tokens.count(placeholder) == count
+    behind = tokens[len(tokens) - tokens[::-1].index(placeholder) :]
+    assert behind[-5:] == ["what", "happens", "?", "assistant", ":"] or family == "smolvlm"  # its own template
+    assert "what" in behind and "happens" in behind
+    if family == "qwen2_5_vl":  # two frames of every 0.5 s
+        assert inputs["second_per_grid_ts"].tolist() == [1.0]
+    if family == "internvl":
+        assert inputs["pixel_values"].shape == (4, 3, 32, 32)
+    if family.startswith("qwen"):
+        assert inputs["video_grid_thw"].tolist() == [[2, 10, 16]]
+        assert (inputs["mm_token_type_ids"] == 2).sum() == count
+
+
+def test_qwen3_writes_times(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    processor, _, _ = prepared(folders, "qwen3_vl", clip_of(5), monkeypatch)
+    tokenize = type(processor.tokenizer).__call__
+
+    def noting(self: Any, text: Any, **kwargs: Any) -> Any:
+        said.extend(text)
+        return tokenize(self, text, **kwargs)
+
+    monkeypatch.setattr(type(processor.tokenizer), "__call__", noting)
+    video_inputs(AutoConfig.from_pretrained(folders / "qwen3_vl"), processor, clip_of(5), "<|video_pad|>")
+    # middles of frames 1 and 2, 3 and 4, and of the last one, which is repeated
+    assert [part.split(">")[0] for part in said[0].split("<") if "seconds" in part] == [
+        "0.2 seconds", "1.2 seconds", "2.0 seconds"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "video_llava"])
+def test_a_processor_that_was_saved_again(folders: Path, family: str, tmp_path: Path) -> None:
+    config = AutoConfig.from_pretrained(folders / family)
+    processor = stock_processor(str(folders / family), config)
+    processor.save_pretrained(tmp_path)
+    again = stock_processor(str(tmp_path), config)
+    assert vars(again.video_processor) == vars(processor.video_processor)
+    assert type(again).__name__ == type(processor).__name__
+
+
+def test_older_files_and_defaults(folders: Path, tmp_path: Path) -> None:
+    # Qwen2-VL's first files had no settings for videos: those for images count
+    for file in (folders / "qwen2_vl").iterdir():
+        if file.name != "video_preprocessor_config.json":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    found = stock_processor(str(tmp_path), AutoConfig.from_pretrained(tmp_path)).video_processor
+    assert found.size == {"shortest_edge": 1024, "longest_edge": 4096} and found.patch_size == 4
+    assert found.image_mean == OPENAI_CLIP_MEAN
