@@ -24,9 +24,8 @@ from ..merging import Encoded, Merge, merge
 class _Encoding:
     """One call of the vision tower, from its entrance to the projector's exit."""
 
-    layer: Any  # of the tower, whose output the model uses as features
-    hidden: Tensor | None = None  # (B, 1 + N, D) what its attention was given
-    output: Tensor | None = None  # (B, 1 + N, D) what it returned
+    hidden: Tensor | None = None  # (B, 1 + N, D) what the attention of the layer was given whose output are features
+    output: Tensor | None = None  # (B, 1 + N, D) what that layer returned
     result: Any = None  # the tower's own output object, which `get_..._features` hands on
     merges: list[Merge] = field(default_factory=list)
     length: int = 0  # tokens that the projector was given, of each image
@@ -92,8 +91,8 @@ class Tap:
     Bound methods are hooked, not closures, so that a deep copy of the model hooks its own tower.
     """
 
-    def __init__(self, core: Any, tower: str):
-        self.core, self.tower = core, tower
+    def __init__(self, core: Any, tower: str, stage: Stage1):
+        self.core, self.tower, self.stage = core, tower, stage
 
     @property
     def layer(self) -> Any:
@@ -106,12 +105,13 @@ class Tap:
         return [
             tower.register_forward_pre_hook(self.before_tower),
             self.layer.self_attn.register_forward_pre_hook(self.before_attention, with_kwargs=True),
-            self.layer.register_forward_hook(self.after_layer),
+            # before FSDP's hook, which shards the layer's weights again
+            self.layer.register_forward_hook(self.after_layer, prepend=True),
             tower.register_forward_hook(self.after_tower),
         ]
 
     def before_tower(self, tower: nn.Module, args: Any) -> None:
-        _encoding.set(_Encoding(self.layer))
+        _encoding.set(_Encoding())
 
     def before_attention(self, attention: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         encoding = _encoding.get()
@@ -122,6 +122,7 @@ class Tap:
         encoding = _encoding.get()
         if encoding is not None:
             encoding.output = output[0] if isinstance(output, tuple) else output
+            encoding.merges = self.stage.decide(layer, encoding)
 
     def after_tower(self, tower: nn.Module, args: Any, output: Any) -> None:
         encoding = _encoding.get()
@@ -143,34 +144,47 @@ class Stage1:
         self.core, self.config, self.towers = core, config, towers
 
     def hook(self) -> list[RemovableHandle]:
-        taps = [handle for tower in self.towers for handle in Tap(self.core, tower).hook()]
+        taps = [handle for tower in self.towers for handle in Tap(self.core, tower, self).hook()]
         return [
             *taps,
             self.core.multi_modal_projector.register_forward_pre_hook(self.before_projector),
             self.core.multi_modal_projector.register_forward_hook(self.after_projector),
         ]
 
+    def decide(self, layer: Any, encoding: _Encoding) -> list[Merge]:
+        """What is merged, a few images at a time, by the attention and keys of `layer`."""
+        assert encoding.hidden is not None and encoding.output is not None
+        patches = encoding.output[:, 1:]
+        parts = self.parts(patches)
+        return [self.merge_of(layer, encoding.hidden[part], patches[part]) for part in parts]
+
+    def merge_of(self, layer: Any, hidden: Tensor, patches: Tensor) -> Merge:
+        """Of some images; their attention statistics are gone when this returns."""
+        scores, metric = rank(layer.self_attn, hidden)
+        return merge(self.config, Encoded(scores, metric, patches, grid(self.core.config)), self.reserved)
+
     def before_projector(self, projector: nn.Module, args: tuple[Tensor]) -> Tensor:
         encoding, given = _encoding.get(), args[0]
-        assert encoding is not None and encoding.hidden is not None and encoding.output is not None
+        assert encoding is not None and encoding.output is not None
         encoding.length = given.shape[1]
-        patches = given[:, given.shape[1] - encoding.hidden.shape[1] + 1 :]  # video_llava's videos bring CLS along
-        kept = []
-        for part in torch.arange(len(given)).split(self.together(patches)):
-            first, end = int(part[0]), int(part[-1]) + 1
-            scores, metric = rank(encoding.layer.self_attn, encoding.hidden[first:end])
-            encoded = Encoded(scores, metric, patches[first:end], grid(self.core.config))
-            encoding.merges.append(merge(self.config, encoded, self.reserved))
-            kept.append(self.retained(encoded.features, encoding.output[first:end, :1], encoding.merges[-1]))
+        # video_llava's videos bring CLS along
+        patches, cls = given[:, given.shape[1] - encoding.output.shape[1] + 1 :], encoding.output[:, :1]
+        parts = zip(self.parts(patches), encoding.merges, strict=True)
+        kept = torch.cat([self.retained(patches[part], cls[part], decided) for part, decided in parts])
         if encoding.result is not None:
             encoding.result.duet_merges = encoding.merges
-        return torch.cat(kept)
+        return kept
 
     def after_projector(self, projector: nn.Module, args: Any, output: Tensor) -> Tensor:
         encoding = _encoding.get()
         assert encoding is not None
         _encoding.set(None)
         return self.placed(output, encoding.merges, encoding.length)
+
+    def parts(self, patches: Tensor) -> list[slice]:
+        """(B, N, D) -> the images whose attention statistics are held at a time."""
+        together = self.together(patches)
+        return [slice(first, first + together) for first in range(0, len(patches), together)]
 
     def together(self, patches: Tensor) -> int:
         """How many images' attention statistics are held at a time: one frame's, or what fills 16 MB."""
