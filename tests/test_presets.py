@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import tiny
 from hypothesis import given, settings
@@ -111,6 +113,12 @@ def test_baselines_meet_the_budget_of_what_they_are_compared_with(layers: int, s
     for name in ("random", "uniform", "pool", "random+duet", "uniform+duet", "duet+random", "visionzip+fastv"):
         got = average(DuetConfig.preset(name, model=model, tokens=wanted), n, layers)
         assert abs(got - wanted) <= 0.5, name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_survive_json(name: str) -> None:
+    config = DuetConfig.preset(name, model=llava(14, 12), keep=0.22, combine="mean")
+    assert DuetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_random_and_uniform_behind_duets_drops_keep_what_duet_keeps() -> None:
