@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from duet_vlm.demo.cli import app
-from duet_vlm.demo.evaluate import HELD_OUT_SEED, evaluate, interval, prompt, scene_at
+from duet_vlm.demo.evaluate import HELD_OUT_SEED, VALIDATION_SEED, evaluate, interval, prompt, scene_at
 from duet_vlm.demo.model import VISUAL_TOKENS, folder, load
 
 
@@ -86,7 +86,20 @@ def test_eval_writes_json_and_refuses_an_empty_folder(tmp_path: Path) -> None:
     assert "config.json" in refused.output
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["scene"], ["eval"]])
+def test_eval_measures_budgets(tmp_path: Path) -> None:
+    runner, file = CliRunner(), tmp_path / "out.json"
+    budgets = ["--keep", "0.33", "--keep", "0.11", "--validation"]
+    done = runner.invoke(app, ["eval", "--limit", "18", *budgets, "--json", str(file)])
+    assert done.exit_code == 0, done.output
+    results = json.loads(file.read_text())
+    assert list(results) == ["33%", "11%"]
+    assert all(r["questions"] == 18 and r["seed"] == VALIDATION_SEED for r in results.values())
+    assert "33%" in done.output and "validation" in done.output
+    refused = runner.invoke(app, ["eval", "--keep", "0.33", "--ablations"])
+    assert refused.exit_code != 0 and "one at a time" in refused.output
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["train-time"], ["scene"], ["eval"]])
 def test_help_is_complete(command: list[str]) -> None:
     shown = CliRunner().invoke(app, [*command, "--help"])
     assert shown.exit_code == 0

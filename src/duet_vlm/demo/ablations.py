@@ -1,8 +1,8 @@
-"""Where the demonstration model reads its image, and what random selection costs it: the tables of the model card."""
+"""What budgets, drops at each layer and other selections cost the demonstration model: the tables of the model card."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from duet_vlm.demo.evaluate import HELD_OUT_SEED, evaluate
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from duet_vlm import DuetConfig
 
 RANDOM_TOKENS = 21  # 11% of 196, CLS among them
+
+
+def budgets(model: LlavaForConditionalGeneration, keeps: Sequence[float]) -> dict[str, DuetConfig | None]:
+    """Name -> what to apply: preset "duet" at each budget, nothing at 1."""
+    from duet_vlm import DuetConfig
+
+    return {f"{k:.0%}": None if k == 1 else DuetConfig.preset("duet", model=model, keep=k) for k in keeps}
 
 
 def settings(model: LlavaForConditionalGeneration) -> dict[str, DuetConfig | None]:
@@ -37,16 +44,17 @@ def ablations(
     questions: int,
     seed: int = HELD_OUT_SEED,
     advance: Callable[[str, dict], None] = lambda name, result: None,
+    chosen: dict[str, DuetConfig | None] | None = None,
 ) -> dict[str, dict]:
-    """Every setting of `settings` -> the result of `evaluate` under it."""
+    """Every setting, those of `settings` unless others are `chosen` -> the result of `evaluate` under it."""
     import duet_vlm
 
     results = {}
-    for name, chosen in settings(model).items():
-        if chosen is None:
+    for name, setting in (settings(model) if chosen is None else chosen).items():
+        if setting is None:
             results[name] = evaluate(model, processor, questions, seed)
         else:
-            with duet_vlm.apply(model, chosen, tokenizer=processor):
+            with duet_vlm.apply(model, setting, tokenizer=processor):
                 results[name] = evaluate(model, processor, questions, seed)
         advance(name, results[name])
     return results

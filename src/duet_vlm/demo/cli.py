@@ -51,6 +51,30 @@ def train(
     typer.echo(f"Saved the model in {out}. Measure it with: duet demo eval --model {out}")
 
 
+@app.command("train-time")
+def train_time(
+    keep: Annotated[list[float], typer.Option(min=0.02, max=0.99, help="Budgets, as fractions.")] = [0.33, 0.22, 0.11],  # noqa: B006
+    rounds: Annotated[int, typer.Option(min=1, help="Steps of each, in turn, after two for warming up.")] = 8,
+    scenes: Annotated[int, typer.Option(min=1, help="Scenes per step; 8 per process is the shipped recipe.")] = 8,
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Fuse decoder blocks; needs g++.")] = True,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.", dir_okay=False)] = None,
+) -> None:
+    """Measure what a training step costs with and without compression, next to what its operations say."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from duet_vlm.demo.training.timing import measure
+
+    results = measure(keep, scenes, rounds, compiled)
+    table = Table("visual tokens", "CPU seconds", "time", "operations", title="forward and backward of a training step")
+    for name, row in results["budgets"].items():
+        table.add_row(name, f"{row['cpu_seconds']:.3f}", f"{row['time_ratio']:.1%}", f"{row['flops_ratio']:.1%}")
+    Console().print(table)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(results, indent=1) + "\n")
+
+
 @app.command()
 def scene(
     out: Annotated[Path, typer.Argument(help="PNG file to write.", dir_okay=False)],
@@ -90,6 +114,13 @@ def evaluate(
     ablations: Annotated[
         bool, typer.Option("--ablations", help="Also drop all visual tokens at each layer, and select 11% of them.")
     ] = False,
+    keep: Annotated[
+        list[float] | None,
+        typer.Option(min=0.02, max=1, help="Measure at this budget, as a fraction; may be given several times."),
+    ] = None,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Ask about the scenes for decisions, not the held-out ones.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.", dir_okay=False)] = None,
 ) -> None:
     """Print the accuracy per skill on held-out scenes, with 95% intervals."""
@@ -98,34 +129,39 @@ def evaluate(
     from rich.table import Table
 
     from duet_vlm.demo import ablations as tables
-    from duet_vlm.demo.evaluate import HELD_OUT_SEED
+    from duet_vlm.demo.evaluate import HELD_OUT_SEED, VALIDATION_SEED, interval
     from duet_vlm.demo.evaluate import evaluate as measure
     from duet_vlm.demo.model import load
 
     if model is not None and not (model / "config.json").exists():
         raise typer.BadParameter(f"{model} holds no config.json; give a folder that `duet demo train` wrote.")
+    if keep and ablations:
+        raise typer.BadParameter("--keep and --ablations are two tables: ask for one at a time.")
     loaded, processor = load(model)
-    console = Console()
+    console, seed = Console(), VALIDATION_SEED if validation else HELD_OUT_SEED
     with Progress(console=console) as progress:
-        if ablations:
-            names = list(tables.settings(loaded))
-            task = progress.add_task("settings", total=len(names))
-            results = tables.ablations(loaded, processor, limit, HELD_OUT_SEED, lambda *_: progress.advance(task))
+        if ablations or keep:
+            chosen = tables.budgets(loaded, keep) if keep else tables.settings(loaded)
+            task = progress.add_task("settings", total=len(chosen))
+            done = lambda *_: progress.advance(task)  # noqa: E731
+            results = tables.ablations(loaded, processor, limit, seed, done, chosen)
         else:
             task = progress.add_task("questions", total=limit)
             count = lambda n: progress.advance(task, n)  # noqa: E731
-            results = {"full": measure(loaded, processor, limit, HELD_OUT_SEED, advance=count)}
-    full = results["full"]
-    table = Table("skill", "accuracy", "95% interval", "questions", title=f"{full['questions']} held-out questions")
-    for skill, row in full["skills"].items():
+            results = {"full": measure(loaded, processor, limit, seed, advance=count)}
+    name, first = next(iter(results.items()))
+    asked = f"{first['questions']} {'validation' if validation else 'held-out'} questions"
+    table = Table("skill", "accuracy", "95% interval", "questions", title=f"{asked}, {name} visual tokens")
+    for skill, row in first["skills"].items():
         table.add_row(skill, f"{row['accuracy']:.1%}", f"{row['low']:.1%} to {row['high']:.1%}", str(row["questions"]))
-    table.add_row("all", f"{full['accuracy']:.1%}", "", str(full["questions"]))
+    table.add_row("all", f"{first['accuracy']:.1%}", "", str(first["questions"]))
     console.print(table)
-    if ablations:
-        table = Table("setting", "accuracy", title="visual tokens dropped or selected")
+    if ablations or keep:
+        table = Table("setting", "accuracy", "95% interval", title="visual tokens dropped or selected")
         for name, result in results.items():
-            table.add_row(name, f"{result['accuracy']:.1%}")
+            low, high = interval(round(result["accuracy"] * result["questions"]), result["questions"])
+            table.add_row(name, f"{result['accuracy']:.1%}", f"{low:.1%} to {high:.1%}")
         console.print(table)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(results if ablations else full, indent=1) + "\n")
+        json_file.write_text(json.dumps(results if ablations or keep else first, indent=1) + "\n")

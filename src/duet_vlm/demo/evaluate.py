@@ -87,8 +87,17 @@ def evaluate(
             images=[scene.image for scene, _ in asked], text=[prompt(q.text) for _, q in asked],
             return_tensors="pt", padding=True, padding_side="left",
         )  # fmt: skip
+        inputs = inputs.to(model.device, model.dtype)
+        counts = [len(group) for _, group in batch]
         with torch.inference_mode():
-            answers = model(**inputs.to(model.device, model.dtype), logits_to_keep=1).logits[:, -1].argmax(-1).tolist()
+            # each image is encoded once for all its questions
+            pictures = inputs.pop("pixel_values")[[sum(counts[:i]) for i in range(len(counts))]]
+            image = model.model.get_image_features(pictures)
+            image.pooler_output = [
+                features for features, n in zip(image.pooler_output, counts, strict=True) for _ in range(n)
+            ]
+            logits = model(**inputs, mm_encoder_outputs={"image": image}, logits_to_keep=1).logits
+        answers = logits[:, -1].argmax(-1).tolist()
         for (_, question), answer in zip(asked, answers, strict=True):
             total[question.skill] += 1
             right[question.skill] += answer == IDS[question.answer]

@@ -104,7 +104,7 @@ class _Reporter:
             self.progress.stop()
 
 
-def _compile_blocks(model: LlavaForConditionalGeneration) -> None:
+def compile_blocks(model: LlavaForConditionalGeneration) -> None:
     """Fuse the decoder's norms and MLPs (a third of a step's time); needs a C++ compiler."""
     for layer in model.model.language_model.layers:
         for block in (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm):
@@ -158,7 +158,7 @@ def _run(
             elif stage is again or done["vision_again"] is None:
                 train_vision(model.model.vision_tower, vision_heads, stage, scenes, folder, workers, resume, report)
     if compiled:
-        _compile_blocks(model)
+        compile_blocks(model)
 
     def language(
         stage: Stage, scenes: int, tokens: Callable[[int], int], hints: Callable[[int], float], tally: bool, see: bool,
