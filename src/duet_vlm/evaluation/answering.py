@@ -12,8 +12,10 @@ import torch
 from transformers.generation.streamers import BaseStreamer
 
 from ..applying import apply
+from ..families import visual_token_ids
 from ..request import prompt, special_tokens
 from ..trace import Trace
+from ..video.inputs import content, show_frames, video_inputs
 from .records import Record
 from .runs import Run
 
@@ -83,15 +85,33 @@ class Asker:
         own_limit = model.generation_config.max_new_tokens
         self.max_new_tokens = max_new_tokens or own_limit or 32
 
-    def prepare(self, records: Sequence[Record], images: Sequence[Any]) -> Batch:
-        """Prompts of one image each, padded on the left."""
-        texts = [prompt(self.processor, record.question) for record in records]
-        more = {"padding": True, "padding_side": "left"} if len(texts) > 1 else {}
-        inputs = self.processor(
-            images=list(images), text=texts, return_tensors="pt", **more, **special_tokens(self.processor)
-        ).to(self.model.device, self.model.dtype)
+    def medium(self, record: Record) -> Any:
+        """The PIL image of a record, or the frames of its video.
+
+        Raises:
+            ValueError: it cannot be read, or the model takes no video.
+        """
+        if record.video is None:
+            return record.image()
+        return show_frames(record.video, self.model.config, self.processor)
+
+    def prepare(self, records: Sequence[Record], media: Sequence[Any]) -> Batch:
+        """Prompts of one image each, padded on the left; or a single prompt with a video.
+
+        Args:
+            media: what `medium` gave for each record.
+        """
+        config, marks = self.model.config, special_tokens(self.processor)
+        if records[0].video is None:
+            texts = [prompt(self.processor, record.question) for record in records]
+            more = {"padding": True, "padding_side": "left"} if len(texts) > 1 else {}
+            inputs = self.processor(images=list(media), text=texts, return_tensors="pt", **more, **marks)
+        else:
+            text = prompt(self.processor, records[0].question, content(config, media[0]))
+            inputs = video_inputs(config, self.processor, media[0], text, **marks)
+        inputs = inputs.to(self.model.device, self.model.dtype)
         ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
-        visual = (ids == self.model.config.image_token_id).sum(1)
+        visual = torch.isin(ids, torch.tensor(list(visual_token_ids(config).values()), device=ids.device)).sum(1)
         return Batch(records, inputs, visual.tolist(), (real.sum(1) - visual).tolist())
 
     def ask(self, run: Run, batch: Batch) -> list[Answer]:

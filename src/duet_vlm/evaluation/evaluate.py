@@ -105,7 +105,7 @@ def ask_all(
 ) -> None:
     """Give every answer that is not in the folder yet, of the batches that are this process's."""
     done, failed = set(folder.answered()), folder.problems()
-    batches = [records[start : start + batch_size] for start in range(0, len(records), batch_size)]
+    batches = batches_of(records, batch_size)
     step = max(1, len(batches) // TIMED)
     warm = False
     for number, batch in enumerate(batches):
@@ -143,19 +143,29 @@ def prepare(
     asker: Asker, batch: Sequence[Record], timed: bool
 ) -> tuple[Batch | None, Batch | None, dict[str, str]]:
     """The batch without records that cannot be asked, its first record alone if that is timed, and what is wrong."""
-    good, images, wrong = [], [], {}
+    good, media, wrong = [], [], {}
     for record in batch:
         try:
-            if record.video is not None:
-                raise ValueError(f"video {str(record.video)!r} cannot be asked about: this model takes images.")
-            images.append(record.image())
+            media.append(asker.medium(record))
             good.append(record)
         except ValueError as error:
             wrong[record.id] = str(error)
     if not good:
         return None, None, wrong
-    alone = asker.prepare(good[:1], images[:1]) if timed and len(good) > 1 else None
-    return asker.prepare(good, images), alone, wrong
+    alone = asker.prepare(good[:1], media[:1]) if timed and len(good) > 1 else None
+    return asker.prepare(good, media), alone, wrong
+
+
+def batches_of(records: Sequence[Record], size: int) -> list[list[Record]]:
+    """Images in batches of `size`, in order; each video alone, as their frames differ in number."""
+    batches: list[list[Record]] = []
+    for record in records:
+        fits = batches and len(batches[-1]) < size and batches[-1][-1].video is None and record.video is None
+        if fits:
+            batches[-1].append(record)
+        else:
+            batches.append([record])
+    return batches
 
 
 def line(run: Run, record: Record, answer: Answer, first: float | None) -> dict[str, Any]:

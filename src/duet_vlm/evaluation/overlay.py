@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ..families import family_of
+from ..request import grid_of
 from ..shown import seen
 from ..trace import SampleTrace, Trace
 from ..visualize import CLS, patches_of
@@ -27,33 +30,46 @@ def kept_picture(image: Any, trace: Trace | None, inputs: Any, processor: Any, c
         processor, config: the model's.
 
     Returns:
-        A PIL picture; None where tokens are no patches of one square image, so nothing can be drawn.
+        A PIL picture; None where tokens are not the patches of the image, so nothing can be drawn.
     """
-    pixels = inputs.get("pixel_values")
-    vision: Any = getattr(config, "vision_config", None)
-    if pixels is None or pixels.ndim not in (4, 5) or not hasattr(vision, "patch_size"):
+    if "pixel_values" not in inputs:
         return None
-    grid = vision.image_size // vision.patch_size
-    first = (pixels[0, 0] if pixels.ndim == 5 else pixels[0]).float().cpu()
-    part = seen(image, first, processor.image_processor.image_mean, processor.image_processor.image_std)
-    cell = max(1, SIDE // grid)
-    base = np.asarray(part.convert("RGB").resize((cell * grid, cell * grid)), dtype=np.float32)
+    rows, columns = grid_of_patches(inputs, config)
+    pixels = inputs["pixel_values"].float().cpu()
+    if pixels.ndim > 3:  # elsewhere flat patches of the whole picture
+        first = pixels[0, 0] if pixels.ndim == 5 else pixels[0]
+        image = seen(image, first, processor.image_processor.image_mean, processor.image_processor.image_std)
+    cell = max(1, SIDE // max(rows, columns))
+    base = np.asarray(image.convert("RGB").resize((cell * columns, cell * rows)), dtype=np.float32)
     if trace is None:
         return Image.fromarray(base.astype(np.uint8))
     try:
-        places = patches_of(trace, grid * grid)
+        places = patches_of(trace, rows * columns)
     except ValueError:
         return None
-    share = presence(trace.samples[0], places, grid * grid)
-    merged = np.zeros(grid * grid, dtype=bool)
+
+    def pixelwise(values: np.ndarray) -> np.ndarray:
+        return np.kron(values.reshape(rows, columns), np.ones((cell, cell)))[..., None]
+
+    share = presence(trace.samples[0], places, rows * columns)
+    merged = np.zeros(rows * columns, dtype=bool)
     for cluster in trace.images[0].clusters if trace.images else []:
         merged[cluster] = True
-    bright = np.kron(share.reshape(grid, grid), np.ones((cell, cell)))[..., None]
-    tint = np.kron((merged & (share == 0)).reshape(grid, grid), np.ones((cell, cell)))[..., None]
+    bright, tinted = pixelwise(share), pixelwise(merged & (share == 0))
     grey = base.mean(-1, keepdims=True).repeat(3, axis=-1)
     out = base * bright + GONE * grey * (1 - bright)
-    out = np.where(tint > 0, 0.45 * grey + 0.2 * np.asarray(MERGED), out)
+    out = np.where(tinted > 0, 0.45 * grey + 0.2 * np.asarray(MERGED), out)
     return Image.fromarray(out.clip(0, 255).astype(np.uint8))
+
+
+def grid_of_patches(inputs: Any, config: Any) -> tuple[int, int]:
+    """Rows and columns of the patches that an image's visual tokens stand for."""
+    found = grid_of(inputs)
+    if found is not None:
+        merge = config.vision_config.spatial_merge_size
+        return found[1] // merge, found[2] // merge
+    side = math.isqrt(family_of(config).visual_tokens(config))
+    return side, side
 
 
 def presence(sample: SampleTrace, places: dict[int, int], patches: int) -> np.ndarray:

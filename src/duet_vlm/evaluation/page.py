@@ -90,12 +90,14 @@ def disagreements(
 
 
 def _example(asker: Asker, record: Record, runs: list[Run], answers: dict[Any, dict[str, Any]]) -> str:
-    image = record.image()
-    batch = asker.prepare([record], [image])
+    medium = asker.medium(record)
+    batch = asker.prepare([record], [medium])
     cards = []
     for run in runs:
         trace = asker.ask_with_trace(run, batch)[1]
-        picture = kept_picture(image, trace, batch.inputs, asker.processor, asker.model.config)
+        picture = None
+        if record.video is None:
+            picture = kept_picture(medium, trace, batch.inputs, asker.processor, asker.model.config)
         one = answers[*run.key, record.id]
         mark = "right" if one["score"] >= 0.5 else "wrong"
         drawn = f"<img alt='' src='{_data(picture)}'>" if picture is not None else "<div class='none'></div>"
