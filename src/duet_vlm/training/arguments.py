@@ -99,9 +99,7 @@ def _fits(value: Any, hint: Any) -> bool:
         if not isinstance(kind, type) or issubclass(kind, Enum):
             if kind is Any or isinstance(value, str):
                 return True
-        elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return True
-        elif isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
+        elif isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool):
             return True
     return False
 

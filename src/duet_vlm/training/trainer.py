@@ -77,13 +77,13 @@ class DuetTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Weights by `from_pretrained`: `save_pretrained` renames some, which the Trainer's own loading passes over."""
-        plain = isinstance(self.model, PreTrainedModel) and not self.is_fsdp_enabled
-        if not plain:
+        network: Any = self.model
+        if not isinstance(network, PreTrainedModel) or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         # float32 holds every saved dtype exactly; each weight keeps the dtype it has
-        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
-        self.model.load_state_dict(saved.state_dict())
+        saved = type(network).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
+        network.load_state_dict(saved.state_dict())
 
     # ---- progress ----
 
