@@ -18,8 +18,9 @@ pytest.importorskip("lmms_eval", reason="lmms-eval is not installed: pip install
 import datasets
 import lmms_eval
 import saved
+import saved_video
 from datasets import Dataset, DatasetDict
-from lmms_cases import caches, clip, picture, qwen, run
+from lmms_cases import caches, clip, picture, run
 from lmms_eval import models
 from lmms_eval.api.metrics import mean
 from lmms_eval.evaluator import simple_evaluate
@@ -179,18 +180,21 @@ def test_several_images_one_and_none_in_a_batch(family: str, tmp_path: Path) -> 
     model.clean()
 
 
-def test_qwen_with_images_and_videos_in_a_batch(tmp_path: Path) -> None:
-    model = DuetHF(str(qwen(tmp_path)), keep=0.4, dtype="float32", device="cpu", max_frames=4, query="last")
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "video_llava"])
+def test_images_and_videos_in_a_batch(family: str, tmp_path: Path) -> None:
+    folder, settings = str(saved_video.save(tmp_path, family)), {"dtype": "float32", "device": "cpu", "max_frames": 4}
+    model = DuetHF(folder, keep=0.4, query="last", **settings)
     film, long_film = clip(tmp_path / "film.mp4"), clip(tmp_path / "long.mp4", 30, seed=50)
     measures = check_batch(
         model,
-        [user(film, "what is this ?"), user(picture(112, 84, 1), picture(84, 84, 2), "the question"),
-         user(long_film, picture(84, 112, 3), "is this red ?"), user("yes ?")],
+        [user(film, "what happens in the video ?"), user(picture(64, 48, 1), picture(48, 48, 2), "where is red ?"),
+         user(long_film, picture(48, 64, 3), "who is here ?"), user("what is here ?")],
     )  # fmt: skip
     assert all(m.tokens_in > m.tokens_last for m in measures[:3])
     assert measures[3].tokens_in == 0
-    stock = DuetHF(str(tmp_path), method="none", dtype="float32", device="cpu", max_frames=4)
-    whole = check_batch(stock, [user(film, "what is this ?")])[0]
+    model.handle.remove()
+    stock = DuetHF(folder, method="none", **settings)
+    whole = check_batch(stock, [user(film, "what happens in the video ?")])[0]
     assert whole.tokens_in == whole.tokens_last > measures[0].tokens_in
     assert whole.kv_bytes > measures[0].kv_bytes
 

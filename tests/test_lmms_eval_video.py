@@ -13,8 +13,9 @@ import pytest
 
 pytest.importorskip("lmms_eval", reason="lmms-eval is not installed: pip install 'duet-vlm[lmms-eval]'")
 
+import saved_video
 from datasets import Dataset
-from lmms_cases import caches, clip, qwen, run
+from lmms_cases import caches, clip, run
 from lmms_eval.tasks import TaskManager, get_task_dict
 
 from duet_vlm.lmms_eval import TASKS
@@ -61,7 +62,8 @@ def test_video_tasks_load_and_find_their_videos(
 def test_a_video_task_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark(tmp_path, LAYOUT["msvd_qa"])
     monkeypatch.setenv(video_qa.ROOT, str(tmp_path))
-    results = run("msvd_qa", pretrained=qwen(tmp_path), keep=0.4, query="last", max_frames=4, dtype="float32")
+    model = saved_video.save(tmp_path, "qwen2_5_vl")
+    results = run("msvd_qa", pretrained=model, keep=0.4, query="last", max_frames=4, dtype="float32")
     assert set(results["results"]["msvd_qa"]) >= {"exact_match,none", "contained_match,none"}
     assert not any(name.startswith("judge") for name in results["results"]["msvd_qa"])
     assert all(s["token_counts"][0]["tokens_in"] > 0 for s in results["samples"]["msvd_qa"])
