@@ -191,6 +191,15 @@ def bench(
     dtype: Dtype = "bfloat16",
     device: Device = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; torch's default if not given.", min=1)] = None,
+    train: Annotated[bool, typer.Option("--train", help="Time training steps instead.")] = False,
+    tune: Annotated[
+        list[str] | None, typer.Option(help="With --train: lora or full, the option once for each; both if not given.")
+    ] = None,
+    answer_tokens: Annotated[int, typer.Option(help="With --train: text tokens that are the answer.", min=1)] = 32,
+    rank: Annotated[int, typer.Option(help="With --train: the rank of LoRA's adapters.", min=1)] = 16,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="With --train: compute layers again in the backward pass.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Time stock against compressed, side by side in one run, and compare with what the FLOPs promise.
@@ -202,6 +211,8 @@ def bench(
       duet bench --shape llava-1.5-7b --layers 8 --json bench.json
 
       duet bench --model ./my-llava --tokens 192 --tokens 64 --method duet --method fastv --device cuda
+
+      duet bench --train --shape llava-1.5-7b --layers 4 --tune lora --json train.json
     """
     with terminal.plain_errors():
         from .bench import Options, benchmark, settings, shortened, steps
@@ -212,9 +223,15 @@ def bench(
             raise ValueError(f"--layers {layers} needs --shape: a model's own layers are all used.")
         config = shape_config(shape) if shape and not model else read_config(_one_of(model, shape))
         listed = settings(config, method or ["duet"], tokens or [192.0, 128.0, 64.0], layers)
-        how = Options(
-            runs, batch_size, text_tokens, decode_steps, check_dtype(dtype), check_device(device), threads
-        )
+        dtype, device = check_dtype(dtype), check_device(device)
+        how = Options(runs, batch_size, text_tokens, decode_steps, dtype, device, threads)
+        if train:
+            from . import train_bench
+
+            training = train_bench.TrainOptions(
+                runs, batch_size, text_tokens, answer_tokens, tuple(tune or train_bench.TUNES), rank, checkpointing,
+                dtype, device, threads,
+            )  # fmt: skip
         with terminal.status() as status:
             if model:
                 status("Loading the model")
@@ -222,13 +239,21 @@ def bench(
             else:
                 status("Filling random weights")
                 network = random_model(shortened(config, layers), how.dtype, how.device)
-    with terminal.progress(steps(listed, how)) as advance:
-        report = {"model": model or shape, **benchmark(network, listed, how, advance)}
+    with terminal.progress(train_bench.steps(listed, training) if train else steps(listed, how)) as advance:
+        if train:
+            whole = settings(config, method or ["duet"], tokens or [192.0, 128.0, 64.0])
+            figures = train_bench.benchmark(network, listed, training, advance)
+            train_bench.add_full_depth(figures, config, whole, training)
+        else:
+            figures = benchmark(network, listed, how, advance)
+    report = {"model": model or shape, **figures}
     terminal.write_json(report, json_file)
     if json_file != Path("-"):
-        from .tables import bench_table
+        from .tables import bench_table, train_table
 
-        terminal.console().print(bench_table(report))
+        tables = [train_table(report, tuned) for tuned in training.tunes] if train else [bench_table(report)]
+        for table in tables:
+            terminal.console().print(table)
 
 
 app.command("eval", cls=SeveralValues)(evaluate)

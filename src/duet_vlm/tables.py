@@ -61,6 +61,43 @@ def bench_table(report: dict[str, Any]) -> Table:
     return table
 
 
+def train_table(report: dict[str, Any], tune: str) -> Table:
+    """Training steps of one way to tune: one column per setting, stock first."""
+    found, options, machine = report["tunes"][tune], report["options"], report["hardware"]
+    stock, rows = found["stock"], found["settings"]
+    table = Table(
+        title=f"{report.get('model', 'model')}, {options['layers']} decoder layers, {tune} training, "
+        f"{options['dtype']}, batch {options['batch_size']}, {options['text_tokens']} text tokens, "
+        f"{options['answer_tokens']} of them answer, medians of {options['runs']} runs",
+        caption=f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads",
+    )
+    table.add_column("")
+    for name in ("stock, all logits", "stock"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_column(f"{row['method']} {row['tokens']:g}", justify="right")
+
+    def line(name: str, show: Any, before: str = "", **style: Any) -> None:
+        """`before` says what stands in stock's columns, where nothing is saved."""
+        first = [show(found["all_logits"]), show(stock)] if not before else before.split("|")
+        table.add_row(name, *first, *(show(row) for row in rows), **style)
+
+    line("visual tokens into the language model", lambda r: f"{r['tokens_in']}")
+    line("visual tokens, layer average", lambda r: f"{r['tokens_average']:.1f}", end_section=True)
+    line("forward", lambda r: f"{r['forward_ms']:.0f} ms")
+    line("backward", lambda r: f"{r['backward_ms']:.0f} ms")
+    line("AdamW", lambda r: f"{r['optimizer_ms']:.0f} ms")
+    line("step", lambda r: f"{r['step_ms']:.0f} ms")
+    line("peak memory beyond weights and optimizer", lambda r: size(r["peak_memory"]), end_section=True)
+    line("step time saved", lambda r: f"{r['saved']:.1%}", f"{found['all_logits']['saved']:.1%}|")
+    line("what FLOPs allow", lambda r: f"{r['allowed']:.1%}", "|")
+    line("share of what FLOPs allow", lambda r: f"{r['share']:.3f}", "|", style="bold")
+    line("the same without AdamW", lambda r: f"{r['share_of_passes']:.3f}", "|")
+    line("what FLOPs allow at full depth", lambda r: f"{r['allowed_full_depth']:.1%}", "|")
+    line("the paper, whole training runs", lambda r: "-" if r["paper"] is None else f"{r['paper']:.0%}", "|")
+    return table
+
+
 def budget_table(report: dict[str, Any]) -> Table:
     """One row per run of layers with the same tokens, before and after, and the totals."""
     table = Table(
