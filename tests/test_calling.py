@@ -14,6 +14,8 @@ from test_families import apply, generate, kept, renumbers, rows_of
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import duet_vlm
+
 FAMILIES = tuple(name for name in zoo.FAMILIES if name != "llava_mistral")
 family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -56,9 +58,9 @@ def test_assisted_decoding_with_a_text_draft_equals_greedy(family: str) -> None:
     torch.manual_seed(0)
     draft = LlamaForCausalLM(LlamaConfig(**{**tiny.TEXT, "num_hidden_layers": 1})).eval()
     draft.generation_config.eos_token_id, draft.generation_config.pad_token_id = None, zoo.PAD
-    if zoo.FAMILIES[family].mrope:
-        # stock hands the draft positions with three axes (transformers 5.23); nothing of ours is in that call
-        with pytest.raises(Exception, match="mm_token_type_ids|shapes cannot be multiplied"):
+    if zoo.FAMILIES[family].extras:
+        # stock hands the draft what it cannot take (transformers 5.23); nothing of ours is in that call
+        with pytest.raises(Exception, match=r"_type_ids|shapes cannot be multiplied"):
             generate(model, batch, 8, assistant_model=draft)
         return
     apply(model, family)
@@ -102,14 +104,19 @@ def test_half_precision_stays_close_and_stores_less(family: str, dtype: torch.dt
 @pytest.mark.parametrize("second", ["text", "image"])
 def test_second_turn_ranks_with_its_own_words(family: str, second: str) -> None:
     model = zoo.build(family)
-    handle = apply(model, family)
     first = zoo.inputs(family, rows_of(family)[:1])
     turn = zoo.inputs(family, ((4, "i", 7) if second == "image" else (6,),), seed=8)
+    whole, length = whole_of(family, first, turn), first["input_ids"].shape[1]
     with torch.no_grad():
+        if family == "gemma3" and second == "image":
+            # stock (5.23) does not attend both ways within a later turn's image: no recompute can equal it
+            cache = model(**first, use_cache=True).past_key_values
+            out = model(**turn | {"attention_mask": whole["attention_mask"]}, past_key_values=cache).logits
+            assert float((out - model(**whole).logits[:, length:]).abs().max()) > 0.1
+            return
+        handle = apply(model, family)
         cache = model(**first, use_cache=True).past_key_values
         alive = kept(handle, first)
-        whole = whole_of(family, first, turn)
-        length = first["input_ids"].shape[1]
         step = {k: v for k, v in turn.items() if k not in ("attention_mask", "mm_token_type_ids")}
         step["attention_mask"] = whole["attention_mask"]
         if zoo.FAMILIES[family].mrope:
@@ -155,3 +162,111 @@ def test_hidden_states_can_be_asked_for(family: str) -> None:
     text = int((~zoo.visual(batch)).sum())
     counts = [text + n for n in handle.trace.samples[0].tokens_per_layer]
     assert per_layer[1:-1] == counts[:-1]  # after each layer; the last one is filled back
+
+
+@family
+def test_offloaded_weights(family: str, tmp_path: Any) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    model, batch = zoo.build(family), zoo.inputs(family, rows_of(family))
+    with apply(model, family), torch.no_grad():
+        expected = model(**batch).logits
+    accelerate.disk_offload(model, tmp_path, execution_device="cpu")
+    try:
+        generate(model, batch, 1)
+    except (NotImplementedError, RuntimeError):
+        # image_newline and the like are the core model's own: stock generate, too, encodes before they are loaded
+        assert family in ("llava_next", "llava_onevision", "idefics3")
+        return
+    apply(model, family)
+    with torch.no_grad():
+        out = model(**batch).logits
+    close(out, expected)
+
+
+@family
+def test_device_map(family: str, tmp_path: Any) -> None:
+    pytest.importorskip("accelerate")
+    model, batch = zoo.build(family), zoo.inputs(family, rows_of(family))
+    apply(model, family)
+    with torch.no_grad():
+        expected = model(**batch).logits
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path, device_map={"": "cpu"})
+    duet_vlm.apply(again, tokenizer=tiny.Words())
+    with torch.no_grad():
+        close(again(**batch).logits, expected)
+
+
+@family
+def test_eight_bit_weights(family: str) -> None:
+    quantization = pytest.importorskip("torchao.quantization")
+    model, batch = zoo.build(family), zoo.inputs(family, rows_of(family)[:1])
+    with apply(model, family), torch.no_grad():
+        full = model(**batch).logits
+    decoder_only = lambda module, name: isinstance(module, torch.nn.Linear) and "layers" in name  # noqa: E731
+    quantization.quantize_(model, quantization.Int8WeightOnlyConfig(), filter_fn=decoder_only)
+    handle = apply(model, family)
+    out = generate(model, batch)
+    close(torch.stack(out.logits, 1), recomputed(model, handle, family, batch, new_tokens(batch, out)), 1e-3)
+    assert not torch.equal(out.logits[0], full[:, -1])
+
+
+def new_tokens(batch: dict[str, Any], out: Any) -> Tensor:
+    new: Tensor = out.sequences[:, batch["input_ids"].shape[1] :]
+    return new
+
+
+@family
+@pytest.mark.parametrize("first", ["apply", "adapter"])
+def test_adapters(family: str, first: str) -> None:
+    peft = pytest.importorskip("peft")
+    batch = zoo.inputs(family, rows_of(family))
+    lora = peft.LoraConfig(r=4, target_modules=r".*layers.*(q_proj|v_proj)", init_lora_weights=False)
+    results = []
+    for order in (first, "merged"):
+        model = zoo.build(family)
+        if order == "apply":
+            apply(model, family)
+        torch.manual_seed(5)
+        wrapped = peft.get_peft_model(model, lora)
+        if order == "merged":
+            wrapped = wrapped.merge_and_unload()
+        if order != "apply":
+            apply(wrapped, family)
+        with torch.no_grad():
+            results.append(wrapped(**batch).logits[batch["attention_mask"].bool()])
+    close(*results)
+
+
+def test_pipeline() -> None:
+    from transformers import pipeline
+
+    from duet_vlm.demo.model import load
+    from duet_vlm.demo.scenes import make_scene
+
+    model, processor = load()
+    image = scene_image(make_scene)
+    asked = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]}]
+    inputs = processor.apply_chat_template(
+        asked, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    config = duet_vlm.DuetConfig.preset("duet", model=model, keep=0.33)
+    with duet_vlm.apply(model, config, tokenizer=processor) as handle:
+        expected = processor.decode(
+            model.generate(**inputs, max_new_tokens=4)[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        direct = handle.trace.to_dict()
+        ask = pipeline("image-text-to-text", model=model, processor=processor)
+        got = ask(text=asked, max_new_tokens=4, return_full_text=False)[0]["generated_text"]
+        assert got.strip() == expected.strip() != ""
+        assert handle.trace.to_dict() == direct
+
+
+QUESTION = "what color is the star ?"
+
+
+def scene_image(make_scene: Any) -> Any:
+    import numpy as np
+    from PIL import Image
+
+    return Image.fromarray(make_scene(np.random.default_rng(5)).image)
