@@ -39,7 +39,7 @@ def test_pictures_and_videos_in_one_manifest(tmp_path: Path, family: str) -> Non
         full, kept = tokens["none", name], tokens["duet", name]
         assert full["tokens_in"] == full["tokens_last"] >= kept["tokens_in"] > kept["tokens_avg"] > kept["tokens_last"]
         assert kept["kv_bytes"] < full["kv_bytes"]
-    assert tokens["none", "2"]["tokens_in"] > tokens["none", "1"]["tokens_in"]  # frames
+    assert tokens["none", "2"]["tokens_in"] != tokens["none", "1"]["tokens_in"]  # frames
     assert tokens["none", "1"] | {"id": "", "seconds": 0, "ttft_ms": 0} == tokens["none", "5"] | {
         "id": "", "seconds": 0, "ttft_ms": 0,
     }  # fmt: skip
