@@ -128,7 +128,8 @@ class Stage1:
     def merged(self, statistics: Tensor, features: Tensor, grid: tuple[int, int] | None) -> tuple[Tensor, Merge]:
         """(1, n, D) tokens in place, from (1, n, 1 + d) statistics and (1, n, D) features of one image."""
         statistics = statistics.to(features.device)  # tower and projector may live on different ones
-        encoded = Encoded(statistics[..., 0], statistics[..., 1:], features, grid)
+        # the trace keeps the scores; a view would keep the keys with them
+        encoded = Encoded(statistics[..., 0].clone(), statistics[..., 1:], features, grid)
         return merged_in_place(self.config, encoded, self.dynamic)
 
 
