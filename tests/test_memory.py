@@ -1,0 +1,94 @@
+"""What stage 1 holds at a time on large images and long videos, counted on live tensors."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+import duet_vlm
+from duet_vlm import DuetConfig
+
+MEGABYTE = 2**20
+
+
+class Live(TorchDispatchMode):
+    """Bytes of every storage made and still alive, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.peak, self.known = 0, 0, set[int]()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for x in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(x, torch.Tensor) and x.device.type == "cpu":
+                storage = x.untyped_storage()
+                key, size = storage._cdata, storage.nbytes()
+                if key not in self.known:
+                    self.known.add(key)
+                    self.now += size
+                    self.peak = max(self.peak, self.now)
+                    weakref.finalize(storage, self.gone, key, size)
+        return out
+
+    def gone(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
+def tower(width: int, heads: int) -> Any:
+    vision = dict(
+        depth=2, hidden_size=width, intermediate_size=2 * width, num_heads=heads, in_channels=3, patch_size=4,
+        spatial_merge_size=2, temporal_patch_size=2, window_size=32, fullatt_block_indexes=[1], out_hidden_size=32,
+    )  # fmt: skip
+    text = {**zoo.QWEN_TEXT}
+    config = Qwen2_5_VLConfig(vision_config=vision, text_config=text, **zoo.QWEN_IDS)
+    torch.manual_seed(0)
+    return Qwen2_5_VLForConditionalGeneration(config).eval()
+
+
+def added(model: Any, grid: tuple[int, int, int], config: DuetConfig) -> int:
+    """Bytes that stage 1 adds to the peak of encoding one image or video of that patch grid."""
+    grids, peaks = torch.tensor([grid]), []
+    pixels = torch.zeros(int(grids.prod()), 96).normal_()
+    for compressed in (False, True):
+        handle = duet_vlm.apply(model, config) if compressed else None
+        with torch.no_grad(), Live() as live:
+            model.model.get_image_features(pixels, grids, return_dict=True)
+        peaks.append(live.peak)
+        if handle is not None:
+            handle.remove()
+    assert peaks[0] > pixels.nbytes  # the count sees the tower
+    return peaks[1] - peaks[0]
+
+
+def test_counting_sees_maps() -> None:
+    with Live() as live:
+        x = torch.zeros(256, 256)
+        y = x @ x
+        del y
+        z = x + 1
+    assert live.peak == 2 * x.nbytes and live.now == x.nbytes + z.nbytes
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"), [(80, 1), pytest.param(1280, 16, marks=pytest.mark.long, id="full width")]
+)
+def test_11520_patches_add_at_most_64_megabytes(width: int, heads: int) -> None:
+    more = added(tower(width, heads), (1, 96, 120), DuetConfig(dominant=540, contextual=100))
+    assert more <= 64 * MEGABYTE  # one map of these patches is 506 MB in float32, for each head
+
+
+@pytest.mark.parametrize("frames", [64, pytest.param(512, marks=pytest.mark.long)])
+def test_a_long_video_holds_one_frame_of_attention(frames: int) -> None:
+    tokens, width = 256, 16
+    more = added(tower(width, 1), (frames, 32, 32), DuetConfig(dominant=40, contextual=8))
+    kept = frames * tokens * (1 + width) * 4  # a score and a key of every token, float32
+    # decisions, merged copies of the features (32 wide), and one frame's weights
+    assert more <= kept + 2 * frames * tokens * 32 * 4 + 1024 * 1024 * 4
