@@ -200,6 +200,15 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
         assert set(losses(trained(settings, resume=True))) == set(range(1, 7))
 
 
+def test_a_full_disk_at_the_end_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(plain(tmp_path, steps=2))
+    monkeypatch.setattr(DuetTrainer, "save_model", lambda *a, **k: full_disk())
+    monkeypatch.setattr(DuetTrainer, "_save_checkpoint", lambda *a, **k: (tmp_path / "out" / "checkpoint-2").mkdir())
+    with pytest.raises(SaveError, match=r"trained model could not be written .*checkpoint-2 is whole: .*--resume"):
+        command.train(run)
+    assert not (tmp_path / "out" / "model").exists()
+
+
 def test_a_write_that_was_cut_short_is_no_checkpoint(tmp_path: Path) -> None:
     settings = plain(tmp_path)
     trained(settings, kill=3)

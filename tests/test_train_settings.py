@@ -146,3 +146,12 @@ def test_budgets_of_models_whose_images_differ() -> None:
     for refused in (DuetConfig(dominant=30), DuetConfig(dominant=0.5, contextual=3), DuetConfig(downsample=(7, 7))):
         with pytest.raises(ValueError, match="a linear schedule"):
             Budget(refused, None, 28, falling=0.3)
+
+
+def test_the_examples_are_settings() -> None:
+    folder = Path(__file__).parents[1] / "examples"
+    files = [folder / "train.yaml", *folder.glob("training/llava-*.yaml")]
+    assert len(files) == 3
+    for file in files:
+        settings = read_settings(file)
+        assert settings.compression.method == "duet" and settings.trainer in (None, {"weight_decay": 0.0})

@@ -22,7 +22,7 @@ from .dataset import Collator, Conversations
 from .records import conversation, read_records
 from .schedule import Budget, BudgetSchedule
 from .settings import TrainSettings
-from .trainer import PART, DuetTrainer, publish
+from .trainer import PART, DuetTrainer, SaveError, cannot_save, publish
 
 Bar = Callable[[int], AbstractContextManager[Callable[[int], Any]]]
 
@@ -130,8 +130,7 @@ def trainer_of(run: Run) -> DuetTrainer:
         ValueError: the model cannot be read or does not fit the settings.
     """
     settings, arguments = run.settings, run.arguments
-    sharded = bool(arguments.fsdp_config.get("fsdp_version")) if isinstance(arguments.fsdp_config, dict) else False
-    sharded = sharded or arguments.deepspeed_plugin is not None or _launched_sharded()
+    sharded = bool(arguments.fsdp) or arguments.deepspeed_plugin is not None or _launched_sharded()
     if sharded and settings.train == "lora" and settings.lora.merge:
         raise ValueError("lora.merge cannot put sharded weights together: set it to false and merge afterwards.")
     from transformers import set_seed
@@ -164,7 +163,11 @@ def train(run: Run) -> Path:
     if run.arguments.should_save:
         shutil.rmtree(output / PART, ignore_errors=True)
     trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
-    return save(run, trainer, output)
+    try:
+        return save(run, trainer, output)
+    except Exception as error:  # torch and safetensors tell of a full disk in classes of their own
+        shutil.rmtree(output / PART, ignore_errors=True)
+        raise SaveError(cannot_save("the trained model", error, output)) from error
 
 
 def save(run: Run, trainer: DuetTrainer, output: Path) -> Path:

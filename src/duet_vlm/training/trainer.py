@@ -125,7 +125,7 @@ class DuetTrainer(Trainer):
         if float(self.accelerator.reduce(failed, "sum")):  # every rank stops, not only the one whose disk is full
             if self.args.should_save:
                 shutil.rmtree(out / PART, ignore_errors=True)
-            raise SaveError(_cannot_save(name, failure, out)) from failure
+            raise SaveError(cannot_save(name, failure, out)) from failure
         if self.args.should_save:
             publish(out / PART / name, out / name)
             rotate_checkpoints(
@@ -158,7 +158,8 @@ def publish(part: Path, target: Path) -> None:
     shutil.rmtree(part.parent, ignore_errors=True)
 
 
-def _cannot_save(name: str, error: Exception | None, out: Path) -> str:
+def cannot_save(name: str, error: Exception | None, out: Path) -> str:
+    """One sentence on what is lost, what is not, and what to do."""
     reason = "another process failed" if error is None else (str(error).strip() or type(error).__name__)
     kept = sorted((p.name for p in out.glob("checkpoint-*")), key=lambda n: int(n.rpartition("-")[2]))
     last = f"{kept[-1]} is whole" if kept else "there is no earlier one"
