@@ -123,6 +123,12 @@ def test_512_frames_hold_the_statistics_of_one(monkeypatch: pytest.MonkeyPatch) 
     assert 0 < alive.growth < tokens + trace < 9 * 256 * 4
 
 
+def test_a_chunk_with_less_than_a_base_crop_is_refused() -> None:
+    model, batch = zoo.build("llava_onevision"), zoo.inputs("llava_onevision", ((4, "i", 5),))
+    with duet_vlm.apply(model, STAGE_1), pytest.raises(ValueError, match="leave out prefill_chunk_size"):
+        model.generate(**batch, max_new_tokens=2, prefill_chunk_size=8)
+
+
 def test_removed_copied_and_refused() -> None:
     model = zoo.build("llava_onevision")
     with duet_vlm.apply(model, STAGE_1):

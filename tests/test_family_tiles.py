@@ -123,6 +123,13 @@ def test_gemma3_decodes_past_its_window() -> None:
 
 
 @pytest.mark.parametrize("family", STAGES)
+def test_a_chunk_that_ends_inside_a_tile_is_refused(family: str) -> None:
+    model, batch = zoo.build(family), zoo.inputs(family, ((4, "i", 5),))
+    with duet_vlm.apply(model, STAGE_1), pytest.raises(ValueError, match="leave out prefill_chunk_size"):
+        model.generate(**batch, max_new_tokens=2, prefill_chunk_size=8)
+
+
+@pytest.mark.parametrize("family", STAGES)
 def test_refusals(family: str) -> None:
     model = zoo.build(family)
     before = copy.deepcopy(model.config.to_dict())

@@ -143,6 +143,9 @@ class Fixed(Family):
             check_feature_layer(config)
             stage1_counts(duet, self.visual_tokens(config))
 
+    def is_whole(self, config: Any, tokens: int) -> bool:
+        return tokens % self.visual_tokens(config) == 0  # some hand over all tiles of a sample at once
+
     def hook_encoder(self, core: Any, duet: DuetConfig) -> list[RemovableHandle]:
         return self.stage_1(core, duet).hook()
 

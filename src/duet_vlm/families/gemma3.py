@@ -27,9 +27,6 @@ class Gemma3(fixed.Fixed):
     def visual_tokens(self, config: Any) -> int:
         return int(config.mm_tokens_per_image)
 
-    def is_whole(self, config: Any, tokens: int) -> bool:
-        return tokens == self.visual_tokens(config)
-
     def check(self, config: Any, duet: DuetConfig) -> None:
         refuse_renumbering(config, duet, "its layers have rotary embeddings of two kinds, and windows of positions")
         super().check(config, duet)

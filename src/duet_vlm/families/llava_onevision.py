@@ -98,6 +98,10 @@ class LlavaOneVision(Family):
     def row_ends(self, config: Any, grid: tuple[int, ...]) -> int:
         return 1 if len(grid) == 3 and grid[0] > 1 else shrunk(config, grid)[0]
 
+    def is_whole(self, config: Any, tokens: int) -> bool:
+        frame = math.ceil(side_of(config) / 2) ** 2
+        return tokens > side_of(config) ** 2 or (tokens > 1 and tokens % frame == 1)
+
     def check(self, config: Any, duet: DuetConfig) -> None:
         if not duet.merges:
             return
