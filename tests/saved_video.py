@@ -60,7 +60,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "image": {"image_processor_type": "LlavaOnevisionImageProcessor", "size": {"height": 24, "width": 24},
                   "image_grid_pinpoints": [[24, 24], [24, 48], [48, 24], [48, 48]]},
         "video": {"size": {"height": 24, "width": 24}, "num_frames": 6, **SQUARE},
-        "processor": {"num_image_tokens": 36, "vision_feature_select_strategy": "full"},
+        "processor": {"num_image_tokens": 36, "vision_feature_select_strategy": "full",
+                      "vision_aspect_ratio": "anyres_max_2"},
     },
     "internvl": {
         "tokens": {IMAGE: "<IMG_CONTEXT>", VIDEO: "<video>", START: "<img>", END: "</img>"},

@@ -129,8 +129,7 @@ def budget_config(
         if default_keep is None:
             raise ValueError("there is no budget: give --tokens, an average per layer, or --keep, a fraction.")
         keep = default_keep
-    sized = {} if grid is None else {"grid": grid}
-    return preset(method, model=config, tokens=tokens, keep=keep, **sized)
+    return preset(method, model=config, tokens=tokens, keep=keep, grid=grid)
 
 
 def read_image(path: Path) -> Any:

@@ -43,11 +43,24 @@ def patches_of(trace: Trace, patches: int, number: int = 0, tokens: int | None =
     in_place = {place: i - (tokens - patches) for i, place in enumerate(span) if place in entrance}
     if not trace.images:
         return in_place
-    image = trace.images[number]
+    image = part_of(trace.images[number], patches)
     retained = [*image.dominant, *image.anchors]
     if sorted(patch for patch in in_place.values() if patch != CLS) == sorted(retained):
         return in_place
     return dict(zip(in_place, [*[CLS] * (len(in_place) - len(retained)), *retained], strict=True))
+
+
+def part_of(image: ImageTrace, patches: int) -> ImageTrace:
+    """What is in the first `patches` places: the base crop, where an image's crops were merged together."""
+    if len(image.scores) == patches:
+        return image
+    chosen = [i for i, anchor in enumerate(image.anchors) if anchor < patches]
+    return ImageTrace(
+        image.scores[:patches],
+        [place for place in image.dominant if place < patches],
+        [image.anchors[i] for i in chosen],
+        [[place for place in image.clusters[i] if place < patches] for i in chosen],
+    )
 
 
 def words_of(ids: list[int], queries: list[int], start: int, tokenizer: Any) -> list[tuple[str, str]]:
@@ -95,6 +108,8 @@ def picture(prepared: Prepared, trace: Trace | None, *, title: str, counts: list
         grid = found[1] // merge, found[2] // merge
     elif prepared.clip is not None:
         grid = (math.isqrt(len(visual) // len(prepared.clip.indices)),) * 2
+    elif family_of(config).dynamic:  # the base crop
+        grid = (config.vision_config.image_size // config.vision_config.patch_size,) * 2
     else:
         grid = (math.isqrt(family_of(config).visual_tokens(config)),) * 2
     shown = [shown_image(prepared, grid)] if prepared.clip is None else shown_frames(prepared, len(visual), grid)
@@ -132,7 +147,7 @@ def panels(one: Shown, trace: Trace | None, grid: tuple[int, int], layers: int) 
     if trace is None:
         return found
     places = patches_of(trace, rows * columns, one.number, one.tokens)
-    merged = trace.images[one.number] if trace.images else None
+    merged = part_of(trace.images[one.number], rows * columns) if trace.images else None
     colors = cluster_colors(merged)
     if merged is not None:
         pixels = shade(base, grid, set(merged.dominant) | set(merged.anchors), set(), merged, colors)
