@@ -10,7 +10,7 @@ VENV ?= .venv
 PIP_ARGS ?=
 ASK ?= What color is the star?
 JOBS ?= 2
-LIMIT ?= 5000
+LIMIT ?= 3600
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)
 # One torch thread per test process: $(JOBS) processes already fill the cores.
