@@ -34,7 +34,7 @@ def blank_image(core: Any) -> dict[str, Any]:
     if "image_grid_thw" in wanted:
         side = 4 * vision.spatial_merge_size
         width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-        pixels = torch.zeros(side * side, width)
+        pixels = torch.ones(side * side, width)
         sizes: dict[str, Any] = {"image_grid_thw": torch.tensor([[1, side, side]], device=weight.device)}
     else:
         height, width = _pair(vision.image_size)
@@ -44,7 +44,7 @@ def blank_image(core: Any) -> dict[str, Any]:
             smallest = min(grids, key=lambda grid: grid[0] * grid[1])
             shape.insert(1, 1 + (smallest[0] // height) * (smallest[1] // width))
             sizes["image_sizes"] = torch.tensor([smallest], device=weight.device)
-        pixels = torch.zeros(shape)
+        pixels = torch.ones(shape)  # some towers take zeros for padding
         if "pixel_attention_mask" in wanted:  # images of a prompt are an axis of their own
             pixels = pixels[None]
     name = "pixel_values_images" if "pixel_values_images" in wanted else "pixel_values"

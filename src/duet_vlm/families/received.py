@@ -80,9 +80,11 @@ class Tap:
         _encoding.set(Encoding(kwargs))
 
     def before_attention(self, attention: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        found = _encoding.get()
+        if found is None or found.result is not None:
+            return  # checkpointing computes the block again in the backward pass, on a GPU in another thread
         hidden = args[0] if args else kwargs["hidden_states"]
         others = {k: v for k, v in kwargs.items() if k != "hidden_states"}
-        found = encoding()
         for scores, keys in received(attention, hidden, **others):
             found.scores.append(self.pool(self.core, scores[..., None])[..., 0])
             found.keys.append(self.pool(self.core, keys))
