@@ -19,6 +19,7 @@ from .cache import check_prunable, is_pruned, make_prunable
 from .config import Drop, DuetConfig
 from .families import Family, decoder_of, family_of, visual_token_ids
 from .forward_pass import ForwardPass
+from .merging import Merge
 from .queries import IGNORED, has_answer, query_places
 from .tokens import fill_back, number_runs, number_spans, spread, take
 from .trace import Trace
@@ -115,8 +116,9 @@ class Duet:
                 supervised.warn_without_labels(model)
             # assisted decoding puts a draft behind the prompt and asks for its logits too: it is no question
             asked = kwargs.get("logits_to_keep")
-            drafted = isinstance(asked, int) and asked > 1 and kwargs.get("past_key_values") is not None
-            return (args, kwargs | {"duet_drafted": asked - 1}) if drafted else None
+            if not isinstance(asked, int) or asked < 2 or kwargs.get("past_key_values") is None:
+                return None
+            return args, kwargs | {"duet_drafted": asked - 1}
         kwargs = kwargs | {"duet_labels": labels}
         if supervised.is_possible(model, kwargs):
             kwargs |= supervised.restrict(labels)
@@ -222,7 +224,8 @@ class Duet:
 
     def begin(self, ids: Tensor, kwargs: dict[str, Any], labels: Tensor | None) -> ForwardPass | None:
         """What is known before the first layer; None where no visual token comes in."""
-        visual, spans, merges = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids), []
+        visual, spans = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids)
+        merges: list[Merge] = []
         for modality, token in visual_token_ids(self.model_config).items():
             output, there = kwargs["mm_encoder_outputs"].get(modality), ids == token
             if output is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
@@ -48,7 +48,7 @@ class Stage1:
             self.core.visual.register_forward_hook(self.after_tower),
         ]
 
-    def after_tower(self, visual: nn.Module, args: Any, output: Any) -> Any:
+    def after_tower(self, visual: Any, args: Any, output: Any) -> Any:
         found, side = encoding(), visual.config.spatial_merge_size
         grids = found.given["grid_thw"].tolist()
         scores, keys = torch.cat(found.scores, 1)[0], torch.cat(found.keys, 1)[0]
