@@ -283,3 +283,9 @@ def test_command_refuses_in_a_sentence(changes: dict[str, Any], message: str, tm
     result = duet("train", "--config", written(tmp_path, plain(tmp_path, **changes)))
     assert result.exit_code == 2, result.output
     assert message in result.stderr.splitlines()[-1] and result.stderr.splitlines()[-1].startswith("duet: ")
+
+
+def test_help_is_complete() -> None:
+    shown = duet("train", "--help").stdout
+    for text in ("--config", "--resume", "--skip-broken", "--check", "duet train --config examples/train.yaml"):
+        assert text in shown
