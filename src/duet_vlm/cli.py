@@ -67,7 +67,7 @@ def run(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A LLaVA-1.5 or LLaVA-NeXT model: a folder written by save_pretrained, or a hub id. "
+            help="A supported model: a folder written by save_pretrained, or a hub id; for a video one that takes videos. "
             "The small demonstration model inside the package if not given."
         ),
     ] = None,
