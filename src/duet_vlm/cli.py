@@ -10,8 +10,8 @@ import typer
 
 from . import terminal
 from .demo.cli import app as demo
-from .training.cli import train
 from .evaluation.cli import SeveralValues, evaluate
+from .training.cli import train
 
 app = typer.Typer(
     name="duet",
@@ -67,7 +67,7 @@ def run(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A supported model: a folder written by save_pretrained, or a hub id; for a video one that takes videos. "
+            help="A supported model: a folder written by save_pretrained, or a hub id; for videos, one that takes them. "
             "The small demonstration model inside the package if not given."
         ),
     ] = None,
