@@ -67,7 +67,7 @@ def run(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A supported model: a folder written by save_pretrained, or a hub id; for videos, one that takes them. "
+            help="A supported model: a folder written by save_pretrained, or a hub id; for videos one that takes them. "
             "The small demonstration model inside the package if not given."
         ),
     ] = None,
