@@ -14,6 +14,15 @@ from .runs import Run
 BASE = "DUET"
 WIDTHS = (1, 2, 4, 6, 8)
 QUERIES = ("last", "all", "salient")
+# what may beat the published method, off by default
+OPTIONS: dict[str, dict[str, Any]] = {
+    "mean of anchor and members": {"combine": "mean"},
+    "diverse dominant tokens": {"diverse": True},
+    "one token for the rest": {"rest": True},
+    "diverse, and the rest": {"diverse": True, "rest": True},
+    "position bias out of the ranking": {"debias": True},
+    "positions kept": {"positions": "keep"},
+}
 
 
 def ablation_runs(model_config: Any, keep: float) -> list[Run]:
@@ -25,6 +34,7 @@ def ablation_runs(model_config: Any, keep: float) -> list[Run]:
     found = {BASE: base, "global clusters": replace(base, merging="visionzip")}
     found |= {f"width {w}": replace(base, cluster_width=w) for w in WIDTHS if w != base.cluster_width}
     found |= {f"query {query}": replace(base, query=query) for query in QUERIES if query != base.query}
+    found |= {name: replace(base, **changes) for name, changes in OPTIONS.items()}
     for late, gone in drop_layers(layers):
         drops = [Drop(late, 0.5), Drop(gone, 0.0)]
         found[f"drops at {late} and {gone}"] = both(keep * visual, visual, layers, drops)
