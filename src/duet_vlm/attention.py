@@ -62,7 +62,8 @@ def _recorder(attention: Any, needed: tuple[str, ...], note: Note, rotated: bool
 def queries(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> tuple[Tensor, float]:
     """(B, H, n, d) queries of `hidden` (B, n, D), normed and rotated as the module does, and its scaling."""
     seen: list[tuple[Tensor, float]] = []
-    _ask(attention, ("q_proj",), hidden, lambda query, key, mask, scaling: seen.append((query, scaling)), _unmasked(kwargs))
+    note: Note = lambda query, key, mask, scaling: seen.append((query, scaling))  # noqa: E731
+    _ask(attention, ("q_proj",), hidden, note, _unmasked(kwargs))
     return seen[0]
 
 

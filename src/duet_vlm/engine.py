@@ -13,22 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from . import attention, lockstep, ranking, segments, supervised
+from . import attention, lockstep, prompt, ranking, segments, supervised
 from .budget import SLACK
 from .cache import check_prunable, is_pruned, make_prunable
 from .config import Drop, DuetConfig
-from .families import Family, decoder_of, family_of, visual_token_ids
+from .families import Family, decoder_of, family_of
 from .forward_pass import ForwardPass
-from .merging import Merge
-from .queries import IGNORED, has_answer, query_places
-from .tokens import fill_back, number_runs, number_spans, spread, take
+from .tokens import fill_back, spread, take
 from .trace import Trace
-
-PIXELS = {"image": ("pixel_values", "pixel_values_images"), "video": ("pixel_values_videos",)}
-
-
-def _pixel_names() -> list[str]:
-    return [name for names in PIXELS.values() for name in names]
 
 
 class Duet:
@@ -141,26 +133,24 @@ class Duet:
         drafted = kwargs.pop("duet_drafted", 0)
         ids, cache = kwargs.get("input_ids", args[0] if args else None), kwargs.get("past_key_values")
         if ids is None:
-            if any(kwargs.get(k) is not None for k in (*_pixel_names(), "mm_encoder_outputs")):
+            if prompt.has_pixels(kwargs) or kwargs.get("mm_encoder_outputs") is not None:
                 raise ValueError(
                     "inputs_embeds came with an image but without input_ids, so its visual tokens cannot be found: "
                     "pass input_ids, or remove() the compression for this call."
                 )
             return args, kwargs
         follows = ForwardPass() if is_pruned(cache) else None
-        seen = any(kwargs.get(k) is not None for k in _pixel_names()) or kwargs.get("mm_encoder_outputs")
+        seen = prompt.has_pixels(kwargs) or kwargs.get("mm_encoder_outputs")
         begins = ids.shape[1] > 1 and (cache is None or not cache.get_seq_length())
         if begins and not seen and lockstep.is_needed(core):
             return args, kwargs | {"duet": self.text_alone(core, ids)}
         if ids.shape[1] == 1 or not seen or not self.compresses:
             return args, kwargs if follows is None else kwargs | {"duet": follows}
-        if drafted:
-            labels = torch.full_like(ids, IGNORED)
-            labels[:, -drafted:] = ids[:, -drafted:]
         if cache is not None:
             check_prunable(cache)
-        kwargs = self.encode(core, kwargs)
-        state = self.begin(ids, kwargs, labels)
+        kwargs = prompt.encode(self.family, core, kwargs, self.config.merges)
+        labels = prompt.drafted_labels(ids, drafted) if drafted else labels
+        state = prompt.read(self, ids, kwargs, labels)
         if state is None:
             return args, kwargs if follows is None else kwargs | {"duet": follows}
         if cache is not None:
@@ -209,57 +199,6 @@ class Duet:
         return output
 
     # ---- steps ----
-
-    def encode(self, core: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Encode the pixels here, as `generate` does, so that nothing of ours reaches the vision tower."""
-        outputs = dict(kwargs.get("mm_encoder_outputs") or {})
-        for modality, names in PIXELS.items():
-            if any(kwargs.get(k) is not None for k in names):
-                encoder = getattr(core, f"get_{modality}_features")
-                wanted = [k for k in inspect.signature(encoder).parameters if k in kwargs]
-                outputs[modality] = encoder(**{k: kwargs[k] for k in wanted}, return_dict=True)
-            if self.config.merges and outputs.get(modality) is not None:
-                outputs[modality].pooler_output = self.family.finish(core, outputs[modality].pooler_output)
-        return {k: v for k, v in kwargs.items() if k not in _pixel_names()} | {"mm_encoder_outputs": outputs}
-
-    def begin(self, ids: Tensor, kwargs: dict[str, Any], labels: Tensor | None) -> ForwardPass | None:
-        """What is known before the first layer; None where no visual token comes in."""
-        visual, spans = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids)
-        merges: list[Merge] = []
-        for modality, token in visual_token_ids(self.model_config).items():
-            output, there = kwargs["mm_encoder_outputs"].get(modality), ids == token
-            if output is None:
-                continue
-            sizes = [len(f) for f in output.pooler_output]
-            if not sizes or int(there.sum()) != sum(sizes):
-                return None  # text alone, or a mismatch that stock reports
-            for size in sizes:
-                if not self.family.is_whole(self.model_config, size):
-                    raise ValueError(
-                        f"an image came with {size} visual tokens, which is a part of it: give the whole prompt at "
-                        "once (leave out prefill_chunk_size)."
-                    )
-            numbers = number_runs(there) if modality in self.family.runs else number_spans(there, sizes)
-            spans = torch.where(there, numbers + spans.max(), spans)
-            visual = visual | there
-            merges += getattr(output, "duet_merges", [])
-        if not bool(visual.any()):
-            return None
-        mask = kwargs.get("attention_mask")
-        if isinstance(mask, Tensor) and mask.ndim == 2:
-            valid = mask[:, -ids.shape[1] :].bool()
-        else:
-            valid = torch.ones_like(visual)
-        queries = None
-        if self.ranking_layers:
-            queries = query_places(self.config, self.tokenizer, ids, visual, valid, labels)
-        unanswered = None if labels is None else ~has_answer(labels)
-        limits = torch.bincount(spans.flatten()).double()
-        nothing = torch.zeros(len(ids), 1, dtype=torch.long, device=ids.device)
-        return ForwardPass(
-            visual, valid, spans, queries, limits, unanswered, merges=merges, removed=nothing,
-            holes_right=not bool(valid[:, -1].all()),
-        )  # fmt: skip
 
     def text_alone(self, core: Any, ids: Tensor) -> ForwardPass:
         """Drops nothing, and runs every module that a prompt with an image runs."""
