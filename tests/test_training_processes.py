@@ -64,7 +64,7 @@ def train(model: Any, parts: list[list[dict[str, Any]]], counts: list[Tensor], s
             loss.backward()
             total += loss.detach()
         if share > 1:
-            dist.all_reduce(total, op=dist.ReduceOp.AVG if dist.get_backend() == "nccl" else dist.ReduceOp.SUM)
+            dist.all_reduce(total, op=dist.ReduceOp.SUM)
             total /= share
         losses.append(total)
         optimizer.step()
@@ -79,6 +79,12 @@ def steps() -> tuple[list[list[dict[str, Any]]], list[Tensor]]:
 
 def whole(value: Any) -> Tensor:
     return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def work(rank: int, port: int, folder: str) -> None:
@@ -118,10 +124,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     if not dist.is_available() or not dist.is_gloo_available():
         pytest.skip("this build of torch has no gloo")
     folder = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = mp.spawn(work, args=(port, str(folder)), nprocs=2, join=False)
+    context = mp.spawn(work, args=(free_port(), str(folder)), nprocs=2, join=False)
     try:
         deadline = time.monotonic() + PATIENCE
         while not context.join(timeout=1):  # also False when one of two has ended
