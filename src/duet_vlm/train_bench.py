@@ -170,7 +170,8 @@ def measure(
     clock, memory = Clock(options.device), PeakMemory(options.device)
     labels = work.ids.clone()
     labels[:, : -options.answer_tokens] = -100
-    given: dict[str, Any] = dict(work.encoder_inputs, input_ids=work.ids, attention_mask=torch.ones_like(work.ids), labels=labels)
+    given: dict[str, Any] = dict(work.encoder_inputs, input_ids=work.ids, labels=labels)
+    given["attention_mask"] = torch.ones_like(work.ids)
     if setting.method == ALL_LOGITS:
         given["logits_to_keep"] = 0
     with apply(called, setting.config, tokenizer=OneWordPerToken(), full_logits=False):
