@@ -29,8 +29,9 @@ def results_page(methods: dict[str, Any], ablations: dict[str, Any], folder: str
         f"All figures: [results/{folder}](../results/{folder}).",
         "",
         "**Read with care**: the shipped demonstration model was trained with DUET-VLM on (at all tokens, 33%, 22% and "
-        "11%, in turn), so it has met what DUET-VLM hands over and nothing that another method does; and what stage 1 "
-        "and the text-guided methods rank by was partly supervised ([model card](../src/duet_vlm/demo/weights/README.md)).",
+        "11%, in turn), so it has met what DUET-VLM hands over and nothing that another method does; and what "
+        "stage 1 and the text-guided methods rank by was partly supervised "
+        "([model card](../src/duet_vlm/demo/weights/README.md)).",
         "",
         f"![accuracy over tokens and over time](../results/{folder}/methods-pareto.png)",
         "",
