@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import tiny
 import torch
 from PIL import Image
 from transformers import (
@@ -67,10 +68,7 @@ def save(folder: Path, family: str = "llava", template: bool = True) -> Path:
     torch.manual_seed(0)
     kind = LlavaNextForConditionalGeneration if family == "llava_next" else LlavaForConditionalGeneration
     model = kind(config(family))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.15)
+    tiny.randomize(model)
     model.save_pretrained(folder)
     processor(family, template).save_pretrained(folder)
     return folder

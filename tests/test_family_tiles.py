@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import pytest
+import tiny
 import torch
 import towers
 import zoo
@@ -49,9 +50,7 @@ def hold(model: Any, pixels: torch.Tensor, attention: Any, keys: Any, score: Any
 def test_internvl_scores_are_the_cls_row_of_the_feature_layer(layer: int, normed: bool) -> None:
     torch.manual_seed(3)
     model = zoo_fixed.internvl(normed).eval()
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.normal_(0, 0.15)
+    tiny.randomize(model)
     model.config.vision_feature_layer = layer
     attention = model.model.vision_tower.encoder.layer[layer if layer < 0 else layer - 1].attention
     hold(model, torch.randn(3, 3, 32, 32), attention, attention.k_norm, lambda maps: maps[:, :, 0, 1:].sum(1))

@@ -43,14 +43,18 @@ def build(family: str = "llava", attention: str = "sdpa", dtype: torch.dtype = t
         model = LlavaForConditionalGeneration(config)
     model = model.to(dtype).eval()
     model.set_attn_implementation(attention)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.15, generator=generator)
+    randomize(model, torch.Generator().manual_seed(seed))
     model.generation_config.pad_token_id = PAD
     model.generation_config.eos_token_id = None
     return model
+
+
+@torch.no_grad()
+def randomize(model: Any, generator: torch.Generator | None = None) -> None:
+    """Large random weights, so that attention is far from uniform."""
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(0, 0.15, generator=generator)
 
 
 def image_tokens(family: str, size: tuple[int, int] = (24, 48)) -> int:

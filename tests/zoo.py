@@ -50,11 +50,7 @@ def build(family: str, attention: str = "sdpa", dtype: torch.dtype = torch.float
     torch.manual_seed(seed)
     model = FAMILIES[family].make().to(dtype).eval()
     model.set_attn_implementation(attention)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.15, generator=generator)
+    tiny.randomize(model, torch.Generator().manual_seed(seed))
     model.generation_config.pad_token_id = PAD
     model.generation_config.eos_token_id = None
     return model

@@ -11,6 +11,7 @@ import torch
 from .applying import apply
 from .config import DuetConfig
 from .families import visual_token_ids
+from .generated import TokenTimes, bytes_per_token
 from .request import Prepared
 
 
@@ -69,21 +70,7 @@ def title(report: dict[str, Any]) -> str:
 
 def _generate(prepared: Prepared, max_new_tokens: int | None = None) -> dict[str, Any]:
     """One greedy answer with its times and its cache."""
-    from transformers.generation.streamers import BaseStreamer
-
-    class Clock(BaseStreamer):
-        """Notes when tokens come; the first call brings the prompt."""
-
-        def __init__(self) -> None:
-            self.times: list[float] = []
-
-        def put(self, value: Any) -> None:
-            self.times.append(time.perf_counter())
-
-        def end(self) -> None:
-            self.times.append(time.perf_counter())
-
-    clock, asked = Clock(), prepared.inputs["input_ids"].shape[1]
+    clock, asked = TokenTimes(), prepared.inputs["input_ids"].shape[1]
     started = time.perf_counter()
     out = prepared.model.generate(
         **prepared.inputs, do_sample=False, max_new_tokens=max_new_tokens or prepared.request.max_new_tokens,
@@ -92,7 +79,7 @@ def _generate(prepared: Prepared, max_new_tokens: int | None = None) -> dict[str
     tokens = out.sequences[0, asked:]
     # the last token was never fed back
     stored = [layer.keys.shape[-2] - len(tokens) + 1 for layer in out.past_key_values.layers]
-    per_token = [2 * layer.keys[:, :, 0].numel() * layer.keys.element_size() for layer in out.past_key_values.layers]
+    per_token = bytes_per_token(out.past_key_values)
     return {
         "answer": prepared.processor.decode(tokens, skip_special_tokens=True).strip(),
         "new_tokens": len(tokens),

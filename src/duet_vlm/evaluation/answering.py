@@ -9,28 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.generation.streamers import BaseStreamer
 
 from ..applying import apply
 from ..families import visual_token_ids
+from ..generated import TokenTimes, bytes_per_token
 from ..request import prompt, special_tokens
 from ..trace import Trace
 from ..video.inputs import content, show_frames, video_inputs
 from .records import Record
 from .runs import Run
-
-
-class Clock(BaseStreamer):
-    """Notes when tokens come, of a whole batch; the first call brings the prompts."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def put(self, value: Any) -> None:
-        self.times.append(time.perf_counter())
-
-    def end(self) -> None:
-        self.times.append(time.perf_counter())
 
 
 @dataclass(frozen=True)
@@ -128,7 +115,7 @@ class Asker:
             trace = handle.trace
         rows, length = batch.inputs["input_ids"].shape
         texts = self.processor.batch_decode(out.sequences[:, length:], skip_special_tokens=True)
-        unit = [_token_bytes(layer) for layer in out.past_key_values.layers]
+        unit = bytes_per_token(out.past_key_values)
         answers = []
         for row in range(rows):
             counts = [batch.visual[row]] * len(unit) if trace is None else trace.samples[row].tokens_per_layer
@@ -139,7 +126,7 @@ class Asker:
         return answers, trace
 
     def _generate(self, run: Run, batch: Batch) -> tuple[Any, float, float]:
-        clock, device = Clock(), self.model.device
+        clock, device = TokenTimes(), self.model.device
         # whatever was asked before, and in which process: the same batch draws the same tokens
         seed = f"{self.seed} {run.label} {batch.records[0].id}".encode()
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -152,11 +139,6 @@ class Asker:
             )  # fmt: skip
             _wait(device)
         return out, clock.times[1] - started, time.perf_counter() - started
-
-
-def _token_bytes(layer: Any) -> int:
-    """Bytes of one token's keys and values in a layer of the cache."""
-    return sum(part[0, :, 0].numel() * part.element_size() for part in (layer.keys, layer.values))
 
 
 def _wait(device: Any) -> None:

@@ -18,6 +18,7 @@ from ..attention import keys, queries, weights
 from ..budget import stage1_counts
 from ..config import DuetConfig
 from ..merging import Encoded, Merge, merge
+from .family import check_feature_layer, feature_layer
 
 
 @dataclass
@@ -52,7 +53,7 @@ def check(config: Any, duet: DuetConfig, reserved: int) -> None:
     """Refuse towers without CLS, several feature layers, and counts that an image cannot hold."""
     if not duet.merges:
         return
-    kind, layer = config.vision_config.model_type, config.vision_feature_layer
+    kind = config.vision_config.model_type
     if kind != "clip_vision_model":
         raise ValueError(
             f"stage 1 needs a vision tower with a CLS token, and {kind!r} is none of these: "
@@ -66,11 +67,7 @@ def check(config: Any, duet: DuetConfig, reserved: int) -> None:
                 "patches: give fewer."
             )
         return
-    if not isinstance(layer, int) or layer == 0:
-        raise ValueError(
-            f"stage 1 needs one vision_feature_layer that is not 0, and this model uses {layer!r}: "
-            "set dominant=None to use stage 2 alone."
-        )
+    check_feature_layer(config)
     dominant, contextual = stage1_counts(duet, patches(config))
     if dominant - reserved + contextual < 1:
         raise ValueError(f"dominant {duet.dominant!r} keeps no patch besides CLS: give at least {reserved + 1}.")
@@ -97,8 +94,7 @@ class Tap:
     @property
     def layer(self) -> Any:
         """The tower's layer whose output the model uses as features."""
-        index = self.core.config.vision_feature_layer
-        return getattr(self.core, self.tower).encoder.layers[index if index < 0 else index - 1]
+        return feature_layer(self.core.config, getattr(self.core, self.tower).encoder.layers)
 
     def hook(self) -> list[RemovableHandle]:
         tower = getattr(self.core, self.tower)

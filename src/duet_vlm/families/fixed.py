@@ -21,7 +21,7 @@ from ..attention import received
 from ..budget import stage1_counts
 from ..config import DuetConfig
 from ..merging import Encoded, Merge
-from .family import Family
+from .family import Family, check_feature_layer, feature_layer
 from .received import merged_in_place
 
 
@@ -148,22 +148,6 @@ class Fixed(Family):
 
     def hook_encoder(self, core: Any, duet: DuetConfig) -> list[RemovableHandle]:
         return self.stage_1(core, duet).hook()
-
-
-def feature_layer(config: Any, layers: Any) -> Any:
-    """The tower's layer whose output the model uses as features; the last where the config names none."""
-    index = getattr(config, "vision_feature_layer", -1)
-    return layers[index if index < 0 else index - 1]
-
-
-def check_feature_layer(config: Any) -> None:
-    """Refuse several feature layers, and the embeddings alone."""
-    layer = getattr(config, "vision_feature_layer", -1)
-    if not isinstance(layer, int) or layer == 0:
-        raise ValueError(
-            f"stage 1 needs one vision_feature_layer that is not 0, and this model uses {layer!r}: "
-            "set dominant=None to use stage 2 alone."
-        )
 
 
 def mean_of_groups(x: Tensor, channels: int) -> Tensor:

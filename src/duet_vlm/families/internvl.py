@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from . import clip, fixed
+from .family import feature_layer
 
 
 class Stage1(fixed.Stage1):
@@ -14,7 +15,7 @@ class Stage1(fixed.Stage1):
 
     @property
     def attention(self) -> Any:
-        return fixed.feature_layer(self.core.config, self.tower.encoder.layer).attention
+        return feature_layer(self.core.config, self.tower.encoder.layer).attention
 
     def score(self, noted: fixed.Noted, image: int) -> tuple[Tensor, Tensor]:
         assert noted.hidden is not None

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
 from . import fixed
-from .family import Family
+from .family import Family, check_feature_layer
 
 
 class Replaced:
@@ -105,7 +105,7 @@ class LlavaOneVision(Family):
     def check(self, config: Any, duet: DuetConfig) -> None:
         if not duet.merges:
             return
-        fixed.check_feature_layer(config)
+        check_feature_layer(config)
         kind, strategy = config.vision_config.model_type, config.vision_feature_select_strategy
         if kind != "siglip_vision_model" or strategy != "full":
             raise ValueError(

@@ -11,6 +11,7 @@ import torch
 from lmms_eval.api.instance import TokenCounts
 from transformers import LogitsProcessor
 
+from ..generated import bytes_per_token
 from ..trace import Trace
 
 LOGGED = ("tokens_in", "tokens_avg", "tokens_last", "kv_bytes", "prefill_ms")
@@ -69,7 +70,7 @@ def measure(inputs: Any, visual: torch.Tensor, trace: Trace | None, cache: Any, 
         cache: what `generate` left behind.
         clock: that ran along.
     """
-    rows, per_token = len(visual), [_bytes_per_token(layer) for layer in cache.layers]
+    rows, per_token = len(visual), bytes_per_token(cache)
     whole, prompt = visual.sum(1).tolist(), inputs["attention_mask"].sum(1).tolist()
     measures = []
     for row in range(rows):
@@ -105,8 +106,3 @@ def summary(tasks: Iterable[str], measures: list[Measures]) -> dict[str, float]:
 
 def _means(prefix: str, measures: list[Measures]) -> dict[str, float]:
     return {f"{prefix}{name}": sum(getattr(m, name) for m in measures) / len(measures) for name in LOGGED}
-
-
-def _bytes_per_token(layer: Any) -> int:
-    """Bytes of one token's key and value in one row of a cache layer (B, heads, n, width)."""
-    return sum(int(part[0, :, 0].numel() * part.element_size()) for part in (layer.keys, layer.values))
