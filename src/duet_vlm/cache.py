@@ -54,8 +54,13 @@ class PrunedLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self._announced:
             self.tail, self.length = self.tail + key_states.shape[-2], self.length + key_states.shape[-2]
+            return super().update(key_states, value_states, *args, **kwargs)
         self._announced = False
-        return super().update(key_states, value_states, *args, **kwargs)
+        assert self.kept is not None
+        coming = self.kept.shape[1] - super().get_seq_length()
+        seen = super().update(key_states[:, :, :coming], value_states[:, :, :coming], *args, **kwargs)
+        # filler, which comes with a first prefill only, is worked on and not stored
+        return seen if key_states.shape[-2] == coming else (key_states, value_states)
 
     def columns(self, coming: int = 0) -> Tensor:
         """(B, kv) place of every key stored, and of `coming` more."""

@@ -184,10 +184,11 @@ class Duet:
             return (hidden, *args[1:]), kwargs
         if cache is not None and not is_pruned(cache):  # a new one that the language model made
             make_prunable(cache, self.layers)
+        hidden = hidden[:, : state.rows.shape[1]]  # without the layer before's filler
         if 0 < i <= len(state.deepstack):
             hidden = hidden + state.present_vectors(state.deepstack[i - 1])
         hidden = self.compress(layer, i, hidden, kwargs, state)
-        segments.restrict_prefill(layer, i, hidden, kwargs, state, self.rotary)
+        hidden = segments.restrict_prefill(layer, i, hidden, kwargs, state, self.rotary)
         return (hidden, *args[1:]), kwargs
 
     def after_language_model(self, language_model: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
