@@ -5,12 +5,16 @@
 #   ASK       the question of the demo                         make demo ASK="How many circles are there?"
 #   JOBS      test processes, and processes of `make results`
 #   LIMIT     questions of `make results`                         make results LIMIT=900
+#   MODEL     another copy of the demonstration model, with RESULTS and PAGE, where its results go
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 ASK ?= What color is the star?
 JOBS ?= 2
 LIMIT ?= 3600
+MODEL ?= demo
+RESULTS ?= results/methods
+PAGE ?= docs/results.md
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)
 # One torch thread per test process: $(JOBS) processes already fill the cores.
@@ -35,7 +39,7 @@ lint: $(VENV)/.installed-dev
 results: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/accelerate launch --multi_gpu --num_processes $(JOBS) --num_machines 1 --main_process_port 0 \
 		--mixed_precision no --dynamo_backend no -m duet_vlm.evaluation.results \
-		--work build/results-$(LIMIT) --out results/methods --page docs/results.md --limit $(LIMIT)
+		--model $(MODEL) --work build/$(RESULTS)-$(LIMIT) --out $(RESULTS) --page $(PAGE) --limit $(LIMIT)
 
 clean:
 	rm -rf $(VENV) build dist

@@ -1,4 +1,4 @@
-"""Every method on every family: prefill and cached decoding against the masking oracle, a padded batch against its rows."""
+"""Every method on every family: against the masking oracle, padded against singles, nothing to do."""
 
 from __future__ import annotations
 

@@ -7,17 +7,30 @@ from typing import Any
 from .runs import FULL
 from .table import COLUMNS, cells
 
+SHIPPED = (
+    "**Read with care**: the shipped demonstration model was trained with DUET-VLM on (at all tokens, 33%, 22% and "
+    "11%, in turn), so it has met what DUET-VLM hands over and nothing that another method does; and what stage 1 and "
+    "the text-guided methods rank by was partly supervised ([model card](../src/duet_vlm/demo/weights/README.md))."
+)
+FULL_TOKENS = (
+    "**Without training**: this copy of the demonstration model was trained on all visual tokens and met no method "
+    "(`duet demo train --out DIR`; `make results MODEL=DIR RESULTS=results/full-tokens "
+    "PAGE=docs/results-full-tokens.md`). Its CLS was not supervised; the attention that text-guided methods rank by "
+    "was partly ([model card](../src/duet_vlm/demo/weights/README.md))."
+)
 
-def results_page(methods: dict[str, Any], ablations: dict[str, Any], folder: str) -> str:
+
+def results_page(methods: dict[str, Any], ablations: dict[str, Any], folder: str, shipped: bool = True) -> str:
     """Markdown: all methods at every budget, then the ablations, each with the difference to its reference.
 
     Args:
         methods, ablations: what `evaluate` returned.
         folder: below `results/`, with the figures and plots.
+        shipped: whether it is the shipped model, or a copy trained on all visual tokens.
     """
     settings, machine, versions = methods["settings"], methods["hardware"], methods["versions"]
     lines = [
-        "# Results on the demonstration model",
+        f"# Results on the demonstration model{'' if shipped else ' before it met compression'}",
         "",
         "Written by `make results`; do not edit. What the columns mean: [evaluation.md](evaluation.md).",
         "",
@@ -28,10 +41,7 @@ def results_page(methods: dict[str, Any], ablations: dict[str, Any], folder: str
         f"Intervals: 95%, paired bootstrap over scenes, {methods['bootstrap']['draws']} draws. "
         f"All figures: [results/{folder}](../results/{folder}).",
         "",
-        "**Read with care**: the shipped demonstration model was trained with DUET-VLM on (at all tokens, 33%, 22% and "
-        "11%, in turn), so it has met what DUET-VLM hands over and nothing that another method does; and what "
-        "stage 1 and the text-guided methods rank by was partly supervised "
-        "([model card](../src/duet_vlm/demo/weights/README.md)).",
+        SHIPPED if shipped else FULL_TOKENS,
         "",
         f"![accuracy over tokens and over time](../results/{folder}/methods-pareto.png)",
         "",

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import terminal
+from .asked import DEMO
 from .processes import Process
 
 KEEP = (0.33, 0.22, 0.11)
@@ -21,13 +22,14 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder for all answers; the same command goes on there.")],
     out: Annotated[Path, typer.Option(help="Folder for the figures and plots.")],
     page: Annotated[Path, typer.Option(help="Markdown file to write the tables to.")],
+    model: Annotated[str, typer.Option(help="Folder of another copy of the demonstration model.")] = DEMO,
     limit: Annotated[int, typer.Option(help="Questions, an equal number per skill.", min=9)] = 5000,
     seed: Annotated[int, typer.Option(help="Of random methods and of the bootstrap.")] = 0,
 ) -> None:
     """Evaluate every method at three budgets, and DUET-VLM's settings one at a time, on the built-in benchmark."""
     process = Process.this()
     with terminal.plain_errors():
-        results = evaluate_both(work, limit, seed, process)
+        results = evaluate_both(model, work, limit, seed, process)
         if not process.first:
             return
         out.mkdir(parents=True, exist_ok=True)
@@ -37,20 +39,20 @@ def main(
                 shutil.copy(work / name / f"{plot}.png", out / f"{name}-{plot}.png")
         from .markdown import results_page
 
-        page.write_text(results_page(results["methods"], results["ablations"], out.name))
+        page.write_text(results_page(results["methods"], results["ablations"], out.name, shipped=model == DEMO))
     typer.echo(f"Written: {out} and {page}; all answers and a page with examples are in {work}.")
 
 
-def evaluate_both(work: Path, limit: int, seed: int, process: Process) -> dict[str, Any]:
+def evaluate_both(model: str, work: Path, limit: int, seed: int, process: Process) -> dict[str, Any]:
     """{"methods", "ablations"} -> what `evaluate` returns, which is None in every process but the first."""
     from ..presets import NAMES
     from .ablations import ablation_runs
-    from .asked import DEMO, prepare
+    from .asked import prepare
     from .cli import counter
     from .evaluate import evaluate
 
     methods = [*NAMES, "visionzip+fastv"]
-    asked = prepare(DEMO, DEMO, methods, [], KEEP, limit, False, "auto", None, process)
+    asked = prepare(model, DEMO, methods, [], KEEP, limit, False, "float32", None, process)
     tables = {
         "methods": (asked.runs, asked.problems),
         "ablations": (ablation_runs(asked.model.config, ABLATION_KEEP), []),
