@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -12,7 +13,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, Qwen2_5_VLC
 
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.budget import DecoderShape, keep_count, stage1_counts, tokens_per_layer
-from duet_vlm.methods import NAMES, STAGE_1, STAGE_2, stages
+from duet_vlm.methods import CHANGES, NAMES, STAGE_1, STAGE_2, stages
 
 
 def llava(side: int = 24, layers: int = 32) -> LlavaConfig:
@@ -85,7 +86,8 @@ def test_budget_is_met_within_half_a_token_or_refused(name: str, side: int, laye
     counts = tokens_per_layer(config, visual_tokens, layers)
     assert sum(counts) / layers == average(config, visual_tokens, layers)
     assert (config.dominant is not None) == (first not in ("none", "downsample"))
-    assert config.merging == (first if config.dominant is not None else "duet")
+    merging = CHANGES.get(name, {}).get("merging", first)
+    assert config.merging == (merging if config.dominant is not None else "duet")
     assert config.ranking == (second if second in ("sparsevlm", "keynorm", "random") else "attention")
 
 
@@ -127,6 +129,15 @@ def test_random_and_uniform_behind_duets_drops_keep_what_duet_keeps() -> None:
     for name in ("random+duet", "uniform+duet", "duet+random"):
         config = DuetConfig.preset(name, model=llava(), tokens=sum(counts) / 32)
         assert tokens_per_layer(config, 576, 32) == counts, name
+
+
+@pytest.mark.parametrize("budget", [dict(tokens=192), dict(keep=0.2)])
+def test_duet_plus_is_duet_with_options(budget: dict[str, float]) -> None:
+    duet = DuetConfig.preset("duet", model=llava(), **budget)
+    plus = DuetConfig.preset("duet-plus", model=llava(), **budget)
+    assert plus == replace(duet, merging="visionzip", diverse=True)
+    assert DuetConfig.preset("duet-plus", model=llava(), **budget, diverse=False) == replace(plus, diverse=False)
+    assert tokens_per_layer(plus, 576, 32) == tokens_per_layer(duet, 576, 32)
 
 
 def test_stages_are_joined_by_name() -> None:

@@ -75,10 +75,14 @@ STAGE_2: dict[str, Schedule] = {
 # plain name -> its stage 1 and its stage 2
 NAMES: dict[str, tuple[str, str]] = {
     "duet": ("duet", "duet"),
+    "duet-plus": ("duet", "duet"),
     **{name: (name, "none") for name in STAGE_1 if name != "duet"},
     **{name: ("none", name) for name in STAGE_2 if name not in ("duet", "random")},
     "none": ("none", "none"),
 }
+
+# name -> what it changes of its stages: merges all that is not dominant, and dominant tokens that differ
+CHANGES: dict[str, Settings] = {"duet-plus": {"merging": "visionzip", "diverse": True}}
 
 
 def stages(name: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .config import DuetConfig
 from .fitting import Problem
-from .methods import NAMES, stages
+from .methods import CHANGES, NAMES, stages
 
 
 def preset(
@@ -26,8 +26,8 @@ def preset(
     whole rows and columns allow. Budgets that the authors published settings for give exactly these.
 
     A name is that of a method ("duet", "visionzip", "pyramiddrop": `methods.NAMES`), or a stage 1 and a stage 2 joined
-    by "+" ("visionzip+fastv", "random+duet", "duet+none", "none+duet": `methods.STAGE_1`, `methods.STAGE_2`). Behind a
-    stage 1, stage 2 keeps its authors' drop layers and ratios, and the number of tokens that stage 1 retains meets the
+    by "+" ("visionzip+fastv", "random+duet", "duet+none", "none+duet": `methods.STAGE_1`, `methods.STAGE_2`), or
+    "duet-plus": "duet" with the options that beat it. Behind a stage 1, stage 2 keeps its authors' drop layers and ratios, and the number of tokens that stage 1 retains meets the
     budget. A stage 2 alone meets it by its ratios.
 
     Args:
@@ -65,7 +65,7 @@ def preset(
     else:
         assert tokens is not None
         solved = problem.counts_of_any_image(tokens) if whole is None else problem.counts(tokens, whole)
-    return DuetConfig.from_dict(solved | changes)
+    return DuetConfig.from_dict(solved | CHANGES.get(name, {}) | changes)
 
 
 __all__ = ["NAMES", "preset"]

@@ -51,7 +51,7 @@ def evaluate(
     ] = DEMO,
     methods: Annotated[
         list[str] | None,
-        typer.Option(help="One or more: none, duet, visionzip, pyramiddrop, fastv, random, ... or stage1+stage2."),
+        typer.Option(help="One or more: none, duet, duet-plus, visionzip, fastv, random, ... or stage1+stage2."),
     ] = None,
     tokens: Annotated[
         list[float] | None, typer.Option(help="Budgets: visual tokens per decoder layer on average, one or more.")
