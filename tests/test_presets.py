@@ -168,7 +168,7 @@ def test_drop_layers_move_where_they_come_too_late(name: str, layers: list[int])
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tome", "method 'tome' is unknown: choose one of duet, visionzip, random, uniform, pool"),
+        ("tome", "method 'tome' is unknown: choose one of duet, duet-plus, visionzip, random, uniform"),
         ("fastv+duet", "'fastv' is no stage 1, which is one of duet, visionzip"),
         ("duet+uniform", "'uniform' is no stage 2, which is one of duet, pyramiddrop, fastv"),
         ("duet+", "'' is no stage 2"),

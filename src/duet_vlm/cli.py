@@ -30,7 +30,7 @@ Shape = Annotated[
     str | None, typer.Option(help="Instead of a model, a published shape: llava-1.5-7b, llava-1.5-13b or tiny.")
 ]
 Method = Annotated[
-    str, typer.Option(help="duet, duet-plus, visionzip, pyramiddrop, fastv, ..., two joined as visionzip+fastv, or none.")
+    str, typer.Option(help="duet, duet-plus, visionzip, fastv, random, ..., two joined as visionzip+fastv, or none.")
 ]
 Keep = Annotated[float | None, typer.Option(help="The budget as a fraction of the image's visual tokens, in (0, 1].")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures here; - is stdout.")]
@@ -182,7 +182,7 @@ def bench(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="Methods, the option once for each: duet, duet-plus, visionzip, pyramiddrop, ...; by default duet."),
+        typer.Option(help="Methods, the option once for each: duet, duet-plus, visionzip, ...; by default duet."),
     ] = None,
     runs: Annotated[int, typer.Option(help="Timed rounds; medians are reported.", min=1)] = 5,
     batch_size: Annotated[int, typer.Option(help="Prompts at a time, one image each.", min=1)] = 1,

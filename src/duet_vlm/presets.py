@@ -27,8 +27,8 @@ def preset(
 
     A name is that of a method ("duet", "visionzip", "pyramiddrop": `methods.NAMES`), or a stage 1 and a stage 2 joined
     by "+" ("visionzip+fastv", "random+duet", "duet+none", "none+duet": `methods.STAGE_1`, `methods.STAGE_2`), or
-    "duet-plus": "duet" with the options that beat it. Behind a stage 1, stage 2 keeps its authors' drop layers and ratios, and the number of tokens that stage 1 retains meets the
-    budget. A stage 2 alone meets it by its ratios.
+    "duet-plus": "duet" with the options that beat it. Behind a stage 1, stage 2 keeps its authors' drop layers and
+    ratios, and the number of tokens that stage 1 retains meets the budget. A stage 2 alone meets it by its ratios.
 
     Args:
         name: the method; what each does is in docs/methods.md.
