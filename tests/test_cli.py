@@ -155,7 +155,7 @@ def test_bad_pictures(here: Path, tmp_path: Path, case: str) -> None:
     ("options", "message"),
     [
         (["--ask", "  "], "the question is empty: ask something about the picture"),
-        ([*ASK, "--method", "magic"], "method 'magic' is unknown: choose one of duet, visionzip"),
+        ([*ASK, "--method", "magic"], "method 'magic' is unknown: choose one of duet, duet-plus, visionzip"),
         ([*ASK, "--tokens", "64", "--keep", "0.5"], "--tokens 64 and --keep 0.5 are both a budget: give one of them."),
         ([*ASK, "--method", "none", "--tokens", "64"], "leave out --tokens and --keep"),
         ([*ASK, "--tokens", "5000"], "cannot meet a budget of 5000 tokens here"),

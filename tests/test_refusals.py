@@ -117,7 +117,7 @@ def test_unsupported_models() -> None:
 
 
 PRESETS: list[tuple[dict[str, Any], str]] = [
-    (dict(name="tome", tokens=64), "method 'tome' is unknown: choose one of duet, visionzip"),
+    (dict(name="tome", tokens=64), "method 'tome' is unknown: choose one of duet, duet-plus, visionzip"),
     (dict(name="duet"), "give the budget once"),
     (dict(name="duet", tokens=9, keep=0.5), "give the budget once"),
     (dict(name="duet", keep=1.5), "keep 1.5 must be a fraction"),
