@@ -100,7 +100,8 @@ def tuned(model: Any, tune: str, options: TrainOptions) -> Iterator[tuple[Any, t
     if options.checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     try:
-        yield called, torch.optim.AdamW((p for p in called.parameters() if p.requires_grad), lr=1e-6)
+        # fused, as the Trainer takes it
+        yield called, torch.optim.AdamW((p for p in called.parameters() if p.requires_grad), lr=1e-6, fused=True)
     finally:
         if options.checkpointing:
             model.activation_checkpointing_disable()
