@@ -10,11 +10,14 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def masked_prefill(model: Any, batch: dict[str, Any], kept: dict[int, Tensor], renumber: bool) -> tuple[Tensor, Tensor]:
+def masked_prefill(
+    model: Any, batch: dict[str, Any], kept: dict[int, Tensor], renumber: bool, sizes: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The stock layers on the full sequence; what was dropped is hidden as a key instead of removed.
 
     Args:
         kept: drop layer -> (B, S) bool, the tokens alive from there on.
+        sizes: (B, S), each key counts that many times in every softmax; None for once.
 
     Returns:
         (B, S, D) final hidden states and (B, S) bool, where they mean something.
@@ -35,7 +38,7 @@ def masked_prefill(model: Any, batch: dict[str, Any], kept: dict[int, Tensor], r
     for i, layer in enumerate(language_model.layers):
         alive = kept.get(i, alive)
         visible = torch.ones(length, length, dtype=torch.bool).tril()[None, None] & alive[:, None, None]
-        visible = visible | torch.eye(length, dtype=torch.bool)
+        visible = counted(visible | torch.eye(length, dtype=torch.bool), sizes)
         gone = (everyone & ~alive).cumsum(1) if renumber else torch.zeros_like(positions)
         rotary = language_model.rotary_emb(hidden, (positions - gone).clamp(min=0))
         # the class's forward: no hook of anyone runs
@@ -45,7 +48,9 @@ def masked_prefill(model: Any, batch: dict[str, Any], kept: dict[int, Tensor], r
 
 
 @torch.no_grad()
-def masked_stock(model: Any, batch: dict[str, Any], kept: dict[int, Tensor], renumber: bool) -> tuple[Tensor, Tensor]:
+def masked_stock(
+    model: Any, batch: dict[str, Any], kept: dict[int, Tensor], renumber: bool, sizes: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """`masked_prefill` for any decoder: the stock language model itself, on what it was given in a compressed call.
 
     Its own masks (causal, sliding, bidirectional in images), positions and deepstack stay; what was dropped is hidden
@@ -70,7 +75,7 @@ def masked_stock(model: Any, batch: dict[str, Any], kept: dict[int, Tensor], ren
             mask = torch.ones(length, length, dtype=torch.bool).tril()[None, None]
         visible = mask if mask.dtype == torch.bool else mask == 0
         visible = (visible & alive[:, None, None]) | torch.eye(length, dtype=torch.bool)
-        kwargs["attention_mask"] = torch.zeros(visible.shape, dtype=args[0].dtype).masked_fill(~visible, -1e30)
+        kwargs["attention_mask"] = counted(visible, torch.ones(rows, length) if sizes is None else sizes)
         if renumber:
             gone = (everyone & ~alive).cumsum(1)
             places = got["position_ids"]
@@ -93,6 +98,52 @@ def masked_stock(model: Any, batch: dict[str, Any], kept: dict[int, Tensor], ren
             module._forward_pre_hooks.update(before)
             module._forward_hooks.update(after)
     return hidden, by_layer[-1]
+
+
+def counted(visible: Tensor, sizes: Tensor | None) -> Tensor:
+    """(B, 1, n, n) bool as an additive mask under which key j counts sizes[:, j] times; as it is without sizes."""
+    if sizes is None:
+        return visible
+    return torch.where(visible, sizes.log()[:, None, None], torch.tensor(-1e30))
+
+
+def token_sizes(trace: Any, batch: dict[str, Any], family: str, more: int = 0) -> Tensor:
+    """(B, S + more): how many tokens of the encoder each place of a prompt stands for, 1 at text.
+
+    From the clusters in the trace, image after image in the order of encoding, and the places that are left of it.
+    """
+    found = [
+        [1 + len(image.clusters[image.anchors.index(place)]) if place in image.anchors else 1 for place in places]
+        for image, places in ((image, left(image, family)) for image in trace.images)
+    ]
+    if family == "llava_next":
+        found = [packed(trace.images[i : i + 3], found[i : i + 3]) for i in range(0, len(found), 3)]
+    counts = [count for image in found for count in image]
+    sizes = torch.ones(batch["input_ids"].shape[0], batch["input_ids"].shape[1] + more)
+    for token in (98, 97):  # images are encoded before videos
+        for row, sample in enumerate(trace.samples):
+            for place in sample.drops[0].kept:
+                if int(batch["input_ids"][row, place]) == token:
+                    sizes[row, place] = counts.pop(0)
+    assert not counts
+    return sizes
+
+
+def left(image: Any, family: str) -> list[int]:
+    """Places of an image's retained tokens in the order of the prompt; -1 for CLS, which enters in front."""
+    if family in ("llava", "llava_mistral", "video_llava"):
+        return [-1, *image.dominant, *image.anchors]
+    return sorted(image.dominant + image.anchors)
+
+
+def packed(crops: list[Any], sizes: list[list[int]]) -> list[int]:
+    """A base crop of 6 x 6, then two tiles side by side, row by row."""
+    whole = {}
+    for number, (crop, counts) in enumerate(zip(crops, sizes, strict=True)):
+        for place, count in zip(sorted(crop.dominant + crop.anchors), counts, strict=True):
+            row, column = divmod(place, 6)
+            whole[(0, row, column) if number == 0 else (1, row, 6 * (number - 1) + column)] = count
+    return [whole[place] for place in sorted(whole)]
 
 
 def stage_1(scores: list[float], metric: list[list[float]], k1: int, k2: int, width: int) -> dict[str, Any]:
@@ -127,8 +178,13 @@ def contextual(x: Tensor, anchors: list[int], clusters: list[list[int]]) -> Tens
     return torch.stack(out) if out else x[:0]
 
 
-def stage_2(query: Tensor, key: Tensor, asked: list[int], valid: list[bool]) -> list[float]:
-    """METHOD.md, stage 2, step 2, for one row: query (H, n, d), key (Hkv, n, d) of every token, `asked` the set S."""
+def stage_2(
+    query: Tensor, key: Tensor, asked: list[int], valid: list[bool], sizes: list[float] | None = None
+) -> list[float]:
+    """METHOD.md, stage 2, step 2, for one row: query (H, n, d), key (Hkv, n, d) of every token, `asked` the set S.
+
+    With `sizes`, token j counts sizes[j] times.
+    """
     heads, n, width = query.shape
     share = heads // key.shape[0]
     scores = [0.0] * n
@@ -137,7 +193,7 @@ def stage_2(query: Tensor, key: Tensor, asked: list[int], valid: list[bool]) -> 
             seen = [j for j in range(i + 1) if valid[j]]
             logits = [float(query[h, i] @ key[h // share, j]) / math.sqrt(width) for j in seen]
             top = max(logits)
-            exps = [math.exp(x - top) for x in logits]
+            exps = [math.exp(x - top) * (1 if sizes is None else sizes[j]) for x, j in zip(logits, seen, strict=True)]
             for j, e in zip(seen, exps, strict=True):
                 scores[j] += e / sum(exps) / heads / len(asked)
     return scores

@@ -8,6 +8,7 @@ from .config import DuetConfig
 from .engine import Duet
 from .families import decoder_of, family_of
 from .families.family import check_downsampling
+from .proportional import check_attention
 from .words import check_language
 
 
@@ -50,6 +51,8 @@ def check(model: Any, config: DuetConfig, tokenizer: Any) -> None:
     if config.downsample is not None:
         check_downsampling(family, model.config)
     family.check(model.config, config)
+    if config.proportional:
+        check_attention(decoder_of(model))
     layers = len(decoder_of(model).layers)
     for drop in config.drops:
         if drop.layer >= layers:

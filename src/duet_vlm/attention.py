@@ -130,7 +130,9 @@ def column_sums(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float)
     return sums / heads
 
 
-def weights(query: Tensor, key: Tensor, attend: Tensor | None, scaling: float) -> Tensor:
+def weights(
+    query: Tensor, key: Tensor, attend: Tensor | None, scaling: float, bias: Tensor | None = None
+) -> Tensor:
     """Softmax attention in float32, averaged over heads.
 
     Args:
@@ -138,6 +140,7 @@ def weights(query: Tensor, key: Tensor, attend: Tensor | None, scaling: float) -
         key: (B, Hkv, n, d), each shared by H / Hkv query heads.
         attend: (B, q, n) bool, or None for everything.
         scaling: factor on the logits.
+        bias: (B, n) added to the logits of every key, or None.
 
     Returns:
         (B, q, n), at least float32.
@@ -146,6 +149,8 @@ def weights(query: Tensor, key: Tensor, attend: Tensor | None, scaling: float) -
     batch, heads, asked, width = query.shape
     grouped = query.to(wide).reshape(batch, key.shape[1], -1, width)
     logits = (grouped @ key.to(wide).transpose(-1, -2) * scaling).view(batch, heads, asked, key.shape[2])
+    if bias is not None:
+        logits = logits + bias[:, None, None]
     if attend is not None:
         logits = logits.masked_fill(~attend[:, None], -torch.inf)
     return logits.softmax(-1).mean(1)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
+from .proportional import followed
+
 
 class PrunedLayer(DynamicLayer):
     """Keys and values of some of the tokens seen; `kept` says which.
@@ -22,6 +24,7 @@ class PrunedLayer(DynamicLayer):
         holes: whether `kept` has any.
         tail: how many tokens came after `kept`, all of them stored.
         length: tokens of the full sequence seen so far.
+        log_sizes: (B, <= length) by place, what is added to the logits of a key; None for nothing.
     """
 
     def __init__(self, layer: DynamicLayer):
@@ -31,6 +34,7 @@ class PrunedLayer(DynamicLayer):
         self.holes = False
         self.tail = 0
         self.length = 0
+        self.log_sizes: Tensor | None = None
         self._announced = False
         if layer.keys is not None and layer.values is not None and layer.get_seq_length():
             self.lazy_initialization(layer.keys, layer.values)
@@ -39,12 +43,16 @@ class PrunedLayer(DynamicLayer):
             self.kept = torch.arange(self.length, device=layer.keys.device).expand(layer.keys.shape[0], -1)
             self.removed = torch.zeros_like(self.kept[:, :1])
 
-    def announce(self, kept: Tensor, length: int, holes: bool, removed: Tensor) -> None:
+    def announce(
+        self, kept: Tensor, length: int, holes: bool, removed: Tensor, log_sizes: Tensor | None = None
+    ) -> None:
         """Before a prefill's `update`: what comes of `length` tokens, `kept` (counted from the first of them).
 
         Args:
             removed: (B, 1) how many visual tokens each row lost of them.
+            log_sizes: (B, length) what is added to the logits of each of them; None for nothing.
         """
+        self.log_sizes = followed(self.log_sizes, self.length, log_sizes)
         if self.kept is not None and self.removed is not None:
             kept = torch.cat([self.columns(), torch.where(kept < 0, -1, kept + self.length)], dim=1)
             removed = self.removed + removed
@@ -76,7 +84,7 @@ class PrunedLayer(DynamicLayer):
 
     def reset(self) -> None:
         super().reset()
-        self.kept = self.removed = None
+        self.kept = self.removed = self.log_sizes = None
         self.tail, self.length, self.holes = 0, 0, False
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -92,6 +100,7 @@ class PrunedLayer(DynamicLayer):
             self.kept, self.tail = columns[:, : columns.shape[1] - n], n
         super().crop(-n)
         self.tail, self.length = self.tail - n, self.length - n
+        self.log_sizes = None if self.log_sizes is None else self.log_sizes[:, : self.length]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)  # type: ignore[arg-type]
@@ -108,6 +117,8 @@ class PrunedLayer(DynamicLayer):
     def _each_row(self, change: Any) -> None:
         if self.kept is not None and self.removed is not None:
             self.kept, self.removed = change(self.kept), change(self.removed)
+        if self.log_sizes is not None:
+            self.log_sizes = change(self.log_sizes)
 
 
 def check_prunable(cache: Cache) -> None:

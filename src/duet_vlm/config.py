@@ -14,6 +14,7 @@ POSITIONS = ("auto", "renumber", "keep")
 CHOICES = {"query": QUERIES, "positions": POSITIONS, "merging": MERGING, "combine": COMBINE, "ranking": RANKING}
 SCORED = ("duet", "visionzip", "prumerge")  # methods whose dominant tokens are the best by score
 DISCARDING = ("duet", "random", "uniform", "divprune", "holov")  # methods that leave tokens out
+AVERAGING = ("pool", "prumerge")  # methods whose every token is a mean
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ class DuetConfig:
             "mean" of them all.
         diverse: choose dominant tokens by score times distance to those already chosen, instead of by score alone.
         rest: one of the contextual tokens is the mean of every token that the method discards.
+        proportional: a merged token gets the attention of all it stands for: log s is added to its attention logits in
+            every decoder layer and in stage 2's ranking, s being the tokens merged into it (ToMe, arXiv 2210.09461,
+            proportional attention). Needs sdpa or eager attention, where it costs a mask.
         ranking: how stage 2 scores visual tokens, a name of `ranking.RANKINGS`: "attention" of the query tokens,
             "sparsevlm" (that of query tokens which the image concerns), "keynorm" or "random".
         debias: divide stage 2's attention by what the same queries would pay, in the same place, to the average visual
@@ -87,6 +91,7 @@ class DuetConfig:
     combine: str = "anchor+mean"
     diverse: bool = False
     rest: bool = False
+    proportional: bool = False
     ranking: str = "attention"
     debias: bool = False
     downsample: tuple[int, int] | None = None
@@ -96,7 +101,7 @@ class DuetConfig:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(allowed)}.")
-        for name in ("diverse", "rest", "debias"):
+        for name in ("diverse", "rest", "proportional", "debias"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} {getattr(self, name)!r} must be True or False.")
         if not _is_int(self.cluster_width) or self.cluster_width < 1:
@@ -131,6 +136,11 @@ class DuetConfig:
             )
         if self.rest and not self.contextual:
             raise ValueError("rest takes one of the contextual tokens: give contextual of at least 1.")
+        if self.proportional and not self._averages:
+            raise ValueError(
+                "proportional weighs merged tokens, and this config merges none: give contextual of at least 1 and "
+                "cluster_width of at least 2, or rest=True, or merging 'pool' or 'prumerge'."
+            )
         if self.debias and self.ranking not in ("attention", "sparsevlm"):
             raise ValueError(
                 f"debias has no meaning for ranking {self.ranking!r}: use it with 'attention' or 'sparsevlm'."
@@ -144,6 +154,16 @@ class DuetConfig:
     def merges(self) -> bool:
         """Whether stage 1 is on."""
         return self.dominant is not None or self.downsample is not None
+
+    @property
+    def _averages(self) -> bool:
+        """Whether stage 1 makes one token of several."""
+        if self.dominant is None or self.rest or self.merging in AVERAGING:
+            return self.dominant is not None
+        if self.merging == "visionzip":
+            return self.contextual > 0
+        # the others' pool at width 1 is the anchors alone
+        return self.merging in ("duet", "random") and self.contextual > 0 and self.cluster_width > 1
 
     @property
     def ranks(self) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from . import attention, lockstep, prompt, ranking, segments, supervised
+from . import attention, lockstep, prompt, proportional, ranking, segments, supervised
 from .budget import SLACK
 from .cache import check_prunable, is_pruned, make_prunable
 from .config import Drop, DuetConfig
@@ -130,6 +130,8 @@ class Duet:
     def before_core(self, core: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         labels = kwargs.pop("duet_labels", None)
         kwargs.pop("duet_supervised", None)
+        if self.config.proportional:
+            proportional.check_attention(decoder_of(core))
         drafted = kwargs.pop("duet_drafted", 0)
         ids, cache = kwargs.get("input_ids", args[0] if args else None), kwargs.get("past_key_values")
         if ids is None:
@@ -148,7 +150,7 @@ class Duet:
             return args, kwargs if follows is None else kwargs | {"duet": follows}
         if cache is not None:
             check_prunable(cache)
-        kwargs = prompt.encode(self.family, core, kwargs, self.config.merges)
+        kwargs = prompt.encode(self.family, core, kwargs, self.config)
         labels = prompt.drafted_labels(ids, drafted) if drafted else labels
         state = prompt.read(self, ids, kwargs, labels)
         if state is None:
@@ -253,6 +255,7 @@ class Duet:
             same = ranking.average_token(normed, visual)
             average = attention.keys(layer.self_attn, same, position_embeddings=rotary)
         seen = ranking.Entrance(
-            query, key, attend, asked >= 0, scaling, hidden, take(hidden, asked), visual, average
-        )
+            query, key, attend, asked >= 0, scaling, hidden, take(hidden, asked), visual, average,
+            None if state.log_sizes is None else state.present(state.log_sizes),
+        )  # fmt: skip
         return ranking.RANKINGS[self.config.ranking](seen)

@@ -34,6 +34,7 @@ class ForwardPass:
         removed: (B, 1) how many visual tokens each row has lost so far.
         holes, holes_right: whether `now` has holes, and whether they stand at the end as padding does.
         memo: what is made once between two drops.
+        log_sizes: (B, S) float32, log of how many tokens each one stands for, where that weighs; else None.
     """
 
     visual: Tensor | None = None
@@ -53,6 +54,7 @@ class ForwardPass:
     holes: bool = False
     holes_right: bool = False
     memo: dict[Any, Any] = field(default_factory=dict)
+    log_sizes: Tensor | None = None
 
     @property
     def length(self) -> int:

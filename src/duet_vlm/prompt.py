@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .config import DuetConfig
 from .families import Family, visual_token_ids
 from .forward_pass import ForwardPass
 from .merging import Merge
+from .proportional import log_sizes, without_sizes
 from .queries import IGNORED, has_answer, query_places
 from .tokens import number_runs, number_spans
 
@@ -26,12 +28,12 @@ def has_pixels(kwargs: dict[str, Any]) -> bool:
     return any(kwargs.get(name) is not None for names in PIXELS.values() for name in names)
 
 
-def encode(family: Family, core: Any, kwargs: dict[str, Any], merges: bool) -> dict[str, Any]:
+def encode(family: Family, core: Any, kwargs: dict[str, Any], config: DuetConfig) -> dict[str, Any]:
     """Encode the pixels here, as `generate` does, so that nothing of ours reaches the vision tower.
 
     Args:
         kwargs: of the core model's call.
-        merges: whether stage 1 is on.
+        config: its `merges` and `proportional`.
 
     Returns:
         The same with `mm_encoder_outputs` in the place of pixels.
@@ -42,7 +44,9 @@ def encode(family: Family, core: Any, kwargs: dict[str, Any], merges: bool) -> d
             encoder = getattr(core, f"get_{modality}_features")
             wanted = [k for k in inspect.signature(encoder).parameters if k in kwargs]
             outputs[modality] = encoder(**{k: kwargs[k] for k in wanted}, return_dict=True)
-        if merges and outputs.get(modality) is not None:
+        if config.merges and outputs.get(modality) is not None:
+            if config.proportional:
+                without_sizes(outputs[modality], core.config.get_text_config().hidden_size)
             outputs[modality].pooler_output = family.finish(core, outputs[modality].pooler_output)
         for name in names:
             others.pop(name, None)
@@ -70,6 +74,7 @@ def read(duet: Duet, ids: Tensor, kwargs: dict[str, Any], labels: Tensor | None)
     """
     visual, spans = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids)
     merges: list[Merge] = []
+    log_s: Tensor | None = None
     for modality, token in visual_token_ids(duet.model_config).items():
         output, there = kwargs["mm_encoder_outputs"].get(modality), ids == token
         if output is None:
@@ -87,6 +92,9 @@ def read(duet: Duet, ids: Tensor, kwargs: dict[str, Any], labels: Tensor | None)
         spans = torch.where(there, numbers + spans.max(), spans)
         visual = visual | there
         merges += getattr(output, "duet_merges", [])
+        if duet.config.proportional and hasattr(output, "duet_sizes"):
+            here = log_sizes(output.duet_sizes, there)
+            log_s = here if log_s is None else log_s + here
     if not bool(visual.any()):
         return None
     mask = kwargs.get("attention_mask")
@@ -100,4 +108,5 @@ def read(duet: Duet, ids: Tensor, kwargs: dict[str, Any], labels: Tensor | None)
         visual, valid, spans, queries, limits=torch.bincount(spans.flatten()).double(),
         unanswered=None if labels is None else ~has_answer(labels), merges=merges,
         removed=torch.zeros_like(ids[:, :1]), holes_right=not bool(valid[:, -1].all()),
+        log_sizes=log_s,
     )  # fmt: skip

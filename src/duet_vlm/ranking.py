@@ -30,6 +30,7 @@ class Entrance:
         visual: (B, n) bool, the visual tokens.
         average: (B, Hkv, n, d) keys, were the average visual token of the row in every place; None where scores are not
             corrected for places.
+        log_sizes: (B, n) added to the logits of every token, log of how many it stands for; None for nothing.
     """
 
     query: Tensor
@@ -41,6 +42,7 @@ class Entrance:
     questions: Tensor
     visual: Tensor
     average: Tensor | None = None
+    log_sizes: Tensor | None = None
 
 
 def attention(seen: Entrance) -> Tensor:
@@ -101,9 +103,10 @@ def _corrected(seen: Entrance, asked: Tensor) -> Tensor:
     """`text_to_vision`, divided by what the average visual token would get in each place where that is given.
 
     Attention falls off with distance, so that where a token stands decides part of its score. The average token has no
-    content of its own: what it would get is the part of the place.
+    content of its own: what it would get is the part of the place. It stands for itself alone: how many tokens a merged
+    one stands for is part of its content.
     """
-    scores = text_to_vision(seen.query, seen.key, seen.attend, asked, seen.scaling)
+    scores = text_to_vision(seen.query, seen.key, seen.attend, asked, seen.scaling, seen.log_sizes)
     if seen.average is None:
         return scores
     average = torch.where(seen.visual[:, None, :, None], seen.average, seen.key)
@@ -111,7 +114,9 @@ def _corrected(seen: Entrance, asked: Tensor) -> Tensor:
     return scores / place.clamp(min=torch.finfo(place.dtype).tiny)
 
 
-def text_to_vision(query: Tensor, key: Tensor, attend: Tensor, asked: Tensor, scaling: float) -> Tensor:
+def text_to_vision(
+    query: Tensor, key: Tensor, attend: Tensor, asked: Tensor, scaling: float, log_sizes: Tensor | None = None
+) -> Tensor:
     """(B, n) attention that the query tokens pay to every token, averaged over heads, then over queries.
 
     METHOD, "Stage 2", 2. A row without query tokens scores 0 everywhere.
@@ -122,8 +127,10 @@ def text_to_vision(query: Tensor, key: Tensor, attend: Tensor, asked: Tensor, sc
         attend: (B, q, n) bool, which tokens each query may see (causal, no padding).
         asked: (B, q) bool, False where a row has fewer query tokens.
         scaling: factor on the logits, as the layer uses it.
+        log_sizes: (B, n) added to the logits, as the layers do where `DuetConfig.proportional` is set: what is ranked
+            is the attention that the layer pays. None for nothing.
     """
-    attention = weights(query, key, attend | ~asked[..., None], scaling)
+    attention = weights(query, key, attend | ~asked[..., None], scaling, log_sizes)
     return (attention * asked[..., None]).sum(1) / asked.sum(1, keepdim=True).clamp(min=1)
 
 

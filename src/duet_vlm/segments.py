@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .cache import PrunedLayer, is_pruned
 from .forward_pass import ForwardPass
+from .proportional import weighed
 from .tokens import take, take_mask
 
 Rope = tuple[Tensor, Tensor]
@@ -27,21 +28,23 @@ def restrict_prefill(
         rotary: the language model's rotary embedding where positions are renumbered, else None.
     """
     earlier, rows, n = removed_earlier(i, kwargs), state.rows, hidden.shape[1]
-    columns, holes, past = rows, state.holes, 0
+    columns, holes, past, log_s = rows, state.holes, 0, state.log_sizes
     cache = kwargs.get("past_key_values")
     if cache is not None:
         stored: PrunedLayer = cache.layers[i]
         past = stored.length
         assert state.removed is not None
-        stored.announce(rows, state.length, state.holes, state.removed)
-        columns, holes = stored.columns(), stored.holes
-    if state.now is None and columns.shape[1] == past + n:
+        stored.announce(rows, state.length, state.holes, state.removed, log_s)
+        columns, holes, log_s = stored.columns(), stored.holes, stored.log_sizes
+    if state.now is None and columns.shape[1] == past + n and log_s is None:
         return hidden  # nothing dropped up to here
     mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
     key = (len(state.kept), id(mask), id(rope))
     if key not in state.memo:
         places = torch.where(rows < 0, -1, rows + past) if mask is None else rows
         restricted = take_mask(mask, places, columns, holes, wants_flash(layer))
+        if log_s is not None:
+            restricted = weighed(restricted, places, columns, log_s, hidden.dtype)
         cos, sin = rotate(hidden, kwargs, state, rotary, earlier)
         more = filler(hidden) if restricted is None and not past else 0
         # the sources are kept, so that their ids are not used again
@@ -71,12 +74,15 @@ def restrict_decode(
     """Give layer i what belongs to text that follows a compressed prompt; arguments as in `restrict_prefill`."""
     cache, mask = kwargs["past_key_values"], kwargs["attention_mask"]
     stored: PrunedLayer = cache.layers[i]
-    if mask is not None or stored.holes:
+    if mask is not None or stored.holes or stored.log_sizes is not None:
         key = (id(stored.kept), id(mask))
         if key not in state.memo:
             columns, n = stored.columns(coming=hidden.shape[1]), hidden.shape[1]
             places = columns[:, -n:] if mask is None else columns[:, -n:] - stored.length
-            state.memo[key] = take_mask(mask, places, columns, stored.holes, wants_flash(layer)), mask
+            restricted = take_mask(mask, places, columns, stored.holes, wants_flash(layer))
+            if stored.log_sizes is not None:
+                restricted = weighed(restricted, places, columns, stored.log_sizes, hidden.dtype)
+            state.memo[key] = restricted, mask
         kwargs["attention_mask"] = state.memo[key][0]
     if rotary is not None:
         if "ropes" not in state.memo:

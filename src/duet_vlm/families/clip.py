@@ -18,6 +18,7 @@ from ..attention import keys, queries, weights
 from ..budget import stage1_counts
 from ..config import DuetConfig
 from ..merging import Encoded, Merge, merge
+from ..proportional import with_sizes
 from .family import check_feature_layer, feature_layer
 
 
@@ -175,6 +176,8 @@ class Stage1:
         encoding = _encoding.get()
         assert encoding is not None
         _encoding.set(None)
+        if self.config.proportional:
+            output = with_sizes(output, torch.cat([merge.sizes for merge in encoding.merges]))
         return self.placed(output, encoding.merges, encoding.length)
 
     def parts(self, patches: Tensor) -> list[slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -67,6 +68,17 @@ class Family:
             features: (B, N, D), or a list of (N, D).
         """
         return features
+
+
+class Replaced:
+    """A method of one module, replaced until `remove()`: for what happens in no module that could be hooked."""
+
+    def __init__(self, module: Any, name: str, method: Callable[..., Any]):
+        self.module, self.name = module, name
+        setattr(module, name, method)
+
+    def remove(self) -> None:
+        self.module.__dict__.pop(self.name, None)
 
 
 def feature_layer(config: Any, layers: Any) -> Any:

@@ -6,18 +6,36 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
 from ..merging import Merge
 from . import clip
 from .downsample import Downsample
-from .family import zeros_where
+from .family import Replaced, zeros_where
 from .llava import Llava
 
 
 class Stage1(clip.Stage1):
     """Dominant tokens in their places, contextual ones in their anchors', zeros elsewhere."""
+
+    def hook(self) -> list[Any]:
+        if not self.config.proportional:
+            return super().hook()
+        return [*super().hook(), Replaced(self.core, "pack_image_features", self.pack_image_features)]
+
+    def pack_image_features(
+        self, image_features: Any, image_sizes: Any, vision_feature_select_strategy: str,
+        image_newline: Tensor | None = None,
+    ) -> tuple[list[Tensor], Tensor]:  # fmt: skip
+        """As stock, with the sizes of the tokens as one more channel."""
+        newline = None if image_newline is None else pad(image_newline, (0, 1))
+        stock = type(self.core).pack_image_features
+        packed: tuple[list[Tensor], Tensor] = stock(
+            self.core, image_features, image_sizes, vision_feature_select_strategy, newline
+        )
+        return packed
 
     def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
         return merge.retained(patches)

@@ -7,7 +7,6 @@ newlines; scores and keys are packed by the same stock method, so that they stay
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,18 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
 from . import fixed
-from .family import Family, check_feature_layer
-
-
-class Replaced:
-    """A method of one module, replaced until `remove()`: for what happens in no module that could be hooked."""
-
-    def __init__(self, module: Any, name: str, method: Callable[..., Any]):
-        self.module, self.name = module, name
-        setattr(module, name, method)
-
-    def remove(self) -> None:
-        self.module.__dict__.pop(self.name, None)
+from .family import Family, Replaced, check_feature_layer
 
 
 class Stage1(fixed.Stage1):
@@ -41,6 +29,7 @@ class Stage1(fixed.Stage1):
             *self.taps(),
             Replaced(self.core, "pack_image_features", self.pack_image_features),
             Replaced(self.core, "apply_pooling", self.apply_pooling),
+            *([Replaced(self.core, "get_video_features", self.get_video_features)] if self.config.proportional else []),
         ]
 
     def pack_image_features(
@@ -59,14 +48,33 @@ class Stage1(fixed.Stage1):
             found = found.to(features.device)
             places = (found[:, -1] == 0).nonzero()[:, 0]
             tokens, decided = self.merged(found[None, places, :-1], features[None, places], None)
-            kept.append(torch.zeros_like(features).index_copy(0, places, tokens[0]))
+            kept.append(tokens.new_zeros(len(features), tokens.shape[2]).index_copy(0, places, tokens[0]))
             merges.append(decided)
         noted.result.duet_merges = merges
         return kept, lengths
 
     def apply_pooling(self, image_features: Tensor) -> Tensor:
         """As stock, then merged: every frame alone."""
-        return self.after_projector(self.projector, (), type(self.core).apply_pooling(self.core, image_features))
+        merged = self.after_projector(self.projector, (), type(self.core).apply_pooling(self.core, image_features))
+        return merged[..., : image_features.shape[2]]  # stock puts a newline of that width behind the tokens
+
+    def get_video_features(
+        self,
+        pixel_values_videos: Tensor,
+        vision_feature_layer: Any = None,
+        vision_feature_select_strategy: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As stock, then with the sizes of the tokens."""
+        output = type(self.core).get_video_features(
+            self.core, pixel_values_videos, vision_feature_layer=vision_feature_layer,
+            vision_feature_select_strategy=vision_feature_select_strategy, **kwargs,
+        )  # fmt: skip
+        features, merges = output.pooler_output, output.duet_merges
+        sizes = torch.cat([torch.zeros_like(m.scores).scatter(1, m.places, m.sizes.to(m.scores)) for m in merges])
+        sizes = pad(sizes.reshape(len(features), -1, 1), (0, 0, 0, 1))
+        output.pooler_output = torch.cat([features, sizes.to(features)], dim=2)
+        return output
 
     def pool(self, x: Tensor) -> Tensor:
         return type(self.core).apply_pooling(self.core, x)

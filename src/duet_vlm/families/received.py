@@ -12,13 +12,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..attention import received
 from ..config import DuetConfig
 from ..merging import Encoded, Merge, merge
+from ..proportional import with_sizes
 
 
 @dataclass
@@ -96,9 +96,11 @@ class Tap:
 def merged_in_place(config: DuetConfig, encoded: Encoded, dynamic: bool = True) -> tuple[Tensor, Merge]:
     """(B, N, D): every retained token at its own place, an anchor's place holding its contextual token, zeros else.
 
-    METHOD, "Stage 1", 7, encoders without CLS.
+    METHOD, "Stage 1", 7, encoders without CLS. Where the config is `proportional`, D + 1: with their sizes.
     """
     decided = merge(config, encoded, dynamic=dynamic)
     kept = decided.retained(encoded.features)
+    if config.proportional:
+        kept = with_sizes(kept, decided.sizes)
     places = decided.places[..., None].expand_as(kept)
-    return torch.zeros_like(encoded.features).scatter(1, places, kept), decided
+    return kept.new_zeros(len(kept), encoded.tokens, kept.shape[2]).scatter(1, places, kept), decided

@@ -77,6 +77,13 @@ class Merge:
         return torch.cat([at(x, self.dominant), self.contextual(x)], dim=1)
 
     @property
+    def sizes(self) -> Tensor:
+        """(B, K1 + K2) float: how many tokens each retained one stands for, itself and those that joined it."""
+        ones = torch.ones_like(self.places, dtype=torch.float32)
+        joined = self.joins + self.dominant.shape[1]
+        return ones.scatter_add(1, joined, torch.ones_like(joined, dtype=torch.float32))
+
+    @property
     def places(self) -> Tensor:
         """(B, K1 + K2) long: the place of every retained token, a contextual one's being its anchor's."""
         return torch.cat([self.dominant, self.anchors], dim=1)
