@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 import zoo
-from oracle import masked_stock
+from oracle import masked_stock, token_sizes
 from test_engine import close
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from duet_vlm import Drop, DuetConfig
 CONFIGS: dict[str, dict[str, Any]] = {
     "both stages": dict(cluster_width=3, drops=[Drop(2, 0.5), Drop(4, 0.25)]),
     "stage 1 alone": dict(merging="visionzip"),
+    "proportional": dict(cluster_width=3, drops=[Drop(2, 0.5), Drop(4, 0.25)], proportional=True),
     "stage 2 alone": dict(drops=[Drop(1, 0.6, rank_at=0), Drop(3, 0.0)], query="last"),
 }
 ROWS: zoo.Rows = ((5, "i", 9), (2, "i", 3, "i", 6), (12,))
@@ -56,6 +57,11 @@ def kept(handle: duet_vlm.Duet, batch: dict[str, Any], more: int = 0) -> dict[in
     return out
 
 
+def weights(handle: duet_vlm.Duet, batch: dict[str, Any], family: str, more: int = 0) -> Tensor | None:
+    """(B, S + more) how often each key counts, where that is not once."""
+    return token_sizes(handle.trace, batch, family, more) if handle.config.proportional else None
+
+
 def generate(model: Any, batch: dict[str, Any], new: int = 5, **options: Any) -> Any:
     options = {"do_sample": False, "return_dict_in_generate": True, "output_logits": True} | options
     suppressed = [zoo.IMAGE, zoo.VIDEO, zoo.START, zoo.END]
@@ -77,7 +83,7 @@ def test_prefill_equals_masking_oracle(family: str, attention: str, name: str, r
     with torch.no_grad():
         out = model(**batch)
     alive = kept(handle, batch)
-    hidden, there = masked_stock(model, batch, alive, renumbers(model, handle))
+    hidden, there = masked_stock(model, batch, alive, renumbers(model, handle), weights(handle, batch, family))
     close(out.logits[there], model.lm_head(hidden)[there].detach())
     lengths = [layer.keys.shape[-2] for layer in out.past_key_values.layers]
     assert lengths[-1] == max(there.sum(1)) < batch["input_ids"].shape[1]
@@ -93,7 +99,8 @@ def test_cached_decode_equals_uncached_recompute(family: str, attention: str, na
     length = batch["input_ids"].shape[1]
     new = out.sequences[:, length:-1]
     alive = kept(handle, batch, more=new.shape[1])
-    hidden, _ = masked_stock(model, zoo.extended(family, batch, new), alive, renumbers(model, handle))
+    sizes = weights(handle, batch, family, more=new.shape[1])
+    hidden, _ = masked_stock(model, zoo.extended(family, batch, new), alive, renumbers(model, handle), sizes)
     close(torch.stack(out.logits, 1), model.lm_head(hidden)[:, length - 1 :].detach())
 
 
