@@ -10,7 +10,7 @@ import torch
 import zoo
 from oracle import masked_stock
 from test_engine import close
-from test_families import apply, generate, kept, renumbers, rows_of
+from test_families import apply, generate, kept, renumbers, rows_of, stages, weights
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -53,7 +53,8 @@ def test_sampling_several_sequences_per_prompt(family: str) -> None:
 
 
 @family
-def test_assisted_decoding_with_a_text_draft_equals_greedy(family: str) -> None:
+@stages
+def test_assisted_decoding_with_a_text_draft_equals_greedy(family: str, name: str) -> None:
     model, batch = zoo.build(family), zoo.inputs(family, rows_of(family)[:1])
     torch.manual_seed(0)
     draft = LlamaForCausalLM(LlamaConfig(**{**tiny.TEXT, "num_hidden_layers": 1})).eval()
@@ -63,7 +64,7 @@ def test_assisted_decoding_with_a_text_draft_equals_greedy(family: str) -> None:
         with pytest.raises(Exception, match=r"_type_ids|shapes cannot be multiplied"):
             generate(model, batch, 8, assistant_model=draft)
         return
-    apply(model, family)
+    apply(model, family, name)
     plain = generate(model, batch, 8)
     assisted = generate(model, batch, 8, assistant_model=draft)
     assert torch.equal(plain.sequences, assisted.sequences)
@@ -101,8 +102,9 @@ def test_half_precision_stays_close_and_stores_less(family: str, dtype: torch.dt
 
 
 @family
+@stages
 @pytest.mark.parametrize("second", ["text", "image"])
-def test_second_turn_ranks_with_its_own_words(family: str, second: str) -> None:
+def test_second_turn_ranks_with_its_own_words(family: str, name: str, second: str) -> None:
     model = zoo.build(family)
     first = zoo.inputs(family, rows_of(family)[:1])
     turn = zoo.inputs(family, ((4, "i", 7) if second == "image" else (6,),), seed=8)
@@ -114,9 +116,9 @@ def test_second_turn_ranks_with_its_own_words(family: str, second: str) -> None:
             out = model(**turn | {"attention_mask": whole["attention_mask"]}, past_key_values=cache).logits
             assert float((out - model(**whole).logits[:, length:]).abs().max()) > 0.1
             return
-        handle = apply(model, family)
+        handle = apply(model, family, name)
         cache = model(**first, use_cache=True).past_key_values
-        alive = kept(handle, first)
+        alive, sizes = kept(handle, first), weights(handle, first, family)
         step = {k: v for k, v in turn.items() if k not in ("attention_mask", "mm_token_type_ids")}
         step["attention_mask"] = whole["attention_mask"]
         if zoo.FAMILIES[family].mrope:
@@ -130,7 +132,11 @@ def test_second_turn_ranks_with_its_own_words(family: str, second: str) -> None:
         for layer in alive:
             after = now.get(layer, torch.ones(1, more, dtype=torch.bool))
             everywhere[layer] = torch.cat([alive[layer], after], 1)
-        hidden, there = masked_stock(model, whole, everywhere, renumbers(model, handle))
+        if sizes is not None:
+            after = weights(handle, turn, family) if second == "image" else torch.ones(1, more)
+            assert after is not None
+            sizes = torch.cat([sizes, after], 1)
+        hidden, there = masked_stock(model, whole, everywhere, renumbers(model, handle), sizes)
     here = there[:, length:]
     close(out[here], model.lm_head(hidden)[:, length:][here].detach())
 

@@ -28,6 +28,7 @@ VIDEO_ROWS: zoo.Rows = ((5, "v", 6), (2, "i", 3, "v", 6), (7, "i", 4))
 family = pytest.mark.parametrize("family", zoo.FAMILIES)
 attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])
 config = pytest.mark.parametrize("name", CONFIGS)
+stages = pytest.mark.parametrize("name", ["both stages", "proportional"])
 
 
 def settings(family: str, name: str = "both stages") -> DuetConfig:
@@ -106,11 +107,12 @@ def test_cached_decode_equals_uncached_recompute(family: str, attention: str, na
 
 @family
 @attention
+@stages
 @pytest.mark.parametrize("padding", ["left", "right"])
-def test_padded_batch_equals_one_by_one(family: str, attention: str, padding: str) -> None:
+def test_padded_batch_equals_one_by_one(family: str, attention: str, name: str, padding: str) -> None:
     model, rows = zoo.build(family, attention), rows_of(family)
     batch = zoo.inputs(family, rows, padding)
-    apply(model, family)
+    apply(model, family, name)
     singles = [zoo.inputs(family, (row,), first=i) for i, row in enumerate(rows)]
     with torch.no_grad():
         together = model(**batch, use_cache=False).logits
@@ -125,16 +127,18 @@ def test_padded_batch_equals_one_by_one(family: str, attention: str, padding: st
 
 @family
 @attention
-def test_beam_search_scores_equal_uncached_recompute(family: str, attention: str) -> None:
+@stages
+def test_beam_search_scores_equal_uncached_recompute(family: str, attention: str, name: str) -> None:
     model = zoo.build(family, attention)
     batch = zoo.inputs(family, rows_of(family)[:2])
-    handle = apply(model, family)
+    handle = apply(model, family, name)
     out = generate(model, batch, 4, num_beams=3, output_scores=True)
     length = batch["input_ids"].shape[1]
     new = out.sequences[:, length:]
     model(**batch)
     alive = kept(handle, batch, more=new.shape[1] - 1)
-    hidden, _ = masked_stock(model, zoo.extended(family, batch, new[:, :-1]), alive, renumbers(model, handle))
+    sizes = weights(handle, batch, family, more=new.shape[1] - 1)
+    hidden, _ = masked_stock(model, zoo.extended(family, batch, new[:, :-1]), alive, renumbers(model, handle), sizes)
     chances = model.lm_head(hidden)[:, length - 1 :].log_softmax(-1)
     close(chances.gather(2, new[..., None])[..., 0].sum(1).detach() / new.shape[1], out.sequences_scores)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from oracle import masked_prefill
+from oracle import masked_prefill, token_sizes
 from test_engine import BATCHES, close, extend, generate, kept
 
 import duet_vlm
@@ -22,7 +22,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "downsample+fastv": dict(downsample=(3, 5), drops=[Drop(2, 0.5, rank_at=1)], query="last"),
     "random+random": dict(dominant=15, merging="random", drops=LATE, query="last", ranking="random"),
     "every option": dict(
-        dominant=11, contextual=4, drops=LATE, combine="mean", diverse=True, rest=True, debias=True, ranking="sparsevlm"
+        dominant=11, contextual=4, drops=LATE, combine="mean", diverse=True, rest=True, proportional=True, debias=True,
+        ranking="sparsevlm",
     ),
 }
 FAMILIES = ("llava", "llava_next")
@@ -46,7 +47,8 @@ def test_method_in_the_engine(family: str, name: str) -> None:
         full["position_ids"] = (full["attention_mask"].cumsum(1) - 1).clamp(min=0)
         alive = kept(handle, batch, more=new.shape[1])
         assert {d.layer for d in CONFIGS[name]["drops"]} <= set(alive)
-        hidden, there = masked_prefill(model, full, alive, renumber=True)
+        sizes = token_sizes(handle.trace, batch, family, new.shape[1]) if handle.config.proportional else None
+        hidden, there = masked_prefill(model, full, alive, True, sizes)
         together = torch.stack(out.logits, 1)
         close(together, model.lm_head(hidden)[:, length - 1 :])
         for row in range(3):

@@ -10,7 +10,7 @@ import torch
 import zoo
 from oracle import masked_stock
 from test_engine import close
-from test_families import generate, kept, renumbers
+from test_families import generate, kept, renumbers, weights
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
@@ -20,7 +20,9 @@ LATE = [Drop(2, 0.5), Drop(4, 0.25)]
 STAGE_1 = {name: dict(merging=name, drops=LATE) for name in MERGING if name != "duet"}
 STAGE_2 = {name: dict(drops=LATE, ranking=name, query="all") for name in RANKING if name != "attention"}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "options": dict(drops=LATE, combine="mean", diverse=True, rest=True, debias=True, ranking="sparsevlm"),
+    "options": dict(
+        drops=LATE, combine="mean", diverse=True, rest=True, proportional=True, debias=True, ranking="sparsevlm"
+    ),
 }
 ROWS: zoo.Rows = ((5, "i", 9), (2, "i", 3, "i", 6), (12,))
 
@@ -57,7 +59,8 @@ def test_method_on_a_family(family: str, name: str) -> None:
         new = out.sequences[:, length:-1]
         alive = kept(handle, batch, more=new.shape[1])
         assert {2, 4} <= set(alive)
-        hidden, there = masked_stock(model, zoo.extended(family, batch, new), alive, renumbers(model, handle))
+        sizes = weights(handle, batch, family, new.shape[1])
+        hidden, there = masked_stock(model, zoo.extended(family, batch, new), alive, renumbers(model, handle), sizes)
         together = torch.stack(out.logits, 1)
         close(together, model.lm_head(hidden)[:, length - 1 :].detach())
         assert int(there.sum()) < int(batch["attention_mask"].sum()) + new.numel()

@@ -222,8 +222,10 @@ def test_every_method_retains_what_is_asked(data: st.DataObject) -> None:
         found = method(encoded, k - k2, k2, data.draw(st.integers(1, 6), "w"))
         tokens = found.retained(encoded.features)
         assert tokens.shape == (2, k, 6) and bool(tokens.isfinite().all()), name
-        for places in found.places.tolist():
+        for row, places in enumerate(found.places.tolist()):
             assert len(set(places)) == k, name
+            merged = [1 + len(clusters(found, row)[anchor]) for anchor in found.anchors[row].tolist()]
+            assert found.sizes[row].tolist() == [1] * found.dominant.shape[1] + merged, name
         one = method(
             Encoded(encoded.scores[1:], encoded.keys[1:], encoded.features[1:], encoded.grid), k - k2, k2, 4
         )
@@ -290,6 +292,12 @@ OPTIONS = [
     (dict(combine="sum"), "combine 'sum' is unknown: choose one of anchor\\+mean, mean"),
     (dict(ranking="tome"), "ranking 'tome' is unknown: choose one of attention, sparsevlm, keynorm, random"),
     (dict(ranking="keynorm", debias=True), "debias has no meaning for ranking 'keynorm'"),
+    (dict(proportional=True), "proportional weighs merged tokens, and this config merges none"),
+    (dict(downsample=(2, 2), proportional=True), "this config merges none"),
+    (dict(dominant=5, proportional=True), "this config merges none: give contextual of at least 1"),
+    (dict(dominant=5, contextual=2, merging="holov", proportional=True), "this config merges none"),
+    (dict(dominant=5, contextual=2, cluster_width=1, proportional=True), "cluster_width of at least 2"),
+    (dict(dominant=5, contextual=2, proportional="yes"), "proportional 'yes' must be True or False"),
     (dict(rest=1), "rest 1 must be True or False"),
     (dict(downsample=3), "downsample 3 must be \\(rows, columns\\)"),
     (dict(downsample=(3, 0)), "downsample \\(3, 0\\) must be"),

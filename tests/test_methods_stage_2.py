@@ -59,6 +59,9 @@ def test_scores_equal_the_naive_loop(data: st.DataObject) -> None:
     seen, asked, query = entrance(data)
     debias = data.draw(st.booleans(), "debias")
     average, seen.average = seen.average, seen.average if debias else None
+    sizes = 1 + torch.arange(seen.visual.numel()).view(seen.visual.shape) % data.draw(st.integers(2, 9), "sizes")
+    sizes = sizes if data.draw(st.booleans(), "proportional") else None
+    seen.log_sizes = None if sizes is None else sizes.log()
     assert average is not None
     n = seen.visual.shape[1]
     for name in ("attention", "sparsevlm"):
@@ -67,7 +70,7 @@ def test_scores_equal_the_naive_loop(data: st.DataObject) -> None:
             asking = asked[b]
             if name == "sparsevlm":
                 asking = raters(seen.hidden[b], seen.visual[b].nonzero()[:, 0].tolist(), asking)
-            expected = stage_2(query[b], seen.key[b], asking, [True] * n)
+            expected = stage_2(query[b], seen.key[b], asking, [True] * n, None if sizes is None else sizes[b].tolist())
             if debias:
                 mixed = torch.where(seen.visual[b, :, None], average[b], seen.key[b])
                 place = stage_2(query[b], mixed, asking, [True] * n)
