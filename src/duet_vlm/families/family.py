@@ -58,7 +58,10 @@ class Family:
         return True
 
     def hook_encoder(self, core: nn.Module, duet: DuetConfig) -> list[RemovableHandle]:
-        """Stage 1: merge at the encoder; zeros where a token was removed, so placeholder counts stay stock."""
+        """Stage 1: merge at the encoder; zeros where a token was removed, so placeholder counts stay stock.
+
+        Where `duet.proportional` is set, tokens leave `get_..._features` with their sizes: `proportional.with_sizes`.
+        """
         raise NotImplementedError
 
     def finish(self, core: nn.Module, features: Any) -> Any:
