@@ -46,7 +46,7 @@ def restrict_prefill(
         if log_s is not None:
             restricted = weighed(restricted, places, columns, log_s, hidden.dtype)
         cos, sin = rotate(hidden, kwargs, state, rotary, earlier)
-        more = filler(hidden) if restricted is None and not past else 0
+        more = filler(layer, hidden, kwargs) if restricted is None and not past else 0
         # the sources are kept, so that their ids are not used again
         state.memo[key] = restricted, (repeat_last(cos, more), repeat_last(sin, more)), more, (mask, rope)
     kwargs["attention_mask"], kwargs["position_embeddings"], more = state.memo[key][:3]
@@ -54,13 +54,18 @@ def restrict_prefill(
     return repeat_last(hidden, more)
 
 
-def filler(hidden: Tensor) -> int:
+def filler(layer: Any, hidden: Tensor, kwargs: dict[str, Any]) -> int:
     """How many tokens to put behind (B, n, D), which no token sees and no cache stores, because it is faster.
 
     A CPU's matrix kernels (oneDNN) take a fifth longer for some odd numbers of rows, 371 for one. What stands behind
-    the tokens changes nothing for them where attention is causal and needs no mask.
+    the tokens changes nothing for them where attention is causal without a mask, as sdpa is; an attention function of
+    somebody else's may not be. Nor is there any where the layers' outputs are asked for.
     """
-    return hidden.shape[1] % 2 if hidden.device.type == "cpu" else 0
+    config = layer.self_attn.config
+    asked = kwargs.get("output_hidden_states") or config.output_hidden_states
+    if asked or hidden.device.type != "cpu" or config._attn_implementation != "sdpa":
+        return 0
+    return hidden.shape[1] % 2
 
 
 def repeat_last(x: Tensor, times: int) -> Tensor:
