@@ -45,7 +45,7 @@ def report(
         "settings": {name: value for name, value in settings.items() if name != "versions"},
         "versions": settings["versions"],
         "hardware": hardware(settings["device"]),
-        "command": shlex.join(sys.argv),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
     described = "".join(json.dumps(record.described(), ensure_ascii=False) + "\n" for record in records)
     write_whole(folder.path / "records.jsonl", described)
