@@ -20,6 +20,7 @@ LATE = [Drop(2, 0.5), Drop(4, 0.25)]
 STAGE_1 = {name: dict(merging=name, drops=LATE) for name in MERGING if name != "duet"}
 STAGE_2 = {name: dict(drops=LATE, ranking=name, query="all") for name in RANKING if name != "attention"}
 OPTIONS: dict[str, dict[str, Any]] = {
+    "duet-plus": dict(drops=LATE, merging="visionzip", diverse=True),
     "options": dict(
         drops=LATE, combine="mean", diverse=True, rest=True, proportional=True, debias=True, ranking="sparsevlm"
     ),
