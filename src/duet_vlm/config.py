@@ -158,8 +158,10 @@ class DuetConfig:
     @property
     def _averages(self) -> bool:
         """Whether stage 1 makes one token of several."""
-        if self.dominant is None or self.rest or self.merging in AVERAGING:
-            return self.dominant is not None
+        if self.dominant is None:
+            return False
+        if self.rest or self.merging in AVERAGING:
+            return True
         if self.merging == "visionzip":
             return self.contextual > 0
         # the others' pool at width 1 is the anchors alone

@@ -62,8 +62,10 @@ def log_sizes(sizes: Tensor, there: Tensor) -> Tensor:
 
 def followed(before: Tensor | None, seen: int, log_s: Tensor | None) -> Tensor | None:
     """(B, <= seen) of the `seen` tokens before, then (B, S) of what follows; None, and what is missing, is 0."""
-    if log_s is None or not seen:
-        return before if log_s is None else log_s
+    if log_s is None:
+        return before
+    if not seen:
+        return log_s
     before = log_s[:, :0] if before is None else before
     return torch.cat([pad(before, (0, seen - before.shape[1])), log_s], dim=1)
 

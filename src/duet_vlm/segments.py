@@ -42,9 +42,7 @@ def restrict_prefill(
     key = (len(state.kept), id(mask), id(rope))
     if key not in state.memo:
         places = torch.where(rows < 0, -1, rows + past) if mask is None else rows
-        restricted = take_mask(mask, places, columns, holes, wants_flash(layer))
-        if log_s is not None:
-            restricted = weighed(restricted, places, columns, log_s, hidden.dtype)
+        restricted = restricted_mask(layer, hidden, mask, places, columns, holes, log_s)
         cos, sin = rotate(hidden, kwargs, state, rotary, earlier)
         more = filler(layer, hidden, kwargs) if restricted is None and not past else 0
         # the sources are kept, so that their ids are not used again
@@ -84,9 +82,7 @@ def restrict_decode(
         if key not in state.memo:
             columns, n = stored.columns(coming=hidden.shape[1]), hidden.shape[1]
             places = columns[:, -n:] if mask is None else columns[:, -n:] - stored.length
-            restricted = take_mask(mask, places, columns, stored.holes, wants_flash(layer))
-            if stored.log_sizes is not None:
-                restricted = weighed(restricted, places, columns, stored.log_sizes, hidden.dtype)
+            restricted = restricted_mask(layer, hidden, mask, places, columns, stored.holes, stored.log_sizes)
             state.memo[key] = restricted, mask
         kwargs["attention_mask"] = state.memo[key][0]
     if rotary is not None:
@@ -104,6 +100,14 @@ def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary:
     cos, sin = rotary(hidden, shifted.flatten(0, 1))
     parts = zip(cos.split(gone.shape[1]), sin.split(gone.shape[1]), strict=True)
     return dict(zip(removed, parts, strict=True))
+
+
+def restricted_mask(
+    layer: Any, hidden: Tensor, mask: Tensor | None, places: Tensor, columns: Tensor, holes: bool, log_s: Tensor | None
+) -> Tensor | None:
+    """`take_mask` in the form that the layer takes, and `weighed` where merged tokens weigh more (log_s is given)."""
+    restricted = take_mask(mask, places, columns, holes, wants_flash(layer))
+    return restricted if log_s is None else weighed(restricted, places, columns, log_s, hidden.dtype)
 
 
 def wants_flash(layer: Any) -> bool:
