@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .config import Drop, DuetConfig
+from .errors import DuetError
 
 if TYPE_CHECKING:
     from .applying import apply
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from .trace import Trace
 
 __version__ = "0.1.0"
-__all__ = ["Drop", "Duet", "DuetConfig", "Trace", "apply"]
+__all__ = ["Drop", "Duet", "DuetConfig", "DuetError", "Trace", "apply"]
 
 _HOMES = {"Duet": "engine", "apply": "applying", "Trace": "trace"}
 
@@ -22,3 +23,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -6,6 +6,7 @@ from typing import Any
 
 from .config import DuetConfig
 from .engine import Duet
+from .errors import DuetError
 from .families import decoder_of, family_of
 from .families.family import check_downsampling
 from .proportional import check_attention
@@ -34,7 +35,7 @@ def apply(
     if config is None:
         saved = getattr(model.config, "duet", None)
         if saved is None:
-            raise ValueError("there is no config: pass a DuetConfig, or load a model whose config.duet was saved.")
+            raise DuetError("there is no config: pass a DuetConfig, or load a model whose config.duet was saved.")
         config = DuetConfig.from_dict(saved)
     check(model, config, tokenizer)
     _check_free(model)
@@ -56,12 +57,12 @@ def check(model: Any, config: DuetConfig, tokenizer: Any) -> None:
     layers = len(decoder_of(model).layers)
     for drop in config.drops:
         if drop.layer >= layers:
-            raise ValueError(
+            raise DuetError(
                 f"drop layer {drop.layer} is not possible: this model has {layers} decoder layers, "
                 f"so choose 1 to {layers - 1}."
             )
     if config.ranks and config.query == "salient" and tokenizer is None:
-        raise ValueError(
+        raise DuetError(
             "query 'salient' needs the words of the question: pass tokenizer= (or the processor) to apply, "
             "or choose query 'all' or 'last'."
         )
@@ -73,4 +74,4 @@ def _check_free(model: Any) -> None:
     for module in (model, model.base_model):
         for hook in module._forward_pre_hooks.values():
             if isinstance(getattr(hook, "__self__", None), Duet):
-                raise ValueError("this model is compressed already: call remove() on the first handle before apply.")
+                raise DuetError("this model is compressed already: call remove() on the first handle before apply.")

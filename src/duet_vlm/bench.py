@@ -13,6 +13,7 @@ import torch
 from .applying import apply
 from .config import Drop, DuetConfig
 from .engine import Duet
+from .errors import DuetError
 from .loading import random_model
 from .presets import preset
 from .timing import Clock, PeakMemory, hardware, median, time_in_hooks, time_modules, versions
@@ -54,9 +55,9 @@ class Options:
     def __post_init__(self) -> None:
         for name, least in (("runs", 1), ("batch_size", 1), ("text_tokens", 1), ("decode_steps", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least {least}.")
+                raise DuetError(f"{name} {getattr(self, name)} must be at least {least}.")
         if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads {self.threads} must be at least 1.")
+            raise DuetError(f"threads {self.threads} must be at least 1.")
 
 
 def settings(config: Any, methods: list[str], budgets: list[float], layers: int | None = None) -> list[Setting]:
@@ -71,7 +72,7 @@ def settings(config: Any, methods: list[str], budgets: list[float], layers: int 
     full = config.get_text_config().num_hidden_layers
     layers = full if layers is None else layers
     if not 1 <= layers <= full:
-        raise ValueError(f"layers {layers} is not possible: this model has {full} decoder layers, choose 1 to {full}.")
+        raise DuetError(f"layers {layers} is not possible: this model has {full} decoder layers, choose 1 to {full}.")
     listed = [Setting("stock", None, DuetConfig())]
     for method in methods:
         for tokens in budgets:

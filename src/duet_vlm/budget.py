@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .config import DuetConfig
+from .errors import DuetError
 
 SLACK = 1e-6  # the engine floors with the same
 
@@ -38,7 +39,7 @@ def stage1_counts(config: DuetConfig, visual_tokens: int, dynamic: bool = False)
         dominant = min(dominant, visual_tokens - 1) if visual_tokens > 1 else 1
         contextual = min(contextual, visual_tokens - dominant)
     elif dominant + contextual > visual_tokens:
-        raise ValueError(
+        raise DuetError(
             f"dominant {dominant} + contextual {contextual} = {dominant + contextual} is more than the "
             f"{visual_tokens} visual tokens of an image: lower them to at most {visual_tokens} together."
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
+from .errors import CacheError, DuetError
 from .proportional import followed
 
 
@@ -93,7 +94,7 @@ class PrunedLayer(DynamicLayer):
             columns = self.columns()
             ending = torch.arange(self.length - n, self.length, device=columns.device)
             if columns.shape[1] < n or not bool((columns[:, columns.shape[1] - n :] == ending).all()):
-                raise ValueError(
+                raise DuetError(
                     f"the cache cannot give back its last {n} tokens: visual tokens were dropped among them; "
                     "start a new cache."
                 )
@@ -130,8 +131,8 @@ def check_prunable(cache: Cache) -> None:
             continue
         kind = type(layer).__name__
         if isinstance(layer, DynamicSlidingWindowLayer):
-            raise TypeError(f"visual tokens cannot be dropped from a {kind} that holds tokens: start a new cache.")
-        raise TypeError(
+            raise CacheError(f"visual tokens cannot be dropped from a {kind} that holds tokens: start a new cache.")
+        raise CacheError(
             f"visual tokens cannot be dropped from a cache of {kind}: use the default dynamic cache "
             "(leave out cache_implementation)."
         )

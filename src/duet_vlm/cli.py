@@ -10,6 +10,7 @@ import typer
 
 from . import terminal
 from .demo.cli import app as demo
+from .errors import DuetError
 from .evaluation.cli import SeveralValues, evaluate
 from .training.cli import train
 
@@ -220,7 +221,7 @@ def bench(
 
         terminal.check_folder(json_file)
         if layers and not shape:
-            raise ValueError(f"--layers {layers} needs --shape: a model's own layers are all used.")
+            raise DuetError(f"--layers {layers} needs --shape: a model's own layers are all used.")
         config = shape_config(shape) if shape and not model else read_config(_one_of(model, shape))
         listed = settings(config, method or ["duet"], tokens or [192.0, 128.0, 64.0], layers)
         dtype, device = check_dtype(dtype), check_device(device)
@@ -263,7 +264,7 @@ app.add_typer(demo, name="demo")
 
 def _one_of(model: str | None, shape: str | None) -> str:
     if model is None or shape is not None:
-        raise ValueError("give one of --model, a folder or hub id, and --shape, for example --shape llava-1.5-7b.")
+        raise DuetError("give one of --model, a folder or hub id, and --shape, for example --shape llava-1.5-7b.")
     return model
 
 

@@ -1,10 +1,12 @@
-"""What to do: the recipe of a compression, as plain data. Imports nothing of ours."""
+"""What to do: the recipe of a compression, as plain data. Imports nothing of ours but the errors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from .errors import DuetError
 
 MERGING = ("duet", "visionzip", "random", "uniform", "pool", "prumerge", "divprune", "holov")
 COMBINE = ("anchor+mean", "mean")
@@ -33,11 +35,11 @@ class Drop:
 
     def __post_init__(self) -> None:
         if not _is_int(self.layer) or self.layer < 1:
-            raise ValueError(f"drop layer {self.layer!r} is not possible: it must be a whole number of at least 1.")
+            raise DuetError(f"drop layer {self.layer!r} is not possible: it must be a whole number of at least 1.")
         if not _is_number(self.keep) or not 0 <= self.keep <= 1:
-            raise ValueError(f"keep ratio {self.keep!r} at drop layer {self.layer} must be a number from 0 to 1.")
+            raise DuetError(f"keep ratio {self.keep!r} at drop layer {self.layer} must be a number from 0 to 1.")
         if self.rank_at is not None and not (_is_int(self.rank_at) and 0 <= self.rank_at <= self.layer):
-            raise ValueError(
+            raise DuetError(
                 f"rank_at {self.rank_at!r} must be a layer from 0 to the drop layer {self.layer}, or None for it."
             )
 
@@ -100,55 +102,55 @@ class DuetConfig:
         self.drops = sorted((_as_drop(d) for d in self.drops), key=lambda d: d.layer)
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(allowed)}.")
+                raise DuetError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(allowed)}.")
         for name in ("diverse", "rest", "proportional", "debias"):
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} {getattr(self, name)!r} must be True or False.")
+                raise DuetError(f"{name} {getattr(self, name)!r} must be True or False.")
         if not _is_int(self.cluster_width) or self.cluster_width < 1:
-            raise ValueError(f"cluster_width {self.cluster_width!r} must be a whole number of at least 1.")
+            raise DuetError(f"cluster_width {self.cluster_width!r} must be a whole number of at least 1.")
         if self.dominant is not None:
             _check_count("dominant", self.dominant, least=1)
         _check_count("contextual", self.contextual, least=0)
         if self.dominant is None and self.contextual:
-            raise ValueError(f"contextual {self.contextual!r} needs stage 1: give dominant too, or contextual=0.")
+            raise DuetError(f"contextual {self.contextual!r} needs stage 1: give dominant too, or contextual=0.")
         self._check_options()
         for before, after in zip(self.drops, self.drops[1:], strict=False):
             if before.layer == after.layer:
-                raise ValueError(f"drop layer {after.layer} is given twice: give each drop layer once.")
+                raise DuetError(f"drop layer {after.layer} is given twice: give each drop layer once.")
             if after.keep > before.keep:
-                raise ValueError(
+                raise DuetError(
                     f"keep ratios cannot grow, but layer {after.layer} keeps {after.keep:g} after layer {before.layer} "
                     f"kept {before.keep:g}: both are fractions of the tokens after stage 1."
                 )
             if after.ranking_layer <= before.layer:
-                raise ValueError(
+                raise DuetError(
                     f"the drop at layer {after.layer} cannot rank at layer {after.ranking_layer}: layer {before.layer} "
                     f"drops tokens after that, so rank at {before.layer + 1} or later."
                 )
 
     def _check_options(self) -> None:
         if self.diverse and self.merging not in SCORED:
-            raise ValueError(f"diverse has no meaning for merging {self.merging!r}: use it with {' or '.join(SCORED)}.")
+            raise DuetError(f"diverse has no meaning for merging {self.merging!r}: use it with {' or '.join(SCORED)}.")
         if self.rest and self.merging not in DISCARDING:
-            raise ValueError(
+            raise DuetError(
                 f"merging {self.merging!r} discards nothing, so rest has no meaning: use it with "
                 f"{', '.join(DISCARDING)}."
             )
         if self.rest and not self.contextual:
-            raise ValueError("rest takes one of the contextual tokens: give contextual of at least 1.")
+            raise DuetError("rest takes one of the contextual tokens: give contextual of at least 1.")
         if self.proportional and not self._averages:
-            raise ValueError(
+            raise DuetError(
                 "proportional weighs merged tokens, and this config merges none: give contextual of at least 1 and "
                 "cluster_width of at least 2, or rest=True, or merging 'pool' or 'prumerge'."
             )
         if self.debias and self.ranking not in ("attention", "sparsevlm"):
-            raise ValueError(
+            raise DuetError(
                 f"debias has no meaning for ranking {self.ranking!r}: use it with 'attention' or 'sparsevlm'."
             )
         if self.downsample is not None:
             self.downsample = _as_grid(self.downsample)
             if self.dominant is not None:
-                raise ValueError("downsample is a stage 1 of its own: leave dominant None, or downsample None.")
+                raise DuetError("downsample is a stage 1 of its own: leave dominant None, or downsample None.")
 
     @property
     def merges(self) -> bool:
@@ -181,7 +183,7 @@ class DuetConfig:
         known = [f.name for f in fields(cls)]
         for key in data:
             if key not in known:
-                raise ValueError(f"setting {key!r} is unknown: a DuetConfig has {', '.join(known)}.")
+                raise DuetError(f"setting {key!r} is unknown: a DuetConfig has {', '.join(known)}.")
         return cls(**data)
 
     @classmethod
@@ -207,19 +209,19 @@ def _as_drop(value: Any) -> Drop:
         return value
     if isinstance(value, Mapping):
         return Drop(**value)
-    raise ValueError(f"{value!r} is no drop: write Drop(layer, keep), for example Drop(16, 0.5).")
+    raise DuetError(f"{value!r} is no drop: write Drop(layer, keep), for example Drop(16, 0.5).")
 
 
 def _as_grid(value: Any) -> tuple[int, int]:
     sides = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if len(sides) != 2 or not all(_is_int(side) and side >= 1 for side in sides):
-        raise ValueError(f"downsample {value!r} must be (rows, columns) of patches, each a whole number of at least 1.")
+        raise DuetError(f"downsample {value!r} must be (rows, columns) of patches, each a whole number of at least 1.")
     return sides
 
 
 def _check_count(name: str, value: Any, least: int) -> None:
     if isinstance(value, float):
         if not 0 < value <= 1:
-            raise ValueError(f"{name} {value!r} is a fraction and must be in (0, 1]: give an int to count tokens.")
+            raise DuetError(f"{name} {value!r} is a fraction and must be in (0, 1]: give an int to count tokens.")
     elif not _is_int(value) or value < least:
-        raise ValueError(f"{name} {value!r} must be an int of at least {least}, or a float fraction in (0, 1].")
+        raise DuetError(f"{name} {value!r} must be an int of at least {least}, or a float fraction in (0, 1].")

@@ -17,6 +17,7 @@ from . import attention, lockstep, prompt, proportional, ranking, segments, supe
 from .budget import SLACK
 from .cache import check_prunable, is_pruned, make_prunable
 from .config import Drop, DuetConfig
+from .errors import DuetError
 from .families import Family, decoder_of, family_of
 from .forward_pass import ForwardPass
 from .tokens import fill_back, spread, take
@@ -136,7 +137,7 @@ class Duet:
         ids, cache = kwargs.get("input_ids", args[0] if args else None), kwargs.get("past_key_values")
         if ids is None:
             if prompt.has_pixels(kwargs) or kwargs.get("mm_encoder_outputs") is not None:
-                raise ValueError(
+                raise DuetError(
                     "inputs_embeds came with an image but without input_ids, so its visual tokens cannot be found: "
                     "pass input_ids, or remove() the compression for this call."
                 )

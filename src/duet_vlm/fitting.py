@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .budget import tokens_per_layer
 from .config import DuetConfig
+from .errors import DuetError
 from .methods import PUBLISHED, PUBLISHED_SHARES, STAGE_1, STAGE_2, Schedule, Settings
 
 MANY = 2**16  # tokens: an image that is large enough for any count
@@ -56,7 +57,7 @@ class Problem:
     def counts_of_any_image(self, budget: float) -> Settings:
         """Counts for images whose size is not known, or ratios that need none."""
         if self.first == "none":
-            raise ValueError(
+            raise DuetError(
                 f"{self.name} keeps fractions of an image's tokens: give the budget as keep=, or the image's grid= too."
             )
         return self.counts(budget, MANY)
@@ -73,7 +74,7 @@ class Problem:
         costs = tokens_per_layer(DuetConfig(**stage_2), MANY, self.layers)
         entering = keep * MANY * self.layers / sum(costs)
         if entering > 1:
-            raise ValueError(
+            raise DuetError(
                 f"{self.name} cannot meet a budget of {keep:g} of the tokens here: with {self.layers} layers it "
                 f"reaches at most {keep / entering:g}; choose a smaller budget or another method."
             )
@@ -138,7 +139,7 @@ class Problem:
 
     def _check_reach(self, budget: float, visual_tokens: int, least: float, most: float) -> None:
         if not least - 0.5 <= budget <= most + 0.5:
-            raise ValueError(
+            raise DuetError(
                 f"{self.name} cannot meet a budget of {budget:g} tokens here: with {visual_tokens} visual tokens "
                 f"and {self.layers} layers it reaches {least:g} to {most:g}; choose a budget in that range or another "
                 "method."
@@ -162,7 +163,7 @@ class Problem:
                 high = middle
         best = min((low, high), key=lambda n: abs(average(n) - budget))
         if abs(average(best) - budget) > 0.5:
-            raise ValueError(
+            raise DuetError(
                 f"{self.name} cannot meet a budget of {budget:g} tokens within half a token on {self.layers} layers: "
                 f"the closest is {average(best):g}."
             )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .errors import DuetError
 from .families import family_of
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -41,7 +42,7 @@ def shape_config(name: str) -> Any:
         ValueError: a name that is not in `SHAPES`.
     """
     if name not in SHAPES:
-        raise ValueError(f"shape {name!r} is unknown: choose one of {', '.join(SHAPES)}.")
+        raise DuetError(f"shape {name!r} is unknown: choose one of {', '.join(SHAPES)}.")
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
     vision, text = SHAPES[name]
@@ -138,14 +139,14 @@ def check_device(device: str | None) -> str:
         return there[0]
     kind, _, number = device.partition(":")
     if kind not in there or (number and not (number.isdigit() and int(number) < max(1, torch.cuda.device_count()))):
-        raise ValueError(f"device {device!r} is not available here: choose one of {', '.join(there)}.")
+        raise DuetError(f"device {device!r} is not available here: choose one of {', '.join(there)}.")
     return device
 
 
 def check_dtype(dtype: str) -> str:
     """Raises ValueError for a dtype that is not in `DTYPES`."""
     if dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r} is unknown: choose one of {', '.join(DTYPES)}.")
+        raise DuetError(f"dtype {dtype!r} is unknown: choose one of {', '.join(DTYPES)}.")
     return dtype
 
 
@@ -153,12 +154,12 @@ def _existing(model: str) -> str:
     path = Path(model).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ValueError(
+            raise DuetError(
                 f"model folder {model!r} has no config.json: give a folder written by save_pretrained, or a hub id."
             )
         return str(path)
     if path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1 or not model.strip():
-        raise ValueError(f"model {model!r} is no folder: give one written by save_pretrained, or a hub id.")
+        raise DuetError(f"model {model!r} is no folder: give one written by save_pretrained, or a hub id.")
     return model
 
 
@@ -168,9 +169,9 @@ def _read(model: str, load: Callable[[], Any]) -> Any:
     except ValueError as error:
         if str(error).startswith("model "):
             raise
-        raise ValueError(_cannot(model, error)) from error
+        raise DuetError(_cannot(model, error)) from error
     except Exception as error:  # the loaders under transformers raise many kinds
-        raise ValueError(_cannot(model, error)) from error
+        raise DuetError(_cannot(model, error)) from error
 
 
 def _cannot(model: str, error: Exception) -> str:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from .config import Drop
+from .errors import DuetError
 
 Settings = dict[str, Any]
 
@@ -95,12 +96,12 @@ def stages(name: str) -> tuple[str, str]:
         return NAMES[name]
     first, plus, second = name.partition("+")
     if not plus:
-        raise ValueError(
+        raise DuetError(
             f"method {name!r} is unknown: choose one of {', '.join(NAMES)}, or join two, as in visionzip+fastv."
         )
     for stage, given, known in ((1, first, [*STAGE_1, "none"]), (2, second, [*STAGE_2, "none"])):
         if given not in known:
-            raise ValueError(
+            raise DuetError(
                 f"method {name!r} is unknown: {given!r} is no stage {stage}, which is one of {', '.join(known)}."
             )
     return first, second

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .config import DuetConfig
+from .errors import DuetError
 from .fitting import Problem
 from .methods import CHANGES, NAMES, stages
 
@@ -49,11 +50,11 @@ def preset(
     if (first, second) == ("none", "none"):
         return DuetConfig(**changes)
     if model is None:
-        raise ValueError(f"preset {name!r} needs model=: the model to compress, or its config.")
+        raise DuetError(f"preset {name!r} needs model=: the model to compress, or its config.")
     if (tokens is None) == (keep is None):
-        raise ValueError("give the budget once: either tokens=, an average per layer, or keep=, a fraction in (0, 1].")
+        raise DuetError("give the budget once: either tokens=, an average per layer, or keep=, a fraction in (0, 1].")
     if keep is not None and not 0 < keep <= 1:
-        raise ValueError(f"keep {keep!r} must be a fraction in (0, 1].")
+        raise DuetError(f"keep {keep!r} must be a fraction in (0, 1].")
     config = getattr(model, "config", model)
     if first == "downsample":
         check_downsampling(family_of(config), config)

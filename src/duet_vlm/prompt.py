@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .config import DuetConfig
+from .errors import DuetError
 from .families import Family, visual_token_ids
 from .forward_pass import ForwardPass
 from .merging import Merge
@@ -84,7 +85,7 @@ def read(duet: Duet, ids: Tensor, kwargs: dict[str, Any], labels: Tensor | None)
             return None  # text alone, or a mismatch that stock reports
         for size in sizes:
             if not duet.family.is_whole(duet.model_config, size):
-                raise ValueError(
+                raise DuetError(
                     f"an image came with {size} visual tokens, which is a part of it: give the whole prompt at "
                     "once (leave out prefill_chunk_size)."
                 )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .errors import DuetError
 from .tokens import spread, take
 
 IMPLEMENTATIONS = ("sdpa", "eager")  # that add a mask to the logits
@@ -28,7 +29,7 @@ def check_attention(decoder: Any) -> None:
     """
     found = decoder.layers[0].self_attn.config._attn_implementation
     if found not in IMPLEMENTATIONS:
-        raise ValueError(
+        raise DuetError(
             f"proportional needs attention that adds a mask, and the language model uses {found!r}: "
             "set attn_implementation to 'sdpa' or 'eager', or leave proportional off."
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from .config import DuetConfig
 from .demo.model import folder as demo_folder
+from .errors import DuetError
 from .families import family_of
 from .loading import check_device, check_dtype, read_config, read_processor, read_weights
 from .presets import preset
@@ -70,7 +71,7 @@ def prepare(request: Request, status: Callable[[str], Any] = lambda _: None) -> 
     """
     question = request.ask.strip()
     if not question:
-        raise ValueError("the question is empty: ask something about the picture, for example --ask 'What is this?'.")
+        raise DuetError("the question is empty: ask something about the picture, for example --ask 'What is this?'.")
     image = None if is_video(request.media) else read_image(request.media)
     check_frames(request.frames, request.media)
     if request.show is not None:
@@ -120,14 +121,14 @@ def budget_config(
     """
     family_of(config)
     if tokens is not None and keep is not None:
-        raise ValueError(f"--tokens {tokens:g} and --keep {keep:g} are both a budget: give one of them.")
+        raise DuetError(f"--tokens {tokens:g} and --keep {keep:g} are both a budget: give one of them.")
     if method == "none":
         if tokens is not None or keep is not None:
-            raise ValueError("method 'none' compresses nothing: leave out --tokens and --keep, or choose another.")
+            raise DuetError("method 'none' compresses nothing: leave out --tokens and --keep, or choose another.")
         return DuetConfig()
     if tokens is None and keep is None:
         if default_keep is None:
-            raise ValueError("there is no budget: give --tokens, an average per layer, or --keep, a fraction.")
+            raise DuetError("there is no budget: give --tokens, an average per layer, or --keep, a fraction.")
         keep = default_keep
     return preset(method, model=config, tokens=tokens, keep=keep, grid=grid)
 
@@ -142,17 +143,17 @@ def read_image(path: Path) -> Any:
 
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
-        raise ValueError(f"image {str(path)!r} {kind}: give the path of a picture file.")
+        raise DuetError(f"image {str(path)!r} {kind}: give the path of a picture file.")
     try:
         with Image.open(path) as file:
             file.load()
             return ImageOps.exif_transpose(file).convert("RGB")
     except UnidentifiedImageError as error:
-        raise ValueError(
+        raise DuetError(
             f"image {str(path)!r} is no picture: give a PNG, JPEG, WebP, GIF, BMP or TIFF file."
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(
+        raise DuetError(
             f"image {str(path)!r} is truncated or damaged ({str(error).rstrip('.')}): give a whole picture file."
         ) from error
 
@@ -162,9 +163,9 @@ def check_frames(frames: int | None, path: Path) -> None:
     if frames is None:
         return
     if not is_video(path):
-        raise ValueError(f"--frames {frames} is for videos, and {str(path)!r} is none by its ending: leave it out.")
+        raise DuetError(f"--frames {frames} is for videos, and {str(path)!r} is none by its ending: leave it out.")
     if frames < 1:
-        raise ValueError(f"--frames {frames} shows the model nothing: give 1 or more.")
+        raise DuetError(f"--frames {frames} shows the model nothing: give 1 or more.")
 
 
 def grid_of(inputs: Any) -> tuple[int, ...] | None:
@@ -178,9 +179,9 @@ def grid_of(inputs: Any) -> tuple[int, ...] | None:
 def check_picture_file(path: Path) -> None:
     """Raises ValueError where no picture can be written."""
     if path.suffix.lower() not in PICTURES:
-        raise ValueError(f"picture {str(path)!r} has no known ending: choose one of {', '.join(PICTURES)}.")
+        raise DuetError(f"picture {str(path)!r} has no known ending: choose one of {', '.join(PICTURES)}.")
     if not path.absolute().parent.is_dir():
-        raise ValueError(f"picture {str(path)!r} cannot be written: its folder does not exist, create it first.")
+        raise DuetError(f"picture {str(path)!r} cannot be written: its folder does not exist, create it first.")
 
 
 def read_config_of(request: Request) -> Any:
@@ -190,7 +191,7 @@ def read_config_of(request: Request) -> Any:
     if request.model is not None:
         return read_config(request.model)
     if not (demo_folder() / "config.json").is_file():
-        raise ValueError("this installation has no demonstration model: give --model, a folder or a hub id.")
+        raise DuetError("this installation has no demonstration model: give --model, a folder or a hub id.")
     return read_config(str(demo_folder()))
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import typer
 
+from .errors import DuetError
+
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
@@ -73,7 +75,7 @@ def escape(text: str) -> str:
 def check_folder(file: Path | None) -> None:
     """Raises ValueError where figures could not be written."""
     if file is not None and not file.absolute().parent.is_dir():
-        raise ValueError(f"figures cannot be written to {str(file)!r}: its folder does not exist, create it first.")
+        raise DuetError(f"figures cannot be written to {str(file)!r}: its folder does not exist, create it first.")
 
 
 def write_json(report: dict[str, Any], file: Path | None) -> None:

@@ -17,6 +17,7 @@ from .applying import apply
 from .bench import Setting, label
 from .config import DuetConfig
 from .costs import ImageShape
+from .errors import DuetError
 from .timing import Clock, PeakMemory, hardware, median, versions
 from .train_costs import step_flops
 from .workload import OneWordPerToken, Workload
@@ -55,15 +56,15 @@ class TrainOptions:
     def __post_init__(self) -> None:
         for name in ("runs", "batch_size", "answer_tokens", "rank"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least 1.")
+                raise DuetError(f"{name} {getattr(self, name)} must be at least 1.")
         if self.answer_tokens > self.text_tokens - 6:
-            raise ValueError(
+            raise DuetError(
                 f"answer_tokens {self.answer_tokens} leave no question: text_tokens {self.text_tokens} hold both and "
                 "a few tokens before the image, so give at least 6 more."
             )
         for tune in self.tunes:
             if tune not in TUNES:
-                raise ValueError(f"tune {tune!r} is unknown: choose one of {', '.join(TUNES)}.")
+                raise DuetError(f"tune {tune!r} is unknown: choose one of {', '.join(TUNES)}.")
 
 
 def allowed(config: Any, duet: DuetConfig, options: TrainOptions, tune: str) -> float:
@@ -89,7 +90,7 @@ def tuned(model: Any, tune: str, options: TrainOptions) -> Iterator[tuple[Any, t
         try:
             from peft import LoraConfig, get_peft_model
         except ImportError as error:
-            raise ValueError("tune 'lora' needs adapters: pip install 'duet-vlm[train]', or tune 'full'.") from error
+            raise DuetError("tune 'lora' needs adapters: pip install 'duet-vlm[train]', or tune 'full'.") from error
         targets = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
         called = get_peft_model(model, LoraConfig(r=options.rank, lora_alpha=2 * options.rank, target_modules=targets))
     else:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from .errors import DuetError
 from .stop_words import LANGUAGES
 
 Span = tuple[int, int]
@@ -52,7 +53,7 @@ _pipelines: dict[str, Callable[[str], Any] | None] = {}
 def check_language(language: str) -> None:
     """Raise a ValueError if neither the built-in rule nor an installed spaCy pipeline knows `language`."""
     if language not in LANGUAGES and _pipeline(language) is None:
-        raise ValueError(
+        raise DuetError(
             f"language {language!r} is not known: use one of {', '.join(sorted(LANGUAGES))}, "
             "or install spaCy and a pipeline of that language."
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..demo.model import folder as demo_folder
+from ..errors import DuetError
 from ..loading import check_device, check_dtype, read_config, read_model
 from .processes import Process
 from .records import Problem, Record, read_manifest
@@ -54,7 +55,7 @@ def prepare(
     records, wrong = read_data(data, limit)
     problems += wrong
     if strict and problems:
-        raise ValueError(f"{problems[0]} (--strict stops here)")
+        raise DuetError(f"{problems[0]} (--strict stops here)")
     status("Loading the model")
     # the demonstration model is saved in half precision to be small; it computes in full
     kind = "float32" if model == DEMO and dtype == "auto" else dtype

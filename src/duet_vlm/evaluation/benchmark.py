@@ -9,6 +9,7 @@ from PIL import Image
 
 from ..demo.evaluate import HELD_OUT_QUESTIONS, HELD_OUT_SEED, examples
 from ..demo.questions import SKILLS
+from ..errors import DuetError
 from .records import Record
 
 # SHA-256 of all scenes' pixels, questions and answers; `make_records` refuses to ask anything else
@@ -24,7 +25,7 @@ def make_records(limit: int | None = None) -> list[Record]:
         ValueError: what is drawn here is not the published benchmark, or a limit beyond it.
     """
     if limit is not None and not len(SKILLS) <= limit <= HELD_OUT_QUESTIONS:
-        raise ValueError(f"limit {limit} must be {len(SKILLS)}, a question per skill, to {HELD_OUT_QUESTIONS}.")
+        raise DuetError(f"limit {limit} must be {len(SKILLS)}, a question per skill, to {HELD_OUT_QUESTIONS}.")
     digest = hashlib.sha256()
     records = []
     for number, (scene, asked) in enumerate(examples(HELD_OUT_SEED, HELD_OUT_QUESTIONS)):
@@ -37,7 +38,7 @@ def make_records(limit: int | None = None) -> list[Record]:
             records.append(Record(name, question.text, (question.answer,), image, None, source, question.skill))
     found = digest.hexdigest()
     if found != HASH:
-        raise ValueError(
+        raise DuetError(
             f"the scenes drawn here are not the published benchmark (SHA-256 {found[:12]}, not {HASH[:12]}): "
             "use the versions of numpy and Pillow in constraints.txt."
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import DuetError
 from ..timing import versions
 from .answering import Answer, Asker, Batch
 from .metrics import score
@@ -65,9 +66,9 @@ def evaluate(
     runs = list(runs) if any(run.method == FULL for run in runs) else [full_model(), *runs]
     runs.sort(key=lambda run: run.method != FULL)
     if strict and problems:
-        raise ValueError(f"{problems[0]} (--strict stops here)")
+        raise DuetError(f"{problems[0]} (--strict stops here)")
     if not records:
-        raise ValueError(f"there is nothing to ask{f': {problems[0]}' if problems else '.'}")
+        raise DuetError(f"there is nothing to ask{f': {problems[0]}' if problems else '.'}")
     asker = Asker(model, processor, max_new_tokens, seed)
     settings = (about or {}) | {
         "runs": [run.described() for run in runs],
@@ -118,7 +119,7 @@ def ask_all(
         prepared, alone, wrong = prepare(asker, batch, timed=number % step == 0)
         if wrong and strict:
             name, reason = next(iter(wrong.items()))
-            raise ValueError(f"{_at(batch, name)}{reason} (--strict stops here)")
+            raise DuetError(f"{_at(batch, name)}{reason} (--strict stops here)")
         folder.append({"id": name, "problem": reason} for name, reason in wrong.items() if name not in failed)
         if prepared is None:
             continue

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import DuetError
 from .vqa_text import normalize
 
 METRICS = ("exact_match", "vqa", "yes_no", "multiple_choice")
@@ -33,19 +34,19 @@ def score(metric: str, answer: str, expected: Sequence[str]) -> float:
 def check_expected(metric: str, expected: Sequence[str]) -> None:
     """Raises ValueError for an unknown metric, or right answers that it cannot score."""
     if metric not in METRICS:
-        raise ValueError(f"metric {metric!r} is unknown: choose one of {', '.join(METRICS)}.")
+        raise DuetError(f"metric {metric!r} is unknown: choose one of {', '.join(METRICS)}.")
     if not expected:
-        raise ValueError("there is no right answer: give 'answer', a text, or 'answers', a list of texts.")
+        raise DuetError("there is no right answer: give 'answer', a text, or 'answers', a list of texts.")
     first = expected[0].strip()
     if metric == "vqa" and len(expected) < LEAST_VQA_ANSWERS:
-        raise ValueError(
+        raise DuetError(
             f"metric 'vqa' compares with several people's answers, and here are {len(expected)}: "
             f"give at least {LEAST_VQA_ANSWERS}, or choose metric 'exact_match'."
         )
     if metric == "yes_no" and (len(expected) > 1 or first.lower() not in ("yes", "no")):
-        raise ValueError(f"metric 'yes_no' has one right answer, yes or no, not {', '.join(map(repr, expected))}.")
+        raise DuetError(f"metric 'yes_no' has one right answer, yes or no, not {', '.join(map(repr, expected))}.")
     if metric == "multiple_choice" and (len(expected) > 1 or len(first) != 1 or first.upper() not in LETTERS):
-        raise ValueError(
+        raise DuetError(
             f"metric 'multiple_choice' has one right answer, a letter from {LETTERS[0]} to {LETTERS[-1]}, "
             f"not {', '.join(map(repr, expected))}."
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import DuetError
 from ..request import read_image
 from .metrics import check_expected
 
@@ -83,21 +84,21 @@ def read_manifest(file: Path) -> tuple[list[Record], list[Problem]]:
         ValueError: the file cannot be read.
     """
     if not file.is_file():
-        raise ValueError(f"manifest {str(file)!r} does not exist: give a JSONL file, or 'demo'.")
+        raise DuetError(f"manifest {str(file)!r} does not exist: give a JSONL file, or 'demo'.")
     records: list[Record] = []
     problems: list[Problem] = []
     lines: dict[str, int] = {}
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"manifest {str(file)!r} cannot be read ({error}): give a JSONL file in UTF-8.") from error
+        raise DuetError(f"manifest {str(file)!r} cannot be read ({error}): give a JSONL file in UTF-8.") from error
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             record = _record(_parsed(line), number, file.parent)
             if record.id in lines:
-                raise ValueError(f"id {record.id!r} was used in line {lines[record.id]} already: give each its own.")
+                raise DuetError(f"id {record.id!r} was used in line {lines[record.id]} already: give each its own.")
         except ValueError as error:
             problems.append(Problem(str(error), number))
             continue
@@ -110,34 +111,34 @@ def _parsed(line: str) -> Mapping[str, Any]:
     try:
         data = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"this is not JSON ({error}): write one object per line.") from error
+        raise DuetError(f"this is not JSON ({error}): write one object per line.") from error
     if not isinstance(data, dict):
-        raise ValueError(f"this is JSON, but no object: write one with {', '.join(FIELDS)}.")
+        raise DuetError(f"this is JSON, but no object: write one with {', '.join(FIELDS)}.")
     for key in data:
         if key not in FIELDS:
-            raise ValueError(f"field {key!r} is unknown: a record has {', '.join(FIELDS)}.")
+            raise DuetError(f"field {key!r} is unknown: a record has {', '.join(FIELDS)}.")
     return data
 
 
 def _record(data: Mapping[str, Any], line: int, folder: Path) -> Record:
     name = data.get("id", line)
     if isinstance(name, bool) or not isinstance(name, (str, int)):
-        raise ValueError(f"id {name!r} must be a text or a whole number.")
+        raise DuetError(f"id {name!r} must be a text or a whole number.")
     question = _text(data, "question")
     if "answer" in data and "answers" in data:
-        raise ValueError("answer and answers are both given: give one of them.")
+        raise DuetError("answer and answers are both given: give one of them.")
     answers = data["answers"] if "answers" in data else [data[key] for key in ("answer",) if key in data]
     if not isinstance(answers, list) or not all(isinstance(a, (str, int, float)) for a in answers):
-        raise ValueError("answers must be a list of texts.")
+        raise DuetError("answers must be a list of texts.")
     expected = tuple(str(a) for a in answers)
     metric = _text(data, "metric", "exact_match")
     check_expected(metric, expected)
     if ("image" in data) == ("video" in data):
-        raise ValueError("give one of image and video: the path of a file.")
+        raise DuetError("give one of image and video: the path of a file.")
     kind = "image" if "image" in data else "video"
     path = folder / _text(data, kind)
     if not path.is_file():
-        raise ValueError(f"{kind} {str(path)!r} does not exist: give a path, relative ones from the manifest's folder.")
+        raise DuetError(f"{kind} {str(path)!r} does not exist: give a path, relative ones from the manifest's folder.")
     return Record(
         str(name), question, expected, path if kind == "image" else None, path if kind == "video" else None,
         source=str(data[kind]), category=_text(data, "category", ""), metric=metric, line=line,
@@ -147,5 +148,5 @@ def _record(data: Mapping[str, Any], line: int, folder: Path) -> Record:
 def _text(data: Mapping[str, Any], key: str, default: str | None = None) -> str:
     value = data.get(key, default)
     if not isinstance(value, str) or (default is None and not value.strip()):
-        raise ValueError(f"{key} must be a text{'' if default is not None else ' that is not empty'}.")
+        raise DuetError(f"{key} must be a text{'' if default is not None else ' that is not empty'}.")
     return value

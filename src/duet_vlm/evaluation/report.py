@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DuetError
 from ..timing import hardware
 from .answering import Asker
 from .metrics import yes_no_figures
@@ -34,7 +35,7 @@ def report(
 ) -> dict[str, Any]:
     """Write `results.json`, `records.jsonl`, plots and page into the folder; returns what `results.json` holds."""
     if not records:
-        raise ValueError(f"nothing could be asked: {problems[0]}")
+        raise DuetError(f"nothing could be asked: {problems[0]}")
     results = figures(records, runs, answers, settings["seed"]) | {
         "questions": len(records),
         "sources": len({source_of(record) for record in records}),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import DuetConfig
+from ..errors import DuetError
 from ..presets import preset, stages
 from .records import Problem
 
@@ -64,12 +65,12 @@ def runs_of(
     for kind, listed in (("method", methods), ("budget", tokens), ("budget", keep)):
         for value in listed:
             if list(listed).count(value) > 1:
-                raise ValueError(f"{kind} {value} is given twice: give each once.")
+                raise DuetError(f"{kind} {value} is given twice: give each once.")
     compressed = [method for method in methods if method != FULL]
     if tokens and keep:
-        raise ValueError("--tokens and --keep are both budgets: give one of them.")
+        raise DuetError("--tokens and --keep are both budgets: give one of them.")
     if compressed and not (tokens or keep):
-        raise ValueError("there is no budget: give --tokens, averages per layer, or --keep, fractions.")
+        raise DuetError("there is no budget: give --tokens, averages per layer, or --keep, fractions.")
     runs, problems = [full_model()], list[Problem]()
     for method in compressed:
         try:
@@ -87,5 +88,5 @@ def runs_of(
             except ValueError as error:
                 problems.append(Problem(f"{method} at {budget:g}: {error}"))
     if compressed and len(runs) == 1:
-        raise ValueError(str(problems[0]))
+        raise DuetError(str(problems[0]))
     return runs, problems

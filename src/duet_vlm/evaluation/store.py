@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..errors import DuetError
 from .runs import Run
 
 Key = tuple[str, float | None, str]  # method, budget, record
@@ -33,7 +34,7 @@ class Folder:
     def __init__(self, path: Path, settings: dict[str, Any], rank: int = 0):
         self.path, self.rank = path, rank
         if path.exists() and not path.is_dir():
-            raise ValueError(f"output folder {str(path)!r} is a file: give another folder.")
+            raise DuetError(f"output folder {str(path)!r} is a file: give another folder.")
         path.mkdir(parents=True, exist_ok=True)
         self._claim(json.loads(json.dumps(settings)))
         (path / PARTS).mkdir(exist_ok=True)
@@ -45,7 +46,7 @@ class Folder:
         if not file.exists():
             others = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(SETTINGS)]
             if others:
-                raise ValueError(
+                raise DuetError(
                     f"output folder {str(self.path)!r} holds other files ({', '.join(sorted(others)[:3])}): "
                     "give a new or empty one."
                 )
@@ -54,7 +55,7 @@ class Folder:
         found = json.loads(file.read_text())
         for name in sorted({*settings, *found}):
             if found.get(name) != settings.get(name):
-                raise ValueError(
+                raise DuetError(
                     f"output folder {str(self.path)!r} belongs to another run: its {name} differs "
                     f"({_short(found.get(name))}, now {_short(settings.get(name))}); give another folder."
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import DuetError
 from .family import Family
 from .gemma3 import Gemma3
 from .internvl import InternVL
@@ -56,7 +57,7 @@ def family_of(config: Any) -> Family:
     """
     family = FAMILIES.get(getattr(config, "model_type", ""))
     if family is None:
-        raise ValueError(
+        raise DuetError(
             f"models of type {getattr(config, 'model_type', type(config).__name__)!r} are not supported: "
             f"duet-vlm compresses {', '.join(FAMILIES)}."
         )

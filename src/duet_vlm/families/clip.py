@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from ..attention import keys, queries, weights
 from ..budget import stage1_counts
 from ..config import DuetConfig
+from ..errors import DuetError
 from ..merging import Encoded, Merge, merge
 from ..proportional import with_sizes
 from .family import check_feature_layer, feature_layer
@@ -56,14 +57,14 @@ def check(config: Any, duet: DuetConfig, reserved: int) -> None:
         return
     kind = config.vision_config.model_type
     if kind != "clip_vision_model":
-        raise ValueError(
+        raise DuetError(
             f"stage 1 needs a vision tower with a CLS token, and {kind!r} is none of these: "
             "leave dominant and downsample None to use stage 2 alone."
         )
     if duet.downsample is not None:
         whole = grid(config)
         if duet.downsample[0] > whole[0] or duet.downsample[1] > whole[1]:
-            raise ValueError(
+            raise DuetError(
                 f"downsample {duet.downsample!r} is more than the image's {whole[0]} rows and {whole[1]} columns of "
                 "patches: give fewer."
             )
@@ -71,7 +72,7 @@ def check(config: Any, duet: DuetConfig, reserved: int) -> None:
     check_feature_layer(config)
     dominant, contextual = stage1_counts(duet, patches(config))
     if dominant - reserved + contextual < 1:
-        raise ValueError(f"dominant {duet.dominant!r} keeps no patch besides CLS: give at least {reserved + 1}.")
+        raise DuetError(f"dominant {duet.dominant!r} keeps no patch besides CLS: give at least {reserved + 1}.")
 
 
 @torch.no_grad()

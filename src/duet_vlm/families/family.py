@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
+from ..errors import DuetError
 
 
 class Family:
@@ -36,14 +37,14 @@ class Family:
         Raises:
             ValueError: a family of dynamic resolution.
         """
-        raise ValueError(
+        raise DuetError(
             f"images of a {config.model_type} have different numbers of visual tokens: give keep=, a fraction, "
             "or grid= beside tokens=."
         )
 
     def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
         """Visual tokens of an image whose patch grid (frames, rows, columns) is given, as in `image_grid_thw`."""
-        raise ValueError(f"images of a {config.model_type} always have {self.visual_tokens(config)} visual tokens: "
+        raise DuetError(f"images of a {config.model_type} always have {self.visual_tokens(config)} visual tokens: "
                          "leave grid= out.")  # fmt: skip
 
     def row_ends(self, config: Any, grid: tuple[int, ...]) -> int:
@@ -94,7 +95,7 @@ def check_feature_layer(config: Any) -> None:
     """Refuse several feature layers, and the embeddings alone."""
     layer = getattr(config, "vision_feature_layer", -1)
     if not isinstance(layer, int) or layer == 0:
-        raise ValueError(
+        raise DuetError(
             f"stage 1 needs one vision_feature_layer that is not 0, and this model uses {layer!r}: "
             "set dominant=None to use stage 2 alone."
         )
@@ -108,13 +109,13 @@ def zeros_where(features: list[Tensor], vector: Tensor) -> list[Tensor]:
 def refuse_renumbering(config: Any, duet: DuetConfig, why: str) -> None:
     """For decoders whose positions cannot be renumbered."""
     if duet.positions == "renumber":
-        raise ValueError(f"positions 'renumber' is not possible for {config.model_type}: {why}; use 'keep' or 'auto'.")
+        raise DuetError(f"positions 'renumber' is not possible for {config.model_type}: {why}; use 'keep' or 'auto'.")
 
 
 def check_downsampling(family: Family, config: Any) -> None:
     """Raise ValueError where images cannot be shrunk before the encoder."""
     if not family.downsamples:
-        raise ValueError(
+        raise DuetError(
             f"downsample is not possible for {config.model_type}: it is for CLIP towers, where the places in the "
             "prompt do not depend on the image's size; use another stage 1."
         )

@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
+from ..errors import DuetError
 from ..merging import Merge
 from . import clip
 from .downsample import Downsample
@@ -37,7 +38,7 @@ class Llava(Family):
 
     def check(self, config: Any, duet: DuetConfig) -> None:
         if duet.merges and config.vision_feature_select_strategy != "default":
-            raise ValueError(
+            raise DuetError(
                 f"stage 1 needs vision_feature_select_strategy 'default', and this model has "
                 f"{config.vision_feature_select_strategy!r}: set dominant=None to use stage 2 alone."
             )

@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
+from ..errors import DuetError
 from . import fixed
 from .family import Family, Replaced, check_feature_layer
 
@@ -116,7 +117,7 @@ class LlavaOneVision(Family):
         check_feature_layer(config)
         kind, strategy = config.vision_config.model_type, config.vision_feature_select_strategy
         if kind != "siglip_vision_model" or strategy != "full":
-            raise ValueError(
+            raise DuetError(
                 f"stage 1 needs a siglip_vision_model with vision_feature_select_strategy 'full', and this model has a "
                 f"{kind} with {strategy!r}: set dominant=None to use stage 2 alone."
             )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..errors import DuetError
 from ..request import read_image, special_tokens
 from ..video.decoding import Clip, read_frames
 from ..video.inputs import IMAGES, PROCESSORS, check_model, content
@@ -64,7 +65,7 @@ class Reader:
                     else:
                         found.clips.append(clip)
                 else:
-                    raise ValueError(
+                    raise DuetError(
                         f"content of type {part['type']!r} is not possible with duet_hf: choose a task of text, images "
                         "and videos."
                     )
@@ -87,7 +88,7 @@ class Reader:
     def _clip(self, part: dict[str, Any]) -> Clip:
         source = part["url"]
         if not isinstance(source, str | Path) or part.get("start_time") or part.get("end_time"):
-            raise ValueError("parts of videos, or frames alone, are not possible with duet_hf: give whole video files.")
+            raise DuetError("parts of videos, or frames alone, are not possible with duet_hf: give whole video files.")
         check_model(self.config, Path(source))
         kind = self.config.model_type
         rule = IMAGES[kind] if kind in IMAGES else PROCESSORS[kind].rule(self.processor.video_processor)

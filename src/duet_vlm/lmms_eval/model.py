@@ -18,6 +18,7 @@ from transformers import LogitsProcessorList
 from ..applying import apply
 from ..config import DuetConfig
 from ..demo.model import folder as demo_folder
+from ..errors import DuetError
 from ..evaluation.asked import DEMO
 from ..loading import check_device, check_dtype, read_config, read_model
 from ..presets import preset
@@ -67,16 +68,16 @@ class DuetHF(lmms):  # type: ignore[misc]
         super().__init__()
         unknown = sorted(changes.keys() - SETTINGS)
         if unknown:
-            raise ValueError(
+            raise DuetError(
                 f"model argument {unknown[0]!r} is unknown: choose of pretrained, method, tokens, keep, dtype, device, "
                 f"max_frames, system_prompt, {', '.join(sorted(SETTINGS))}."
             )
         if not str(batch_size).isdigit() or int(batch_size) < 1:
-            raise ValueError(f"batch size {batch_size!r} is not possible with duet_hf: give a whole number from 1.")
+            raise DuetError(f"batch size {batch_size!r} is not possible with duet_hf: give a whole number from 1.")
         if method == "none" and not (tokens is None and keep is None):
-            raise ValueError("method 'none' compresses nothing: leave out tokens and keep, or choose another.")
+            raise DuetError("method 'none' compresses nothing: leave out tokens and keep, or choose another.")
         if max_frames is not None and max_frames < 1:
-            raise ValueError(f"max_frames {max_frames} shows the model nothing: give 1 or more.")
+            raise DuetError(f"max_frames {max_frames} shows the model nothing: give 1 or more.")
         self.batch_size = int(batch_size)
         self.system_prompt = self._resolve_system_prompt(system_prompt)
         self.accelerator = Accelerator()

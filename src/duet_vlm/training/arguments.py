@@ -7,6 +7,7 @@ from enum import Enum
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from ..errors import DuetError
 from .fields import nearest
 from .settings import TrainSettings
 
@@ -46,13 +47,13 @@ def training_arguments(settings: TrainSettings) -> Any:
     hints = get_type_hints(TrainingArguments)
     for name, value in passed.items():
         if name in OURS:
-            raise ValueError(f"setting 'trainer.{name}' is set by {OURS[name]!r}: give it there.")
+            raise DuetError(f"setting 'trainer.{name}' is set by {OURS[name]!r}: give it there.")
         if name not in known:
-            raise ValueError(f"setting 'trainer.{name}' is unknown: {nearest(name, offered)}.")
+            raise DuetError(f"setting 'trainer.{name}' is unknown: {nearest(name, offered)}.")
         if name not in offered:
-            raise ValueError(f"setting 'trainer.{name}' has no use in duet train: leave it out.")
+            raise DuetError(f"setting 'trainer.{name}' has no use in duet train: leave it out.")
         if not _fits(value, hints[name]):
-            raise ValueError(f"setting trainer.{name} must be {_shown(hints[name])}, not {value!r}.")
+            raise DuetError(f"setting trainer.{name} must be {_shown(hints[name])}, not {value!r}.")
     ours: dict[str, Any] = {
         "output_dir": settings.output,
         "per_device_train_batch_size": settings.batch_size,
@@ -79,9 +80,9 @@ def training_arguments(settings: TrainSettings) -> Any:
         arguments = TrainingArguments(**(ours | passed))
     except (TypeError, ValueError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ValueError(f"the Trainer refuses these settings ({reason}): change them.") from error
+        raise DuetError(f"the Trainer refuses these settings ({reason}): change them.") from error
     if arguments.n_gpu > 1:
-        raise ValueError(
+        raise DuetError(
             f"one process sees {arguments.n_gpu} GPUs: start one for each with accelerate launch --no_python duet "
             "train ..., or choose one with CUDA_VISIBLE_DEVICES."
         )

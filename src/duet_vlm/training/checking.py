@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import DuetError
 from .conversations import Renderer
 from .dataset import answer_tokens
 from .records import Conversation, Record, conversation
@@ -111,19 +112,19 @@ class Checker:
         tokenized = self.renderer.tokenizer(rendered.text, return_offsets_mapping=True, return_tensors="pt")
         ids, answers = tokenized["input_ids"][0], answer_tokens(tokenized["offset_mapping"][0], rendered.answers)
         if not answers.any():
-            raise ValueError("all its labels are masked: its answers are empty")
+            raise DuetError("all its labels are masked: its answers are empty")
         places = (ids == getattr(self.processor, "image_token_id", -1)).nonzero()[:, 0].tolist()
         if len(places) != len(chosen.images):
-            raise ValueError(f"its text holds {len(places)} image tokens for {len(chosen.images)} images")
+            raise DuetError(f"its text holds {len(places)} image tokens for {len(chosen.images)} images")
         tokens = self.image_tokens(sizes)
         added = sum(tokens) - len(tokens)
         if self.max_length is not None:
             if places and places[-1] + 1 + added > self.max_length:
-                raise ValueError(f"its images alone are longer than max_length {self.max_length}")
+                raise DuetError(f"its images alone are longer than max_length {self.max_length}")
             first = int(answers.nonzero()[0])
             before = sum(n - 1 for n, place in zip(tokens, places, strict=True) if place < first)
             if first + before >= self.max_length:
-                raise ValueError(f"all its labels are masked: no answer begins before max_length {self.max_length}")
+                raise DuetError(f"all its labels are masked: no answer begins before max_length {self.max_length}")
         length = len(ids) + added + len(chosen.videos) * self.video_frames * sum(self.image_tokens([(336, 336)]))
         return length if self.max_length is None else min(length, self.max_length)
 
@@ -140,14 +141,14 @@ class Checker:
             self.probed[path] = _probe(path)
         found = self.probed[path]
         if isinstance(found, str):
-            raise ValueError(found)
+            raise DuetError(found)
         return found
 
     def check_videos(self, paths: tuple[Path, ...]) -> None:
         from ..video.decoding import read_frames
 
         if getattr(self.processor, "video_processor", None) is None:
-            raise ValueError("it has a video, and this model reads none")
+            raise DuetError("it has a video, and this model reads none")
         for path in paths:
             read_frames(path, lambda total, rate: [0])
 

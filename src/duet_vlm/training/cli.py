@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import DuetError
+
 
 def train(
     config: Annotated[Path, typer.Option(metavar="FILE", help="The settings, in YAML; see docs/training.md.")],
@@ -75,7 +77,7 @@ def _needed() -> None:
 
     missing = [name for name in ("accelerate", "peft", "yaml") if find_spec(name) is None]
     if missing:
-        raise ValueError(f"training needs {', '.join(missing)}: install it with pip install 'duet-vlm[train]'.")
+        raise DuetError(f"training needs {', '.join(missing)}: install it with pip install 'duet-vlm[train]'.")
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..applying import apply
 from ..config import DuetConfig
+from ..errors import DuetError
 from ..families import facts_of
 from ..loading import read_config, read_processor
 from . import models, resuming
@@ -27,7 +28,7 @@ from .trainer import PART, DuetTrainer, SaveError, cannot_save, publish
 Bar = Callable[[int], AbstractContextManager[Callable[[int], Any]]]
 
 
-class BrokenRecords(ValueError):
+class BrokenRecords(DuetError):
     """Records that cannot be trained on, and no leave to go on without them."""
 
     def __init__(self, broken: list[Broken], total: int):
@@ -81,9 +82,9 @@ def prepare(settings: TrainSettings, resume: bool, skip_broken: bool, bar: Bar, 
     output = Path(settings.output).expanduser()
     checkpoint = resuming.last_checkpoint(output)
     if resume and checkpoint is None:
-        raise ValueError(f"output {settings.output!r} holds no checkpoint: leave out --resume to start.")
+        raise DuetError(f"output {settings.output!r} holds no checkpoint: leave out --resume to start.")
     if not resume and checkpoint is not None and not fresh:
-        raise ValueError(
+        raise DuetError(
             f"output {settings.output!r} holds {checkpoint.name} of an earlier run: go on with --resume, or choose "
             "another folder."
         )
@@ -96,7 +97,7 @@ def prepare(settings: TrainSettings, resume: bool, skip_broken: bool, bar: Bar, 
     records = read_records(settings.data)
     folder = None if settings.image_folder is None else Path(settings.image_folder).expanduser()
     if folder is not None and not folder.is_dir():
-        raise ValueError(f"image_folder {settings.image_folder!r} is no folder: give the one that paths start from.")
+        raise DuetError(f"image_folder {settings.image_folder!r} is no folder: give the one that paths start from.")
 
     def check() -> Checked:
         key = data_key(settings.data, settings.image_folder, settings.max_length, str(renderer.template))
@@ -114,7 +115,7 @@ def prepare(settings: TrainSettings, resume: bool, skip_broken: bool, bar: Bar, 
     if checked.broken and not skip_broken:
         raise BrokenRecords(checked.broken, len(records))
     if not checked.good:
-        raise ValueError(f"all {len(records)} records are broken: nothing is left to train on.")
+        raise DuetError(f"all {len(records)} records are broken: nothing is left to train on.")
     listed = [conversation(records[i].data, folder) for i in checked.good]
     stamp = resuming.stamp(settings, model_config, checked.digest, arguments.world_size)
     if checkpoint is not None and resume:
@@ -132,7 +133,7 @@ def trainer_of(run: Run) -> DuetTrainer:
     settings, arguments = run.settings, run.arguments
     sharded = bool(arguments.fsdp) or arguments.deepspeed_plugin is not None or _launched_sharded()
     if sharded and settings.train == "lora" and settings.lora.merge:
-        raise ValueError("lora.merge cannot put sharded weights together: set it to false and merge afterwards.")
+        raise DuetError("lora.merge cannot put sharded weights together: set it to false and merge afterwards.")
     from transformers import set_seed
 
     set_seed(settings.seed)

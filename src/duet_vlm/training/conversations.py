@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import DuetError
+
 
 @dataclass(frozen=True)
 class Rendered:
@@ -35,9 +37,9 @@ class Renderer:
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.template = getattr(processor, "chat_template", None) or getattr(self.tokenizer, "chat_template", None)
         if not self.template:
-            raise ValueError("the model's processor has no chat template: set processor.chat_template and save it.")
+            raise DuetError("the model's processor has no chat template: set processor.chat_template and save it.")
         if not self.tokenizer.is_fast:
-            raise ValueError("the model's tokenizer is a slow one and cannot tell answers apart: save a fast one.")
+            raise DuetError("the model's tokenizer is a slow one and cannot tell answers apart: save a fast one.")
         special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
         tags = {getattr(processor, f"{kind}_token", None) for kind in ("image", "video")}
         ends = (special - tags - {self.tokenizer.bos_token, self.tokenizer.unk_token}) | {self.tokenizer.eos_token}
@@ -54,7 +56,7 @@ class Renderer:
         if spans is None and "generation" in str(self.template):
             spans = self._by_marks(messages)
         if spans is None:
-            raise ValueError("the chat template rewrites earlier turns, so its answers cannot be found")
+            raise DuetError("the chat template rewrites earlier turns, so its answers cannot be found")
         return self._closed(text, spans)
 
     def render(self, messages: list[dict[str, Any]], prompt: bool = False) -> str:
@@ -63,7 +65,7 @@ class Renderer:
             text: str = self.processor.apply_chat_template(messages, add_generation_prompt=prompt, tokenize=False)
         except Exception as error:  # templates raise what they like
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-            raise ValueError(f"the chat template refuses it: {reason}") from error
+            raise DuetError(f"the chat template refuses it: {reason}") from error
         return text
 
     def _by_turns(self, text: str, messages: list[dict[str, Any]]) -> list[tuple[int, int]] | None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar
 
+from ..errors import DuetError
+
 T = TypeVar("T")
 
 
@@ -41,13 +43,13 @@ def read(of: type[T], data: Any, where: str = "") -> T:
         ValueError: an unknown key (with the nearest valid one), a missing or a wrong value.
     """
     if not isinstance(data, Mapping):
-        raise ValueError(f"{where or 'the settings'} must be a mapping of names to values, not {data!r}.")
+        raise DuetError(f"{where or 'the settings'} must be a mapping of names to values, not {data!r}.")
     known: dict[str, Field[Any]] = {f.name: f for f in fields(of)}  # type: ignore[arg-type]
     values = {}
     for key, value in data.items():
         name = f"{where}.{key}" if where else str(key)
         if key not in known:
-            raise ValueError(f"setting {name!r} is unknown: {nearest(str(key), list(known))}.")
+            raise DuetError(f"setting {name!r} is unknown: {nearest(str(key), list(known))}.")
         entry = known[key]
         if "group" in entry.metadata:
             values[key] = read(entry.metadata["group"], {} if value is None else value, name)
@@ -55,7 +57,7 @@ def read(of: type[T], data: Any, where: str = "") -> T:
             values[key] = _value(entry, name, value)
     for key, entry in known.items():
         if key not in values and entry.default is MISSING and entry.default_factory is MISSING:
-            raise ValueError(f"setting {where + '.' if where else ''}{key} is missing: it must be {_must(entry)}.")
+            raise DuetError(f"setting {where + '.' if where else ''}{key} is missing: it must be {_must(entry)}.")
     return of(**values)
 
 
@@ -71,7 +73,7 @@ def _value(entry: Field[Any], name: str, value: Any) -> Any:
     try:
         return entry.metadata["kind"].read(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"setting {name} must be {_must(entry)}, not {value!r}.") from error
+        raise DuetError(f"setting {name} must be {_must(entry)}, not {value!r}.") from error
 
 
 def _must(entry: Field[Any]) -> str:

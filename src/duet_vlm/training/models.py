@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import DuetError
 from ..loading import read_weights
 from .settings import Lora, TrainSettings
 
@@ -60,7 +61,7 @@ def release(model: nn.Module, settings: TrainSettings) -> None:
     """
     names = [name for name, _ in model.named_parameters()]
     if settings.train != "full" and not any(map(is_projector, names)):
-        raise ValueError(
+        raise DuetError(
             f"this model has no projector of a known name ({', '.join(PROJECTORS)}): set train: full, or train: lora "
             "with lora.projector: false."
         )
@@ -95,7 +96,7 @@ def adapted(model: Any, lora: Lora) -> Any:
     try:
         return get_peft_model(model, config)
     except ValueError as error:
-        raise ValueError(
+        raise DuetError(
             f"lora.targets {', '.join(lora.targets or TARGETS)!r} names no layer of this model that adapters can be "
             "put on: give names of linear layers, such as q_proj, or one regular expression."
         ) from error

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import DuetError
+
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 TAG = re.compile(r"\s*<(image|video)>\s*")
 KINDS = ("image", "video")
@@ -60,23 +62,23 @@ def read_records(files: tuple[str, ...]) -> list[Record]:
     """
     records = [record for file in files for record in _read_file(file)]
     if not records:
-        raise ValueError(f"the data in {', '.join(files)} holds no record: give files with conversations.")
+        raise DuetError(f"the data in {', '.join(files)} holds no record: give files with conversations.")
     return records
 
 
 def _read_file(file: str) -> list[Record]:
     path = Path(file).expanduser()
     if not path.is_file():
-        raise ValueError(f"data {file!r} is no file: give a JSON list or JSON lines of conversations.")
+        raise DuetError(f"data {file!r} is no file: give a JSON list or JSON lines of conversations.")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"data {file!r} is no text in UTF-8: give a JSON list or JSON lines.") from error
+        raise DuetError(f"data {file!r} is no text in UTF-8: give a JSON list or JSON lines.") from error
     if text.lstrip().startswith("["):
         try:
             listed = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"data {file!r} is no JSON at line {error.lineno}: {error.msg}.") from error
+            raise DuetError(f"data {file!r} is no JSON at line {error.lineno}: {error.msg}.") from error
         return [Record(file, i, data) for i, data in enumerate(listed)]
     return [Record(file, i, _line(line)) for i, line in enumerate(text.splitlines()) if line.strip()]
 
@@ -99,34 +101,34 @@ def conversation(data: Any, folder: Path | None) -> Conversation:
         ValueError: why it cannot be trained on.
     """
     if isinstance(data, Unreadable):
-        raise ValueError(str(data))
+        raise DuetError(str(data))
     if not isinstance(data, Mapping):
-        raise ValueError(f"it is a {type(data).__name__} and no mapping")
+        raise DuetError(f"it is a {type(data).__name__} and no mapping")
     if "conversations" in data:
         turns = _turns(data["conversations"], "conversations", "from", "value")
     elif "messages" in data:
         turns = _turns(data["messages"], "messages", "role", "content")
     else:
-        raise ValueError("it has neither conversations nor messages")
+        raise DuetError("it has neither conversations nor messages")
     own: dict[str, list[str]] = {kind: [] for kind in KINDS}
     messages = [{"role": role, "content": _parts(content, own)} for role, content in turns]
     while messages and messages[0]["role"] == "assistant":  # as LLaVA does: an answer to nothing is left out
         messages.pop(0)
     if not any(m["role"] == "assistant" and _says(m) for m in messages):
-        raise ValueError("it has no answer")
+        raise DuetError("it has no answer")
     found = {kind: _media(data, kind, own[kind], messages, folder) for kind in KINDS}
     return Conversation(messages, found["image"], found["video"])
 
 
 def _turns(listed: Any, name: str, role: str, content: str) -> list[tuple[str, Any]]:
     if not isinstance(listed, list) or not listed:
-        raise ValueError(f"its {name} are no list, or an empty one")
+        raise DuetError(f"its {name} are no list, or an empty one")
     turns = []
     for i, turn in enumerate(listed):
         if not isinstance(turn, Mapping) or role not in turn or content not in turn:
-            raise ValueError(f"turn {i} has no {role!r} and {content!r}")
+            raise DuetError(f"turn {i} has no {role!r} and {content!r}")
         if turn[role] not in ROLES:
-            raise ValueError(f"turn {i} has the unknown role {turn[role]!r}: {', '.join(ROLES)} are known")
+            raise DuetError(f"turn {i} has the unknown role {turn[role]!r}: {', '.join(ROLES)} are known")
         turns.append((ROLES[turn[role]], turn[content]))
     return turns
 
@@ -136,7 +138,7 @@ def _parts(content: Any, own: dict[str, list[str]]) -> list[dict[str, str]]:
     if isinstance(content, str):
         return _split(content)
     if not isinstance(content, list):
-        raise ValueError(f"a content is a {type(content).__name__}, neither a text nor a list of parts")
+        raise DuetError(f"a content is a {type(content).__name__}, neither a text nor a list of parts")
     parts: list[dict[str, str]] = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
@@ -146,7 +148,7 @@ def _parts(content: Any, own: dict[str, list[str]]) -> list[dict[str, str]]:
             parts.append({"type": kind})
             own[kind] += [part[key] for key in (kind, "path", "url") if part.get(key) is not None][:1]
         else:
-            raise ValueError(f"a part of a content is neither text, image nor video: {part!r}")
+            raise DuetError(f"a part of a content is neither text, image nor video: {part!r}")
     return parts
 
 
@@ -173,10 +175,10 @@ def _media(
     listed = own if beside is None else own + (list(beside) if isinstance(beside, list) else [beside])
     for given in listed:
         if not isinstance(given, str) or not given:
-            raise ValueError(f"its {kind} {given!r} is no path")
+            raise DuetError(f"its {kind} {given!r} is no path")
         if "://" in given:
-            raise ValueError(f"its {kind} {given!r} is an address: download it and give the file")
+            raise DuetError(f"its {kind} {given!r} is an address: download it and give the file")
     places = sum(part["type"] == kind for message in messages for part in message["content"])
     if places != len(listed):
-        raise ValueError(f"it has {len(listed)} {kind}s and {places} <{kind}> places")
+        raise DuetError(f"it has {len(listed)} {kind}s and {places} <{kind}> places")
     return tuple((folder or Path()) / Path(given).expanduser() for given in listed)

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import DuetError
 from .settings import TrainSettings
 
 FILE = "duet_train.json"
@@ -55,26 +56,26 @@ def check(checkpoint: Path, now: dict[str, Any]) -> None:
     try:
         then = json.loads((checkpoint / FILE).read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"checkpoint {shown} was not written by duet train: choose another output folder.") from error
+        raise DuetError(f"checkpoint {shown} was not written by duet train: choose another output folder.") from error
     if then["model"] != now["model"]:
-        raise ValueError(
+        raise DuetError(
             f"checkpoint {shown} belongs to another model ({then['model']}, not {now['model']}): give the model it was "
             "made with, or another output folder."
         )
     for name, value in _flat(now["settings"]).items():
         before = _flat(then["settings"]).get(name)
         if before != value:
-            raise ValueError(
+            raise DuetError(
                 f"checkpoint {shown} was made with {name} {before!r} and the config says {value!r}: change it back, or "
                 "start anew in another output folder."
             )
     if then["data"] != now["data"]:
-        raise ValueError(
+        raise DuetError(
             f"checkpoint {shown} was made with other records: restore the data it was made with, or start anew in "
             "another output folder."
         )
     if then["processes"] != now["processes"]:
-        raise ValueError(
+        raise DuetError(
             f"checkpoint {shown} was made by {then['processes']} processes and now there are {now['processes']}: start "
             f"{then['processes']}, or start anew in another output folder."
         )

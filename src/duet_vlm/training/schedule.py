@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from ..budget import stage1_counts, tokens_per_layer
 from ..config import Drop, DuetConfig
+from ..errors import DuetError
 
 GRID = 1000  # strengths between none and full; neighbours differ by less than a token
 NOMINAL = 1000  # visual tokens of an image where images differ
@@ -31,14 +32,14 @@ def weaker(config: DuetConfig, strength: float, visual_tokens: int | None) -> Du
     if strength <= 0:
         return DuetConfig()
     if config.downsample is not None:
-        raise ValueError("a linear schedule cannot shrink images little by little: use a constant one with downsample.")
+        raise DuetError("a linear schedule cannot shrink images little by little: use a constant one with downsample.")
     drops = [Drop(d.layer, 1 + strength * (d.keep - 1), d.rank_at) for d in config.drops]
     if config.dominant is None:
         return replace(config, drops=drops)
     if visual_tokens is None:
         dominant, contextual = config.dominant, config.contextual
         if isinstance(dominant, int) or (contextual and isinstance(contextual, int)):
-            raise ValueError(
+            raise DuetError(
                 "a linear schedule needs dominant and contextual as fractions here, since images have different "
                 "numbers of visual tokens: give fractions or keep."
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import DuetConfig
+from ..errors import DuetError
 from ..presets import preset, stages
 from .fields import FLAG, MAPPING, TEXT, TEXTS, choice, group, number, read, setting, whole
 
@@ -36,16 +37,16 @@ class Compression:
             stages(self.method)
         budgets = sum(x is not None for x in (self.tokens, self.keep))
         if self.method in ("none", "settings") and budgets:
-            raise ValueError(f"compression.method {self.method!r} takes no budget: leave out tokens and keep.")
+            raise DuetError(f"compression.method {self.method!r} takes no budget: leave out tokens and keep.")
         if self.method not in ("none", "settings") and budgets != 1:
-            raise ValueError(
+            raise DuetError(
                 f"compression.method {self.method!r} needs one budget: give either tokens, an average per layer, or "
                 "keep, a fraction."
             )
         if self.method == "none" and self.settings:
-            raise ValueError("compression.method 'none' compresses nothing: leave out settings, or use another method.")
+            raise DuetError("compression.method 'none' compresses nothing: leave out settings, or use another method.")
         if self.method == "settings" and not self.settings:
-            raise ValueError("compression.method 'settings' needs compression.settings, the fields of a DuetConfig.")
+            raise DuetError("compression.method 'settings' needs compression.settings, the fields of a DuetConfig.")
 
     def config(self, model_config: Any) -> DuetConfig:
         """The compression at its full strength, for a model's config.
@@ -59,7 +60,7 @@ class Compression:
                 return DuetConfig.from_dict(changes)
             return preset(self.method, model=model_config, tokens=self.tokens, keep=self.keep, **changes)
         except TypeError as error:  # a misspelt field inside a drop
-            raise ValueError(f"compression.settings cannot be read: {error}.") from error
+            raise DuetError(f"compression.settings cannot be read: {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
-            raise ValueError(f"epochs {self.epochs:g} and steps {self.steps} are both a length: give one of them.")
+            raise DuetError(f"epochs {self.epochs:g} and steps {self.steps} are both a length: give one of them.")
 
 
 def read_settings(file: Path) -> TrainSettings:
@@ -139,11 +140,11 @@ def read_settings(file: Path) -> TrainSettings:
     import yaml
 
     if not file.is_file():
-        raise ValueError(f"config {str(file)!r} is no file: give a YAML file, for example examples/train.yaml.")
+        raise DuetError(f"config {str(file)!r} is no file: give a YAML file, for example examples/train.yaml.")
     try:
         data = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         place = f" at line {where.line + 1}" if where is not None else ""
-        raise ValueError(f"config {str(file)!r} is no YAML{place}: {getattr(error, 'problem', error)}.") from error
+        raise DuetError(f"config {str(file)!r} is no YAML{place}: {getattr(error, 'problem', error)}.") from error
     return read(TrainSettings, data)

@@ -16,12 +16,13 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..engine import Duet
+from ..errors import DuetError
 from ..queries import IGNORED
 
 PART = ".saving"
 
 
-class SaveError(OSError):
+class SaveError(DuetError, OSError):
     """A checkpoint could not be written; the earlier ones are whole."""
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DuetError
+
 ENDINGS = (
     ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv",
 )  # fmt: skip
@@ -55,7 +57,7 @@ def read_frames(path: Path, sample: Sample) -> Clip:
     """
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
-        raise ValueError(f"video {str(path)!r} {kind}: give the path of a video file.")
+        raise DuetError(f"video {str(path)!r} {kind}: give the path of a video file.")
     av = _pyav()
     try:
         total, rate = _length(av, path)
@@ -68,10 +70,10 @@ def read_frames(path: Path, sample: Sample) -> Clip:
                 break
             total = seen  # the file promised more frames than it holds
     except EOFError as error:
-        raise ValueError(f"video {str(path)!r} holds no frame: give a whole video file.") from error
+        raise DuetError(f"video {str(path)!r} holds no frame: give a whole video file.") from error
     except (av.FFmpegError, OSError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).rstrip(". ")
-        raise ValueError(f"video {str(path)!r} cannot be decoded ({reason}): give a whole video file.") from error
+        raise DuetError(f"video {str(path)!r} cannot be decoded ({reason}): give a whole video file.") from error
     told = [index / rate if time is None else time for index, time in zip(wanted, times, strict=True)]
     return Clip(frames, wanted, told, total, rate)
 
@@ -80,7 +82,7 @@ def _pyav() -> Any:
     try:
         import av
     except ImportError as error:
-        raise ValueError(
+        raise DuetError(
             "reading a video needs PyAV: install it with pip install 'duet-vlm[video]', or give a picture."
         ) from error
     return av
@@ -93,7 +95,7 @@ def _open(av: Any, path: Path) -> tuple[Any, Any]:
     if not streams:
         only = "only sound" if container.streams.audio else "no picture"
         container.close()
-        raise ValueError(f"video {str(path)!r} holds {only}: give a file with moving pictures.")
+        raise DuetError(f"video {str(path)!r} holds {only}: give a file with moving pictures.")
     streams[0].thread_type = "AUTO"
     return container, streams[0]
 

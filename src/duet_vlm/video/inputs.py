@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..errors import DuetError
 from .decoding import Clip, read_frames
 from .processors import PROCESSORS
 from .sampling import Sampling
@@ -20,7 +21,7 @@ def check_model(config: Any, path: Path) -> None:
 
     if config.model_type not in FAMILIES:
         known = ", ".join(name for name in SUPPORTED if name in FAMILIES)
-        raise ValueError(
+        raise DuetError(
             f"{str(path)!r} is a video, and models of type {config.model_type!r} take pictures only: "
             f"give --model one of type {known}."
         )

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import DuetError
+
 MODES = {2: "bilinear", 3: "bicubic", 1: "lanczos"}  # PIL's numbers of its filters
 
 
@@ -21,7 +23,7 @@ def resize(frames: Tensor, height: int, width: int, resample: int) -> Tensor:
         ValueError: a filter that is not in `MODES`.
     """
     if resample not in MODES:
-        raise ValueError(f"resample {resample!r} is not supported for videos: choose one of {sorted(MODES)}.")
+        raise DuetError(f"resample {resample!r} is not supported for videos: choose one of {sorted(MODES)}.")
     if tuple(frames.shape[-2:]) == (height, width):
         return frames
     return F.interpolate(frames, (height, width), mode=MODES[resample], align_corners=False, antialias=True)
@@ -60,7 +62,7 @@ def whole_patches(
         ValueError: one side is more than 200 times the other.
     """
     if max(height, width) > 200 * min(height, width):
-        raise ValueError(f"a frame of {width} x {height} pixels is too narrow: its sides may differ 200 times at most.")
+        raise DuetError(f"a frame of {width} x {height} pixels is too narrow: its sides may differ 200 times at most.")
     rows, columns = round(height / factor), round(width / factor)
     counted = round(frames / multiple) * multiple
     pixels = counted * rows * columns * factor**2

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..errors import DuetError
+
 
 def spread(total: int, count: int) -> list[int]:
     """Starts of `count` equal parts."""
@@ -62,7 +64,7 @@ class Sampling:
             ValueError: a video with fewer frames than asked for.
         """
         if self.exact and self.count is not None and self.count > total:
-            raise ValueError(f"{self.count} frames are more than the {total} of this video: ask for at most {total}.")
+            raise DuetError(f"{self.count} frames are more than the {total} of this video: ask for at most {total}.")
         count = self._count(total, rate)
         start, end = 0, total
         if self.skip and self.count and self.rate and total / rate - 2 * self.skip > self.count * self.rate:

@@ -17,6 +17,8 @@ from typing import Any
 
 from datasets import Dataset
 
+from ....errors import DuetError
+
 logger = logging.getLogger(__name__)
 ROOT, JUDGE = "DUET_VIDEO_QA", "DUET_VIDEO_QA_JUDGE"
 ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
@@ -37,7 +39,7 @@ def documents(benchmark: Dataset) -> Dataset:
     folder = _root() / layout["folder"]
     questions, answers = _records(folder / "test_q.json"), _records(folder / "test_a.json")
     if len(questions) != len(answers):
-        raise ValueError(
+        raise DuetError(
             f"{folder} has {len(questions)} questions and {len(answers)} answers: give test_q.json and test_a.json of "
             "one benchmark."
         )
@@ -45,7 +47,7 @@ def documents(benchmark: Dataset) -> Dataset:
     for place, (question, answer) in enumerate(zip(questions, answers, strict=True), start=1):
         # as the published evaluations do, by their place in the files
         if question["question_id"] != answer.get("question_id", question["question_id"]):
-            raise ValueError(
+            raise DuetError(
                 f"entry {place} of {folder} asks {question['question_id']!r} and answers {answer['question_id']!r}: "
                 "put test_q.json and test_a.json into the same order."
             )
@@ -67,7 +69,7 @@ def video(document: dict[str, Any]) -> list[str]:
     for file in (folder / name, *(folder / f"{name}{ending}" for ending in ENDINGS)):
         if file.is_file():
             return [str(file)]
-    raise ValueError(f"video {name!r} is not in {str(folder)!r}: put it there as {', '.join(ENDINGS)}.")
+    raise DuetError(f"video {name!r} is not in {str(folder)!r}: put it there as {', '.join(ENDINGS)}.")
 
 
 def question(document: dict[str, Any], lmms_eval_specific_kwargs: dict[str, str] | None = None) -> str:
@@ -115,7 +117,7 @@ def _server(model: str) -> Any:
 def _root() -> Path:
     root = os.getenv(ROOT)
     if not root:
-        raise ValueError(f"{ROOT} is not set: set it to the folder that holds MSVD_Zero_Shot_QA and its like.")
+        raise DuetError(f"{ROOT} is not set: set it to the folder that holds MSVD_Zero_Shot_QA and its like.")
     return Path(root).expanduser()
 
 
@@ -123,5 +125,5 @@ def _records(file: Path) -> list[dict[str, Any]]:
     try:
         found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{str(file)!r} cannot be read ({error}): see docs/lmms-eval.md for the layout.") from error
+        raise DuetError(f"{str(file)!r} cannot be read ({error}): see docs/lmms-eval.md for the layout.") from error
     return found
