@@ -7,16 +7,15 @@ from typing import Any
 from .config import DuetConfig
 from .engine import Duet
 from .errors import DuetError
-from .families import decoder_of, family_of
-from .families.family import check_downsampling
-from .proportional import check_attention
-from .words import check_language
 
 
 def apply(
     model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None, full_logits: bool = True
 ) -> Duet:
     """Compress the visual tokens of a stock transformers model, in place, until the returned handle is removed.
+
+    In training, and wherever an answer is part of the input, `labels=` says which tokens are answers: they rank
+    nothing. Where the loss is computed outside the model, pass the same as `duet_labels=` to the model's forward.
 
     Args:
         model: a supported model; adapters may be loaded before or after.
@@ -27,7 +26,7 @@ def apply(
             that memory.
 
     Raises:
-        ValueError: an unsupported model, one that is compressed already, or settings that do not fit it.
+        DuetError: an unsupported model, one that is compressed already, or settings that do not fit it.
     """
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
@@ -37,41 +36,4 @@ def apply(
         if saved is None:
             raise DuetError("there is no config: pass a DuetConfig, or load a model whose config.duet was saved.")
         config = DuetConfig.from_dict(saved)
-    check(model, config, tokenizer)
-    _check_free(model)
-    duet = Duet(model, config, tokenizer, full_logits)
-    if given:
-        model.config.duet = config.to_dict()
-        duet.wrote_config = True
-    return duet
-
-
-def check(model: Any, config: DuetConfig, tokenizer: Any) -> None:
-    """Refuse what cannot work, before anything is touched."""
-    family = family_of(model.config)
-    if config.downsample is not None:
-        check_downsampling(family, model.config)
-    family.check(model.config, config)
-    if config.proportional:
-        check_attention(decoder_of(model))
-    layers = len(decoder_of(model).layers)
-    for drop in config.drops:
-        if drop.layer >= layers:
-            raise DuetError(
-                f"drop layer {drop.layer} is not possible: this model has {layers} decoder layers, "
-                f"so choose 1 to {layers - 1}."
-            )
-    if config.ranks and config.query == "salient" and tokenizer is None:
-        raise DuetError(
-            "query 'salient' needs the words of the question: pass tokenizer= (or the processor) to apply, "
-            "or choose query 'all' or 'last'."
-        )
-    if config.ranks and config.query == "salient":
-        check_language(config.language)
-
-
-def _check_free(model: Any) -> None:
-    for module in (model, model.base_model):
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(getattr(hook, "__self__", None), Duet):
-                raise DuetError("this model is compressed already: call remove() on the first handle before apply.")
+    return Duet(model, config, tokenizer, full_logits, write=given)

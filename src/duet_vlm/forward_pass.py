@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .merging import Merge
+from .plan import Plan
 from .tokens import pack, select, slots, take
 
 
@@ -17,11 +18,14 @@ class ForwardPass:
     """From the core model's entrance to its language model's exit.
 
     Attributes:
+        plan: the settings it runs under, whatever changes meanwhile.
         visual: (B, S) bool, the visual tokens coming in; None when there are none (a decode step, text alone).
         valid: (B, S) bool, False at padding.
+        past_valid: (B, P) bool, the same of the P tokens that the cache has seen; None for all of them.
         spans: (B, S) long, the number of each visual token's image or video, 0 at text.
+        gone: (B, S) bool, the visual tokens that stage 1 removed; None for none.
         queries: (B, q) long places of the query tokens, -1 for a hole; None where nothing is ranked.
-        limits: (spans + 1,) float64, visual tokens of each span after stage 1: METHOD's M.
+        limits: (spans + 1,) long, visual tokens of each span after stage 1: METHOD's M.
         unanswered: (B, 1) bool, rows that have labels but no answer, so stage 2 drops nothing of them; None without
             labels.
         blank: 0, with the gradient of a blank image: text alone, where other processes may have images; else None.
@@ -37,9 +41,12 @@ class ForwardPass:
         log_sizes: (B, S) float32, log of how many tokens each one stands for, where that weighs; else None.
     """
 
+    plan: Plan
     visual: Tensor | None = None
     valid: Tensor | None = None
+    past_valid: Tensor | None = None
     spans: Tensor | None = None
+    gone: Tensor | None = None
     queries: Tensor | None = None
     limits: Tensor | None = None
     unanswered: Tensor | None = None
@@ -103,3 +110,21 @@ class ForwardPass:
     def present_slots(self) -> Tensor:
         """(B, S) where each token stands among the present ones, -1 if it is gone."""
         return slots(self.rows, self.length)
+
+    def to(self, device: torch.device) -> None:
+        """Go on at a decoder layer that computes on another device."""
+        if self.visual is None or self.visual.device == device:
+            return
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, Tensor):
+                setattr(self, one.name, value.to(device))
+        self.deepstack = [x.to(device) for x in self.deepstack]
+        self.scores = {layer: scores.to(device) for layer, scores in self.scores.items()}
+        self.memo.clear()
+
+    def finish(self) -> None:
+        """Let go of what the trace does not need."""
+        self.memo.clear()
+        self.deepstack = []
+        self.gone = self.log_sizes = self.limits = self.spans = self.valid = self.past_valid = self.blank = None

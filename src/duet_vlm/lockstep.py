@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.distributed import get_world_size, is_available, is_initialized
 
+from .families.encoding import for_engine
+
 
 def is_needed(core: Any) -> bool:
     """Whether this forward is one of several that train together."""
@@ -21,7 +23,8 @@ def is_needed(core: Any) -> bool:
 
 def encode_blank(core: Any) -> Tensor:
     """Encode a blank image and give 0, with a gradient of 0 for whatever an image's features come from."""
-    output = core.get_image_features(**blank_image(core), return_dict=True)
+    with for_engine():
+        output = core.get_image_features(**blank_image(core), return_dict=True)
     features = [*output.pooler_output, *_flat(getattr(output, "deepstack_features", None) or ())]
     return torch.stack([(part * 0).sum() for part in features]).sum()
 

@@ -31,6 +31,8 @@ class Entrance:
         average: (B, Hkv, n, d) keys, were the average visual token of the row in every place; None where scores are not
             corrected for places.
         log_sizes: (B, n) added to the logits of every token, log of how many it stands for; None for nothing.
+        past: how many columns of `key`, `attend` and `log_sizes` stand in front for tokens that a cache holds: they
+            take part in every softmax, and are not scored.
     """
 
     query: Tensor
@@ -43,6 +45,7 @@ class Entrance:
     visual: Tensor
     average: Tensor | None = None
     log_sizes: Tensor | None = None
+    past: int = 0
 
 
 def attention(seen: Entrance) -> Tensor:
@@ -109,7 +112,8 @@ def _corrected(seen: Entrance, asked: Tensor) -> Tensor:
     scores = text_to_vision(seen.query, seen.key, seen.attend, asked, seen.scaling, seen.log_sizes)
     if seen.average is None:
         return scores
-    average = torch.where(seen.visual[:, None, :, None], seen.average, seen.key)
+    average = torch.where(seen.visual[:, None, :, None], seen.average, seen.key[:, :, seen.past :])
+    average = torch.cat([seen.key[:, :, : seen.past], average], dim=2)
     place = text_to_vision(seen.query, average, seen.attend, asked, seen.scaling)
     return scores / place.clamp(min=torch.finfo(place.dtype).tiny)
 

@@ -12,6 +12,7 @@ from .applying import apply
 from .config import DuetConfig
 from .families import visual_token_ids
 from .generated import TokenTimes, bytes_per_token
+from .host import output_cache
 from .request import Prepared
 
 
@@ -78,8 +79,8 @@ def _generate(prepared: Prepared, max_new_tokens: int | None = None) -> dict[str
     )  # fmt: skip
     tokens = out.sequences[0, asked:]
     # the last token was never fed back
-    stored = [layer.keys.shape[-2] - len(tokens) + 1 for layer in out.past_key_values.layers]
-    per_token = bytes_per_token(out.past_key_values)
+    stored = [layer.keys.shape[-2] - len(tokens) + 1 for layer in output_cache(out).layers]
+    per_token = bytes_per_token(output_cache(out))
     return {
         "answer": prepared.processor.decode(tokens, skip_special_tokens=True).strip(),
         "new_tokens": len(tokens),

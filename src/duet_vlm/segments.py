@@ -7,17 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .cache import PrunedLayer, is_pruned
+from .cache import Coming, PrunedLayer, pruned_layer
 from .forward_pass import ForwardPass
+from .host import attention_kind, cache_of
 from .proportional import weighed
 from .tokens import take, take_mask
 
 Rope = tuple[Tensor, Tensor]
 
 
-def restrict_prefill(
-    layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass, rotary: Any
-) -> Tensor:
+def restrict_prefill(layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> Tensor:
     """Give layer i what belongs to its part of a prompt, and tell its cache which part that is.
 
     Returns `hidden`, with filler behind it where that is faster: see `filler`.
@@ -25,25 +24,25 @@ def restrict_prefill(
     Args:
         hidden: (B, n, D) the layer's input.
         kwargs: the layer's keyword arguments, changed in place.
-        rotary: the language model's rotary embedding where positions are renumbered, else None.
     """
     earlier, rows, n = removed_earlier(i, kwargs), state.rows, hidden.shape[1]
     columns, holes, past, log_s = rows, state.holes, 0, state.log_sizes
-    cache = kwargs.get("past_key_values")
+    cache = cache_of(kwargs)
     if cache is not None:
-        stored: PrunedLayer = cache.layers[i]
+        stored = pruned_layer(cache, i)
         past = stored.length
-        assert state.removed is not None
-        stored.announce(rows, state.length, state.holes, state.removed, log_s)
-        columns, holes, log_s = stored.columns(), stored.holes, stored.log_sizes
+        removed = state.removed if state.plan.renumbers else None
+        after = stored.announce(Coming(rows, state.length, state.holes, removed, log_s))
+        columns, holes, log_s = after["kept"], after["holes"], after["log_sizes"]
     if state.now is None and columns.shape[1] == past + n and log_s is None:
         return hidden  # nothing dropped up to here
     mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
     key = (len(state.kept), id(mask), id(rope))
     if key not in state.memo:
         places = torch.where(rows < 0, -1, rows + past) if mask is None else rows
-        restricted = restricted_mask(layer, hidden, mask, places, columns, holes, log_s)
-        cos, sin = rotate(hidden, kwargs, state, rotary, earlier)
+        here = None if mask is None else mask.to(hidden.device)
+        restricted = restricted_mask(layer, hidden, here, places, columns.to(hidden.device), holes, log_s)
+        cos, sin = rotate(hidden, kwargs, state, earlier)
         more = filler(layer, hidden, kwargs) if restricted is None and not past else 0
         # the sources are kept, so that their ids are not used again
         state.memo[key] = restricted, (repeat_last(cos, more), repeat_last(sin, more)), more, (mask, rope)
@@ -59,9 +58,8 @@ def filler(layer: Any, hidden: Tensor, kwargs: dict[str, Any]) -> int:
     the tokens changes nothing for them where attention is causal without a mask, as sdpa is; an attention function of
     somebody else's may not be. Nor is there any where the layers' outputs are asked for.
     """
-    config = layer.self_attn.config
-    asked = kwargs.get("output_hidden_states") or config.output_hidden_states
-    if asked or hidden.device.type != "cpu" or config._attn_implementation != "sdpa":
+    asked = kwargs.get("output_hidden_states") or layer.self_attn.config.output_hidden_states
+    if asked or hidden.device.type != "cpu" or attention_kind(layer.self_attn) != "sdpa":
         return 0
     return hidden.shape[1] % 2
 
@@ -71,23 +69,23 @@ def repeat_last(x: Tensor, times: int) -> Tensor:
     return torch.cat([x, x[:, -1:].expand(-1, times, -1)], dim=1) if times else x
 
 
-def restrict_decode(
-    layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass, rotary: Any
-) -> None:
+def restrict_decode(layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> None:
     """Give layer i what belongs to text that follows a compressed prompt; arguments as in `restrict_prefill`."""
-    cache, mask = kwargs["past_key_values"], kwargs["attention_mask"]
+    cache, mask = cache_of(kwargs), kwargs["attention_mask"]
     stored: PrunedLayer = cache.layers[i]
+    stored.announce(Coming(None, hidden.shape[1]))
     if mask is not None or stored.holes or stored.log_sizes is not None:
         key = (id(stored.kept), id(mask))
         if key not in state.memo:
             columns, n = stored.columns(coming=hidden.shape[1]), hidden.shape[1]
             places = columns[:, -n:] if mask is None else columns[:, -n:] - stored.length
-            restricted = restricted_mask(layer, hidden, mask, places, columns, stored.holes, stored.log_sizes)
+            here = None if mask is None else mask.to(columns.device)
+            restricted = restricted_mask(layer, hidden, here, places, columns, stored.holes, stored.log_sizes)
             state.memo[key] = restricted, mask
         kwargs["attention_mask"] = state.memo[key][0]
-    if rotary is not None:
+    if stored.removed is not None:
         if "ropes" not in state.memo:
-            state.memo["ropes"] = _ropes(hidden, kwargs["position_ids"], cache.layers, rotary)
+            state.memo["ropes"] = _ropes(hidden, kwargs["position_ids"], cache.layers, state.plan.rotary)
         kwargs["position_embeddings"] = state.memo["ropes"][id(stored.removed)]
     kwargs["position_ids"] = None
 
@@ -95,7 +93,7 @@ def restrict_decode(
 def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary: Any) -> dict[int, Rope]:
     """The rotary embeddings of every segment in one call: decoding cannot afford one each."""
     removed = {id(layer.removed): layer.removed for layer in layers if layer.removed is not None}
-    gone = torch.stack(list(removed.values()))  # (segments, B, 1)
+    gone = torch.stack([r.to(positions.device) for r in removed.values()])  # (segments, B, 1)
     shifted = (positions - gone).clamp_(min=0)
     cos, sin = rotary(hidden, shifted.flatten(0, 1))
     parts = zip(cos.split(gone.shape[1]), sin.split(gone.shape[1]), strict=True)
@@ -112,29 +110,32 @@ def restricted_mask(
 
 def wants_flash(layer: Any) -> bool:
     """Whether the layer's attention takes a two-dimensional mask."""
-    return "flash" in layer.self_attn.config._attn_implementation
+    return "flash" in attention_kind(layer.self_attn)
 
 
 def removed_earlier(i: int, kwargs: dict[str, Any]) -> Tensor | None:
-    """(B, 1) how many tokens layer i's cache is missing from earlier calls; None where it holds nothing."""
-    cache: Any = kwargs.get("past_key_values")
-    return cache.layers[i].removed if is_pruned(cache) else None
+    """(B, 1) how many tokens layer i's cache is missing from earlier calls, for renumbered positions; None for none."""
+    cache = cache_of(kwargs)
+    stored = cache.layers[i] if cache is not None and len(cache.layers) > i else None
+    return stored.removed if isinstance(stored, PrunedLayer) else None
 
 
-def rotate(hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass, rotary: Any, earlier: Tensor | None) -> Rope:
+def rotate(hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass, earlier: Tensor | None) -> Rope:
     """Rotary embeddings of the present tokens: gathered where positions stay, computed where they are renumbered."""
     rope: Rope = kwargs["position_embeddings"]
-    if rotary is None:
-        return rope if state.now is None else (take(rope[0], state.now), take(rope[1], state.now))
-    if earlier is None and state.now is None:
-        return rope
+    renumbers = state.plan.renumbers and state.now is not None
+    if earlier is None and not renumbers:
+        here = rope[0].to(hidden.device), rope[1].to(hidden.device)
+        return here if state.now is None else (take(here[0], state.now), take(here[1], state.now))
     key = ("rope", len(state.kept), id(earlier), id(rope))
     if key not in state.memo:
-        positions = kwargs["position_ids"]
+        positions = kwargs["position_ids"].to(hidden.device)
         if state.now is not None:
-            positions = take(positions, state.now) - state.removed_before()
+            positions = take(positions, state.now)
+        if renumbers:
+            positions = positions - state.removed_before()
         if earlier is not None:
-            positions = positions - earlier
-        state.memo[key] = rotary(hidden, positions.clamp(min=0)), (earlier, rope)
+            positions = positions - earlier.to(hidden.device)
+        state.memo[key] = state.plan.rotary(hidden, positions.clamp(min=0)), (earlier, rope)
     cos_sin: Rope = state.memo[key][0]
     return cos_sin

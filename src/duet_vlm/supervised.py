@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from . import host
 from .queries import IGNORED
 
 # a call with one of these has chosen its logits; the last is TRL's head, which skips what has no label itself
@@ -23,7 +24,7 @@ def is_possible(model: Any, kwargs: dict[str, Any]) -> bool:
 
     Only the stock forward is known to take a mask as `logits_to_keep`, so a class with another one is left alone.
     """
-    stock = type(model).forward.__module__.startswith("transformers.")
+    stock = type(model).forward.__module__.startswith("transformers.") and host.takes(model, "logits_to_keep")
     training = model.training and torch.is_grad_enabled()
     return stock and training and not any(name in kwargs for name in CHOSEN)
 
@@ -50,11 +51,14 @@ def fill_back(logits: Tensor, keep: Tensor) -> Tensor:
     return full
 
 
-def warn_without_labels(model: Any) -> None:
+def warn_without_labels(model: Any) -> bool:
     """Without labels nobody knows which text is an answer, and answers must not choose the visual tokens."""
-    if model.training and torch.is_grad_enabled():
-        warnings.warn(
-            "a training forward came without labels, so the answers in it also rank visual tokens: pass labels=, or "
-            "duet_labels= with the same content where the loss is computed outside the model.",
-            stacklevel=3,
-        )
+    training = model.training and torch.is_grad_enabled()
+    which = "a training forward" if training else "a forward call outside of generate"
+    warnings.warn(
+        f"{which} came without labels, so all text after the image ranks visual tokens, answers in it too: pass "
+        "labels=, or duet_labels= with the same content where no loss is computed inside the model, or "
+        "logits_to_keep=1 where there is no answer.",
+        stacklevel=3,
+    )
+    return not training

@@ -12,6 +12,8 @@ from transformers import DynamicCache
 from .budget import DecoderShape
 from .config import DuetConfig
 from .costs import ImageShape, largest_grid
+from .families import encoding
+from .host import cache_argument
 
 
 class OneWordPerToken:
@@ -57,7 +59,8 @@ class Workload:
     @torch.no_grad()
     def encode(self) -> Any:
         """Tower, stage 1 where it is on, projector: what `generate` does first."""
-        return self.core.get_image_features(**self.encoder_inputs, return_dict=True)
+        with encoding.for_engine():  # as inside generate
+            return self.core.get_image_features(**self.encoder_inputs, return_dict=True)
 
     def prefill(self, features: Any) -> DynamicCache:
         """The prompt with its encoded images through the language model; logits of the last token only."""
@@ -75,8 +78,8 @@ class Workload:
         positions = torch.arange(past, past + n, device=ids.device)[None].expand(len(ids), -1)
         mask = torch.ones(len(ids), past + n, dtype=torch.long, device=ids.device)
         self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-            logits_to_keep=1, **inputs,
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1,
+            **cache_argument(type(self.model).forward, cache), **inputs,
         )  # fmt: skip
 
     def tokens_per_layer(self, config: DuetConfig) -> list[int]:

@@ -13,6 +13,7 @@ import torch
 from ..applying import apply
 from ..families import visual_token_ids
 from ..generated import TokenTimes, bytes_per_token
+from ..host import output_cache
 from ..request import prompt, special_tokens
 from ..trace import Trace
 from ..video.inputs import content, show_frames, video_inputs
@@ -115,7 +116,7 @@ class Asker:
             trace = handle.trace
         rows, length = batch.inputs["input_ids"].shape
         texts = self.processor.batch_decode(out.sequences[:, length:], skip_special_tokens=True)
-        unit = bytes_per_token(out.past_key_values)
+        unit = bytes_per_token(output_cache(out))
         answers = []
         for row in range(rows):
             counts = [batch.visual[row]] * len(unit) if trace is None else trace.samples[row].tokens_per_layer

@@ -76,11 +76,6 @@ def facts_of(model: Any, grid: tuple[int, ...] | None = None) -> Facts:
     return Facts(tokens, layers, family.dynamic, family.late)
 
 
-def decoder_of(model: Any) -> Any:
-    """The language model inside a model, the stack of decoder layers."""
-    return model.base_model.get_decoder()
-
-
 def visual_token_ids(config: Any) -> dict[str, int]:
     """Modality -> the id of its placeholder in prompts."""
     ids = {modality: getattr(config, f"{modality}_token_id", None) for modality in ("image", "video")}

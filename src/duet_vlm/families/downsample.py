@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
+from . import encoding
 
 
-class Downsample:
+class Downsample(encoding.Stage1):
     """Shrinks the pixels in front of a CLIP tower, whose position embeddings are interpolated by the stock model.
 
-    The tokens stand where the patches they cover stood, zeros elsewhere.
+    The tokens stand where the patches they cover stood, zeros elsewhere. It shrinks for the engine only: features that
+    somebody else asks for are stock's, and come without an outcome.
 
     Args:
         core: the core model.
@@ -27,10 +28,11 @@ class Downsample:
     def __init__(
         self, core: Any, config: DuetConfig, grid: tuple[int, int], towers: tuple[str, ...] = ("vision_tower",)
     ):
+        super().__init__(core, config)
         assert config.downsample is not None
-        self.core, self.small, self.grid, self.towers = core, config.downsample, grid, towers
+        self.small, self.grid, self.towers = config.downsample, grid, towers
 
-    def hook(self) -> list[RemovableHandle]:
+    def taps(self) -> list[Any]:
         towers = [getattr(self.core, tower) for tower in self.towers]
         return [
             *(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True) for tower in towers),
@@ -38,16 +40,25 @@ class Downsample:
         ]
 
     def before_tower(self, tower: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        call = self.call()
+        if call is None or not call.engine_only:
+            return None
         pixels = args[0] if args else kwargs["pixel_values"]
         patch = self.core.config.vision_config.patch_size
         size = self.small[0] * patch, self.small[1] * patch
         small = interpolate(pixels.float(), size, mode="bicubic", antialias=True).to(pixels)
         return (small,), {k: v for k, v in kwargs.items() if k != "pixel_values"} | {"interpolate_pos_encoding": True}
 
-    def after_projector(self, projector: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def after_projector(self, projector: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        call = self.call()
+        if call is None or not call.engine_only:
+            return None
         places = self.places().to(output.device)
         full = output.new_zeros(len(output), self.grid[0] * self.grid[1], output.shape[2])
-        return full.index_copy(1, places, output)
+        full = full.index_copy(1, places, output)
+        sizes = torch.zeros(full.shape[:2], dtype=torch.float32, device=full.device).index_fill(1, places, 1.0)
+        call.features, call.sizes = full.flatten(0, 1), sizes.flatten()
+        return full
 
     def places(self) -> Tensor:
         """(rows * columns,) the patch in the middle of what each small patch covers."""

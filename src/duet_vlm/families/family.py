@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import nn
 
 from ..config import DuetConfig
 from ..errors import DuetError
@@ -58,31 +56,9 @@ class Family:
         """Whether one entry that the encoder hands over can have this many visual tokens, row ends included."""
         return True
 
-    def hook_encoder(self, core: nn.Module, duet: DuetConfig) -> list[RemovableHandle]:
-        """Stage 1: merge at the encoder; zeros where a token was removed, so placeholder counts stay stock.
-
-        Where `duet.proportional` is set, tokens leave `get_..._features` with their sizes: `proportional.with_sizes`.
-        """
+    def hook_encoder(self, core: nn.Module, duet: DuetConfig) -> list[Any]:
+        """Put stage 1 on a model's encoders (`encoding.Stage1`); what it returns has `remove()`."""
         raise NotImplementedError
-
-    def finish(self, core: nn.Module, features: Any) -> Any:
-        """Last touch on the encoded images or videos, as the language model will get them, where stage 1 is on.
-
-        Args:
-            features: (B, N, D), or a list of (N, D).
-        """
-        return features
-
-
-class Replaced:
-    """A method of one module, replaced until `remove()`: for what happens in no module that could be hooked."""
-
-    def __init__(self, module: Any, name: str, method: Callable[..., Any]):
-        self.module, self.name = module, name
-        setattr(module, name, method)
-
-    def remove(self) -> None:
-        self.module.__dict__.pop(self.name, None)
 
 
 def feature_layer(config: Any, layers: Any) -> Any:
@@ -99,11 +75,6 @@ def check_feature_layer(config: Any) -> None:
             f"stage 1 needs one vision_feature_layer that is not 0, and this model uses {layer!r}: "
             "set dominant=None to use stage 2 alone."
         )
-
-
-def zeros_where(features: list[Tensor], vector: Tensor) -> list[Tensor]:
-    """Zeros in place of every token that is `vector` (row-end newlines: they mark rows that are no longer there)."""
-    return [f.masked_fill((f == vector.to(f)).all(-1, keepdim=True), 0) for f in features]
 
 
 def refuse_renumbering(config: Any, duet: DuetConfig, why: str) -> None:

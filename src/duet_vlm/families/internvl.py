@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from . import clip, fixed
+from .encoding import Call
 from .family import feature_layer
 
 
@@ -17,9 +18,9 @@ class Stage1(fixed.Stage1):
     def attention(self) -> Any:
         return feature_layer(self.core.config, self.tower.encoder.layer).attention
 
-    def score(self, noted: fixed.Noted, image: int) -> tuple[Tensor, Tensor]:
-        assert noted.hidden is not None
-        return clip.rank(self.attention, noted.hidden[image : image + 1])
+    def score(self, call: Call, image: int) -> tuple[Tensor, Tensor]:
+        assert call.hidden is not None
+        return clip.rank(self.attention, call.hidden[image : image + 1])
 
     def pool(self, x: Tensor) -> Tensor:
         side, ratio = int(x.shape[1] ** 0.5), self.core.config.downsample_ratio

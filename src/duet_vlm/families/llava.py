@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
 from ..errors import DuetError
@@ -25,8 +24,11 @@ class Stage1(clip.Stage1):
     def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
         return torch.cat([cls, merge.retained(patches)], dim=1)
 
-    def placed(self, projected: Tensor, merges: list[Merge], length: int) -> Tensor:
-        return pad(projected, (0, 0, 0, length - projected.shape[1]))
+    def placed(self, projected: Tensor, merges: list[Merge], length: int) -> tuple[Tensor, Tensor]:
+        sizes = torch.cat([merge.sizes for merge in merges])
+        kept = projected.shape[1]
+        sizes = pad(sizes, (kept - sizes.shape[1], 0), value=1.0)  # CLS stands for itself
+        return pad(projected, (0, 0, 0, length - kept)), pad(sizes, (0, length - kept))
 
 
 class Llava(Family):
@@ -47,7 +49,7 @@ class Llava(Family):
     def is_whole(self, config: Any, tokens: int) -> bool:
         return tokens == self.visual_tokens(config)
 
-    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[RemovableHandle]:
+    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[Any]:
         if duet.downsample is not None:
             return Downsample(core, duet, clip.grid(core.config)).hook()
         return Stage1(core, duet).hook()

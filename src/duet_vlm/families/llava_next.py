@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
-from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
 from ..merging import Merge
-from . import clip
+from ..refs import wrap
+from . import clip, encoding
 from .downsample import Downsample
-from .family import Replaced, zeros_where
 from .llava import Llava
 
 
@@ -21,28 +20,31 @@ class Stage1(clip.Stage1):
     """Dominant tokens in their places, contextual ones in their anchors', zeros elsewhere."""
 
     def hook(self) -> list[Any]:
-        if not self.config.proportional:
-            return super().hook()
-        return [*super().hook(), Replaced(self.core, "pack_image_features", self.pack_image_features)]
+        return [*super().hook(), wrap(self.core, "pack_image_features", self.around_packing)]
 
-    def pack_image_features(
-        self, image_features: Any, image_sizes: Any, vision_feature_select_strategy: str,
-        image_newline: Tensor | None = None,
-    ) -> tuple[list[Tensor], Tensor]:  # fmt: skip
-        """As stock, with the sizes of the tokens as one more channel."""
-        newline = None if image_newline is None else pad(image_newline, (0, 1))
-        stock = type(self.core).pack_image_features
-        packed: tuple[list[Tensor], Tensor] = stock(
-            self.core, image_features, image_sizes, vision_feature_select_strategy, newline
-        )
+    def around_packing(self, pack: Any, image_features: Any, image_sizes: Any, *args: Any, **kwargs: Any) -> Any:
+        """As stock; then what stage 1 made of the crops is packed in the same way, row ends left out."""
+        call = self.call()
+        if call is None or call.features is None or call.sizes is None:
+            return pack(image_features, image_sizes, *args, **kwargs)
+        packed = pack(image_features, image_sizes, *args, **kwargs)
+        crops = [len(features) for features in image_features]
+        merged = call.features.unflatten(0, (sum(crops), -1))
+        features = packed[0] if call.engine_only else pack(merged.split(crops), image_sizes, *args, **kwargs)[0]
+        sizes = call.sizes.unflatten(0, (sum(crops), -1))[..., None]
+        how = inspect.signature(pack).bind(sizes.split(crops), image_sizes, *args, **kwargs).arguments
+        if how.get("image_newline") is not None:
+            how["image_newline"] = sizes.new_zeros(1)
+        counts = pack(**how)[0]
+        call.features, call.sizes = torch.cat(list(features)), torch.cat([count[:, 0] for count in counts])
         return packed
 
     def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
         return merge.retained(patches)
 
-    def placed(self, projected: Tensor, merges: list[Merge], length: int) -> Tensor:
-        places = torch.cat([merge.places for merge in merges])[..., None].expand_as(projected)
-        return projected.new_zeros(len(projected), length, projected.shape[2]).scatter(1, places, projected)
+    def placed(self, projected: Tensor, merges: list[Merge], length: int) -> tuple[Tensor, Tensor]:
+        places, sizes = (torch.cat([getattr(merge, name) for merge in merges]) for name in ("places", "sizes"))
+        return encoding.placed(projected, places, sizes, length)
 
 
 class LlavaNext(Llava):
@@ -51,11 +53,7 @@ class LlavaNext(Llava):
     def is_whole(self, config: Any, tokens: int) -> bool:
         return tokens > self.visual_tokens(config)  # a base crop and tiles; how many depends on the image
 
-    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[RemovableHandle]:
+    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[Any]:
         if duet.downsample is not None:
             return Downsample(core, duet, clip.grid(core.config)).hook()
         return Stage1(core, duet).hook()
-
-    def finish(self, core: Any, features: Any) -> Any:
-        """The row-end newline tokens go."""
-        return zeros_where(features, core.image_newline)

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
 from ..errors import DuetError
+from ..refs import wrap
 from . import fixed
-from .family import Family, Replaced, check_feature_layer
+from .encoding import Call, Outcome
+from .family import Family, check_feature_layer
 
 
 class Stage1(fixed.Stage1):
@@ -25,57 +26,56 @@ class Stage1(fixed.Stage1):
 
     dynamic = True
 
-    def hook(self) -> list[Any]:
+    def taps(self) -> list[Any]:
         return [
-            *self.taps(),
-            Replaced(self.core, "pack_image_features", self.pack_image_features),
-            Replaced(self.core, "apply_pooling", self.apply_pooling),
-            *([Replaced(self.core, "get_video_features", self.get_video_features)] if self.config.proportional else []),
+            *self.tower_taps(),
+            wrap(self.core, "pack_image_features", self.around_packing),
+            wrap(self.core, "apply_pooling", self.around_pooling),
         ]
 
-    def pack_image_features(
-        self, image_features: Any, image_sizes: Any, image_newline: Tensor | None = None, **how: Any
-    ) -> tuple[list[Tensor], Tensor]:
-        """As stock, then merged: base crop and tiles of an image together."""
-        stock, noted, kept, merges, first = type(self.core).pack_image_features, self.noted(), [], [], 0
-        packed, lengths = stock(self.core, image_features, image_sizes, image_newline, **how)
+    def around_packing(
+        self, pack: Any, image_features: Any, image_sizes: Any, image_newline: Tensor | None = None, **how: Any
+    ) -> Any:
+        """As stock; then every image is merged, base crop and tiles together."""
+        packed, lengths = pack(image_features, image_sizes, image_newline, **how)
+        call, parts, first = self.call(), [], 0
+        if call is None:
+            return packed, lengths
         for number, (crops, features) in enumerate(zip(image_features, packed, strict=True)):
-            found = torch.cat([self.statistics(noted, first + i) for i in range(len(crops))])
+            found = torch.cat([self.statistics(call, first + i) for i in range(len(crops))])
             first += len(crops)
             # one more channel, in which newlines alone are not 0
             newline = None if image_newline is None else pad(found.new_ones(1), (found.shape[2], 0))
             size = image_sizes[number : number + 1]
-            (found,), _ = stock(self.core, [pad(found, (0, 1))], size, newline, **how)
+            (found,), _ = pack([pad(found, (0, 1))], size, newline, **how)
             found = found.to(features.device)
             places = (found[:, -1] == 0).nonzero()[:, 0]
-            tokens, decided = self.merged(found[None, places, :-1], features[None, places], None)
-            kept.append(tokens.new_zeros(len(features), tokens.shape[2]).index_copy(0, places, tokens[0]))
-            merges.append(decided)
-        noted.result.duet_merges = merges
-        return kept, lengths
+            tokens, sizes = self.merged(call, found[None, places, :-1], features[None, places], None)
+            parts.append(
+                (
+                    tokens.new_zeros(features.shape).index_copy(0, places, tokens[0]),
+                    sizes.new_zeros(len(features)).index_copy(0, places, sizes[0]),
+                )
+            )
+        call.features, call.sizes = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+        return packed, lengths
 
-    def apply_pooling(self, image_features: Tensor) -> Tensor:
-        """As stock, then merged: every frame alone."""
-        merged = self.after_projector(self.projector, (), type(self.core).apply_pooling(self.core, image_features))
-        return merged[..., : image_features.shape[2]]  # stock puts a newline of that width behind the tokens
+    def around_pooling(self, pooling: Any, image_features: Tensor) -> Tensor:
+        """As stock; then every frame is merged alone."""
+        pooled: Tensor = pooling(image_features)
+        call = self.call()
+        if call is not None:
+            self.merge_images(call, pooled)
+        return pooled
 
-    def get_video_features(
-        self,
-        pixel_values_videos: Tensor,
-        vision_feature_layer: Any = None,
-        vision_feature_select_strategy: str | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """As stock, then with the sizes of the tokens."""
-        output = type(self.core).get_video_features(
-            self.core, pixel_values_videos, vision_feature_layer=vision_feature_layer,
-            vision_feature_select_strategy=vision_feature_select_strategy, **kwargs,
-        )  # fmt: skip
-        features, merges = output.pooler_output, output.duet_merges
-        sizes = torch.cat([torch.zeros_like(m.scores).scatter(1, m.places, m.sizes.to(m.scores)) for m in merges])
-        sizes = pad(sizes.reshape(len(features), -1, 1), (0, 0, 0, 1))
-        output.pooler_output = torch.cat([features, sizes.to(features)], dim=2)
-        return output
+    def outcome(self, call: Call, output: Any) -> Outcome:
+        videos = output.pooler_output
+        if isinstance(videos, Tensor) and call.features is not None and call.sizes is not None:
+            # stock puts a newline behind the frames of a video, which goes
+            frames = call.features.unflatten(0, (len(videos), -1))
+            call.features = pad(frames, (0, 0, 0, 1)).flatten(0, 1)
+            call.sizes = pad(call.sizes.unflatten(0, (len(videos), -1)), (0, 1)).flatten()
+        return super().outcome(call, output)
 
     def pool(self, x: Tensor) -> Tensor:
         return type(self.core).apply_pooling(self.core, x)
@@ -122,9 +122,5 @@ class LlavaOneVision(Family):
                 f"{kind} with {strategy!r}: set dominant=None to use stage 2 alone."
             )
 
-    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[RemovableHandle]:
+    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[Any]:
         return Stage1(core, duet).hook()
-
-    def finish(self, core: Any, features: Any) -> Any:
-        """The newline that ends a video goes; those of images went when they were packed."""
-        return pad(features[:, :-1], (0, 0, 0, 1)) if isinstance(features, Tensor) else features

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
-from ..merging import Encoded
+from ..merging import Encoded, merge
+from . import received
+from .encoding import merged_in_place
 from .family import Family, refuse_renumbering
-from .received import Tap, encoding, merged_in_place
 
 
 def scoring_block(config: Any) -> int:
@@ -23,50 +23,41 @@ def scoring_block(config: Any) -> int:
     return int(max(full) if full else config.vision_config.depth - 1)
 
 
-def attention(core: Any) -> Any:
-    return core.visual.blocks[scoring_block(core.config)].attn
-
-
-def tower(core: Any) -> Any:
-    return core.visual
-
-
-def pool(core: Any, x: Tensor) -> Tensor:
-    """(B, patches, C) -> (B, patches / 4, C): the four patches of a merged token follow each other."""
-    return x.unflatten(1, (-1, core.config.vision_config.spatial_merge_size**2)).mean(2)
-
-
-class Stage1:
+class Stage1(received.Stage1):
     """Retained tokens stay at their places in the frame; zeros elsewhere."""
 
-    def __init__(self, core: Any, config: DuetConfig):
-        self.core, self.config = core, config
+    @property
+    def tower(self) -> Any:
+        return self.core.visual
 
-    def hook(self) -> list[RemovableHandle]:
-        return [
-            *Tap(self.core, tower, attention, pool).hook(),
-            self.core.visual.register_forward_hook(self.after_tower),
-        ]
+    @property
+    def attention(self) -> Any:
+        return self.tower.blocks[scoring_block(self.core.config)].attn
 
-    def after_tower(self, visual: Any, args: Any, output: Any) -> Any:
-        found, side = encoding(), visual.config.spatial_merge_size
-        grids = found.given["grid_thw"].tolist()
-        scores, keys = torch.cat(found.scores, 1)[0], torch.cat(found.keys, 1)[0]
-        order = image_order(visual, found.given["grid_thw"])
+    def pool(self, x: Tensor) -> Tensor:
+        """The four patches of a merged token follow each other."""
+        return x.unflatten(1, (-1, self.core.config.vision_config.spatial_merge_size**2)).mean(2)
+
+    def after_tower(self, tower: Any, args: Any, output: Any) -> None:
+        call = self.call()
+        if call is None:
+            return
+        side, grids = tower.config.spatial_merge_size, call.given["grid_thw"]
+        scores, keys = torch.cat(call.scores, 1)[0], torch.cat(call.keys, 1)[0]
+        order = image_order(tower, grids)
         if order is not None:
             scores, keys = scores[order], keys[order]
-        features, start, kept, merges = output.pooler_output, 0, [], []
-        for frames, rows, columns in grids:
+        features, start, parts = output.pooler_output, 0, []
+        for frames, rows, columns in grids.tolist():
             shape = int(rows) // side, int(columns) // side
             for _ in range(int(frames)):
                 part = slice(start, start + shape[0] * shape[1])
                 encoded = Encoded(scores[None, part], keys[None, part], features[None, part], shape)
-                tokens, decided = merged_in_place(self.config, encoded)
-                kept.append(tokens[0])
-                merges.append(decided)
+                decided = merge(self.config, encoded, dynamic=True)
+                parts.append(merged_in_place(self.config, decided, encoded.features))
+                call.merges.append(decided)
                 start = part.stop
-        output.pooler_output, output.duet_merges = torch.cat(kept), merges
-        return output
+        call.features, call.sizes = (torch.cat([part[i][0] for part in parts]) for i in (0, 1))
 
 
 def image_order(visual: Any, grid_thw: Tensor) -> Tensor | None:
@@ -93,5 +84,5 @@ class Qwen25VL(Family):
     def check(self, config: Any, duet: DuetConfig) -> None:
         refuse_renumbering(config, duet, "its positions have three axes")
 
-    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[RemovableHandle]:
+    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[Any]:
         return Stage1(core, duet).hook()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..attention import received
 from . import fixed
+from .encoding import Call
 
 
 class Stage1(fixed.Stage1):
@@ -19,10 +20,10 @@ class Stage1(fixed.Stage1):
     def projector(self) -> Any:
         return self.core.connector
 
-    def score(self, noted: fixed.Noted, image: int) -> tuple[Tensor, Tensor]:
+    def score(self, call: Call, image: int) -> tuple[Tensor, Tensor]:
         """As if the tile's padding were not there: it neither gives nor receives."""
-        assert noted.hidden is not None
-        hidden, real = noted.hidden[image : image + 1], noted.given["patch_attention_mask"][image].flatten()
+        assert call.hidden is not None
+        hidden, real = call.hidden[image : image + 1], call.given["patch_attention_mask"][image].flatten()
         scores, keys = received(self.attention, hidden[:, real])[0]
         places = real.nonzero()[:, 0]
         whole = keys.new_zeros(1, len(real), 1 + keys.shape[2])

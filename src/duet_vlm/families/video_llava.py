@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
 from . import llava
@@ -27,5 +26,5 @@ class VideoLlava(Llava):
     def is_whole(self, config: Any, tokens: int) -> bool:
         return tokens in (self.visual_tokens(config), self.visual_tokens(config) + 1)  # frames keep CLS
 
-    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[RemovableHandle]:
+    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[Any]:
         return Stage1(core, duet, towers=("image_tower", "video_tower")).hook()

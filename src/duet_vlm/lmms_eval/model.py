@@ -20,6 +20,7 @@ from ..config import DuetConfig
 from ..demo.model import folder as demo_folder
 from ..errors import DuetError
 from ..evaluation.asked import DEMO
+from ..host import output_cache
 from ..loading import check_device, check_dtype, read_config, read_model
 from ..presets import preset
 from .conversation import Conversation, Reader
@@ -150,7 +151,7 @@ class DuetHF(lmms):  # type: ignore[misc]
         visual = self.visual(inputs["input_ids"])
         # a prompt without visual tokens leaves no trace, only the one of the prompt before
         trace = self.handle.trace if bool(visual.any()) else None
-        measures = measure(inputs, visual, trace, out.past_key_values, clock)
+        measures = measure(inputs, visual, trace, output_cache(out), clock)
         written = out.sequences[:, inputs["input_ids"].shape[1] :]
         for row, measured in zip(written, measures, strict=True):
             measured.output_tokens = int((row != self.tokenizer.pad_token_id).sum())

@@ -1,0 +1,204 @@
+"""One call of an encoder under stage 1: what its taps collect, and what stage 1 makes of it.
+
+What stage 1 decides stands beside the features (`Outcome`), never in them: whoever calls `get_image_features` gets what
+the stock model gives, with an `Outcome` on the output that only the engine reads. What is collected on the way belongs
+to one call. It lives in a context variable from the call's entrance to its exit, so threads, copies of a model and
+models that share a tower see nothing of each other, and nothing outlives a call, also where it fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import DuetConfig
+from ..errors import DuetError
+from ..merging import Merge
+from ..refs import Ref, wrap
+
+ATTRIBUTE = "duet"  # of an encoder's output
+
+
+@dataclass
+class Outcome:
+    """What stage 1 made of one call of an encoder.
+
+    Attributes:
+        features: as the encoder's `pooler_output`, but with merged tokens, and zeros where a token was removed.
+        sizes: for each entry of it, (n,) float32: how many tokens each place stands for, 0 where one was removed.
+        merges: what was decided, in the order of encoding, for the trace.
+        settings: of stage 1, as they were.
+        engine_only: whether `pooler_output` is `features` too, because nobody but the engine will see it.
+    """
+
+    features: Any
+    sizes: list[Tensor]
+    merges: list[Merge]
+    settings: tuple[Any, ...]
+    engine_only: bool
+
+
+@dataclass
+class Call:
+    """One call of `get_..._features`, from its entrance to its exit.
+
+    Attributes:
+        stage: the `Stage1` whose encoder was called.
+        engine_only: see `Outcome`.
+        given: the tower's keyword arguments.
+        hidden: (B, n, D) what the scoring attention was given.
+        output: (B, n, D) what the scoring layer returned.
+        scores, keys: per segment, (B, n) and (B, n, d) of the visual tokens that its patches become.
+        length: tokens that the projector was given, of each image.
+        kept: (B, K, D) tokens for the projector, until it has seen them.
+        features: (total, D) merged tokens of all entries at their places, zeros elsewhere.
+        sizes: (total,) float32, see `Outcome`.
+        merges: what was decided.
+    """
+
+    stage: Stage1
+    engine_only: bool
+    given: dict[str, Any] = field(default_factory=dict)
+    hidden: Tensor | None = None
+    output: Tensor | None = None
+    scores: list[Tensor] = field(default_factory=list)
+    keys: list[Tensor] = field(default_factory=list)
+    length: int = 0
+    kept: Tensor | None = None
+    features: Tensor | None = None
+    sizes: Tensor | None = None
+    merges: list[Merge] = field(default_factory=list)
+
+
+_call: ContextVar[Call | None] = ContextVar("duet_vlm_encoder_call", default=None)
+_engine_only: ContextVar[bool] = ContextVar("duet_vlm_engine_only", default=False)
+
+
+@contextlib.contextmanager
+def for_engine(only: bool = True) -> Iterator[None]:
+    """Inside, encoders work for the engine alone: what stock would make of removed tokens need not be computed."""
+    token = _engine_only.set(only)
+    try:
+        yield
+    finally:
+        _engine_only.reset(token)
+
+
+def for_everyone() -> None:
+    """Until the `for_engine` around it ends, whoever calls an encoder gets what stock gives."""
+    _engine_only.set(False)
+
+
+@contextlib.contextmanager
+def _in(call: Call | None) -> Iterator[None]:
+    token = _call.set(call)
+    try:
+        yield
+    finally:
+        _call.reset(token)
+
+
+class Stage1:
+    """Stage 1 of one applied model: its encoders wrapped, taps on its towers.
+
+    Bound methods are hooked, not closures, so that a deep copy of the model hooks its own modules.
+    """
+
+    encoders = ("get_image_features", "get_video_features")
+
+    def __init__(self, core: Any, config: DuetConfig):
+        self._core, self.config = Ref(core), config
+
+    @property
+    def core(self) -> Any:
+        return self._core()
+
+    def hook(self) -> list[Any]:
+        wrapped = [wrap(self.core, name, self.around_encoder) for name in self.encoders if hasattr(self.core, name)]
+        return [*wrapped, *self.taps()]
+
+    def taps(self) -> list[Any]:
+        """The hooks that collect; each asks `call()` first."""
+        raise NotImplementedError
+
+    def call(self) -> Call | None:
+        """The call of this model's encoder that is under way here; None outside, and in a backward pass."""
+        found = _call.get()
+        return found if found is not None and found.stage is self else None
+
+    def around_encoder(self, encoder: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        only = _engine_only.get()
+        reason = self.cannot_follow(kwargs)
+        if reason is not None:
+            if only:
+                raise DuetError(reason)
+            with paused():
+                return encoder(*args, **kwargs)
+        call = Call(self, only)
+        with _in(call):
+            output = encoder(*args, **kwargs)
+        if call.features is not None and not isinstance(output, tuple):
+            setattr(output, ATTRIBUTE, self.outcome(call, output))
+        return output
+
+    def cannot_follow(self, kwargs: dict[str, Any]) -> str | None:
+        """Why stage 1 cannot be done in a call with these arguments, which win over the config; None if it can."""
+        config = self.core.config
+        for name in ("vision_feature_layer", "vision_feature_select_strategy"):
+            asked, known = kwargs.get(name), getattr(config, name, None)
+            if asked is not None and asked != known:
+                return (
+                    f"{name}={asked!r} came with a call, and stage 1 was applied for {known!r}: set it in the model's "
+                    "config before apply, or use stage 2 alone (dominant=None)."
+                )
+        return None
+
+    def outcome(self, call: Call, output: Any) -> Outcome:
+        entries = output.pooler_output
+        assert call.features is not None and call.sizes is not None
+        lengths = [len(entry) for entry in entries]
+        if sum(lengths) != len(call.features):
+            raise DuetError(
+                f"the encoder handed over {sum(lengths)} visual tokens where stage 1 saw {len(call.features)}: use "
+                "stage 2 alone (dominant=None) with this model."
+            )
+        features: Any = call.features.view_as(entries) if isinstance(entries, Tensor) else call.features.split(lengths)
+        sizes = list(call.sizes.split(lengths))
+        return Outcome(features, sizes, call.merges, settings_of(self.config), call.engine_only)
+
+
+def paused() -> AbstractContextManager[None]:
+    """Inside, no tap is at work: modules of the model can be called for something else."""
+    return _in(None)
+
+
+def settings_of(config: DuetConfig) -> tuple[Any, ...]:
+    """What of a config stage 1 depends on."""
+    names = ("dominant", "contextual", "cluster_width", "merging", "combine", "diverse", "rest", "downsample")
+    return tuple(getattr(config, name) for name in names)
+
+
+def placed(tokens: Tensor, places: Tensor, sizes: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Put (B, K, D) tokens and their (B, K) sizes at `places` (B, K): (B, length, D) and (B, length), 0 elsewhere."""
+    where = places[..., None].expand_as(tokens)
+    full = tokens.new_zeros(len(tokens), length, tokens.shape[2]).scatter(1, where, tokens)
+    counts = torch.zeros(len(tokens), length, dtype=torch.float32, device=tokens.device)
+    return full, counts.scatter(1, places, sizes.float())
+
+
+def merged_in_place(config: DuetConfig, merge: Merge, features: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, N, D) features: every retained token at its own place, an anchor's place holding its contextual token.
+
+    METHOD, "Stage 1", 7, encoders without CLS.
+
+    Returns:
+        (B, N, D), zeros where a token was removed; (B, N) float32 sizes.
+    """
+    return placed(merge.retained(features), merge.places, merge.sizes, features.shape[1])
