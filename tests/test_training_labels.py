@@ -176,8 +176,8 @@ def test_no_gradient_through_rankings_but_into_tower_and_projector() -> None:
     model, batch = tiny.build().train(), tiny.inputs(rows=((5, 12),))
     labels, handle = labelled(batch), apply(model)
     model(**batch, labels=labels).loss.backward()
-    assert handle.last is not None
-    assert not any(scores.requires_grad for scores in handle.last.scores.values())
+    assert handle.engine.last is not None
+    assert not any(scores.requires_grad for scores in handle.engine.last.scores.values())
     projector = model.model.multi_modal_projector.linear_1.weight.grad
     tower = model.model.vision_tower.encoder.layers[0].self_attn.v_proj.weight.grad
     assert projector.any() and tower.any()

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+from unittest import mock
 
 import torch
 
+from . import dropping
 from .applying import apply
 from .config import Drop, DuetConfig
 from .errors import DuetError
@@ -181,10 +183,10 @@ def measure(work: Workload, setting: Setting, options: Options) -> dict[str, Any
             rankings: dict[int, float] = {}
 
             def note(seconds: float, args: tuple[Any, ...]) -> None:
-                rankings[args[0].self_attn.layer_idx] = seconds
+                rankings[args[1]] = seconds
 
-            handle.rank = clock.wrap(handle.rank, note)  # type: ignore[method-assign]
-            with time_modules(layers, clock) as spent:
+            timed = mock.patch.object(dropping, "rank", clock.wrap(dropping.rank, note))
+            with timed, time_modules(layers, clock) as spent:
                 work.prefill(features)
             figures |= {"rankings": rankings, "layers": [seconds[0] for seconds in spent]}
     return figures

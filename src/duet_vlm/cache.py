@@ -52,7 +52,7 @@ class PrunedLayer(DynamicLayer):
     def __init__(self, layer: DynamicLayer | None = None):
         super().__init__()
         self._forget()
-        if layer is not None and layer.get_seq_length():
+        if layer is not None and layer.keys is not None and layer.values is not None and layer.get_seq_length():
             self.lazy_initialization(layer.keys, layer.values)
             self.keys, self.values = layer.keys, layer.values
             self.length = layer.keys.shape[-2]
@@ -105,9 +105,10 @@ class PrunedLayer(DynamicLayer):
 
     def columns(self, coming: int = 0) -> Tensor:
         """(B, kv) place of every key stored, and of `coming` more."""
-        if self.kept is None:
+        if self.kept is None and self.keys is not None:
             everything = torch.arange(self.length + coming, device=self.keys.device)
             return everything.expand(self.keys.shape[0], -1)
+        assert self.kept is not None
         tail = torch.arange(self.length - self.tail, self.length + coming, device=self.kept.device)
         return torch.cat([self.kept, tail.expand(self.kept.shape[0], -1)], dim=1) if len(tail) else self.kept
 
@@ -183,7 +184,8 @@ def check_prunable(cache: Cache) -> None:
 
 def check_whole(cache: Cache, layers: int) -> None:
     """Refuse a cache that a failed call left with layers of different lengths."""
-    lengths = {layer.get_seq_length() for layer in cache.layers}
+    held: list[Any] = cache.layers
+    lengths = {layer.get_seq_length() for layer in held}
     if len(cache.layers) < layers:
         lengths.add(0)
     if len(lengths) > 1:
@@ -200,7 +202,7 @@ def pruned_layer(cache: Cache, i: int) -> PrunedLayer:
     layer = cache.layers[i]
     if not isinstance(layer, PrunedLayer):
         check_prunable(cache)
-        layer = cache.layers[i] = PrunedLayer(layer)
+        layer = cache.layers[i] = PrunedLayer(layer)  # type: ignore[arg-type]
     return layer
 
 

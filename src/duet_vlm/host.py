@@ -7,7 +7,7 @@ and a test of that name tells which.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache as remembered
 from importlib.metadata import version
 from typing import Any
@@ -56,7 +56,7 @@ def output_cache(output: Any) -> Any:
 
 
 @remembered
-def _parameters(kind: type) -> tuple[str, ...] | None:
+def _parameters(kind: Any) -> tuple[str, ...] | None:
     """Names of a module class's positional arguments, of the first class above it that names them."""
     for one in kind.__mro__:
         if "forward" not in one.__dict__:
@@ -71,7 +71,8 @@ def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> d
     """The arguments of a call of a module, positional ones by the names that its forward gives them."""
     if not args:
         return kwargs
-    names = _parameters(type(module))
+    kind: Hashable = type(module)
+    names = _parameters(kind)
     if names is None or len(args) > len(names):
         raise DuetError(
             f"{len(args)} positional arguments came to {type(module).__name__}, whose forward does not name them: "

@@ -147,10 +147,10 @@ class CompressedForward:
                 input_ids=torch.cat([start, batch.ids], 1), pixel_values=batch.pixels, position_ids=position,
                 use_cache=False, packing=packing, duet_labels=labels,
             ).last_hidden_state[:, -questions:]  # fmt: skip
-        assert handle.last is not None and self.seen is not None and self.given is not None
+        assert handle.engine.last is not None and self.seen is not None and self.given is not None
         features, pooled = self.seen
         # forward, not the module: stage 1's hooks speak of the tower's call, and the losses want every patch
         projected = core.multi_modal_projector.forward(features)
         attended = cls_attention(self.ranking_layer, self.given)
-        batch = on_retained(batch, handle.last.merges[0])
+        batch = on_retained(batch, handle.engine.last.merges[0])
         return Passed(features, pooled, projected[:, 1:], states, batch, projected[:, 0], attended)
