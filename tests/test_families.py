@@ -70,7 +70,7 @@ def generate(model: Any, batch: dict[str, Any], new: int = 5, **options: Any) ->
 
 
 def renumbers(model: Any, handle: duet_vlm.Duet) -> bool:
-    return handle.rotary is not None
+    return handle.renumbers
 
 
 @family

@@ -69,9 +69,9 @@ def test_images_are_merged_as_packed() -> None:
         newline = (stock[i] == core.image_newline).all(1)
         rows, columns = PACKED[size][2]
         assert len(scores) == 36 + rows * columns and int(newline.sum()) == rows
-        decided = towers.agrees(_images(output.duet_merges[i])[0], scores, keys, 6, 3, 4)
-        torch.testing.assert_close(output.pooler_output[i][~newline], towers.in_place(stock[i][~newline], decided))
-        assert not output.pooler_output[i][newline].any()
+        decided = towers.agrees(_images(output.duet.merges[i])[0], scores, keys, 6, 3, 4)
+        torch.testing.assert_close(output.duet.features[i][~newline], towers.in_place(stock[i][~newline], decided))
+        assert not output.duet.features[i][newline].any()
 
 
 @torch.no_grad()
@@ -84,7 +84,7 @@ def test_images_of_a_prompt_with_several_are_one_crop() -> None:
     stock = model.model.get_image_features(**given).pooler_output
     with duet_vlm.apply(model, STAGE_1):
         merged = model.model.get_image_features(**given)
-    for before, after, merge in zip(stock, merged.pooler_output, merged.duet_merges, strict=True):
+    for before, after, merge in zip(stock, merged.duet.features, merged.duet.merges, strict=True):
         assert len(before) == len(after) == 37 and merge.scores.shape == (1, 36) and not after[-1].any()
         assert int((after != 0).any(1).sum()) == 9
 
@@ -103,8 +103,8 @@ def test_frames_are_merged_as_pooled_one_by_one() -> None:
     for frame in range(zoo_fixed.FRAMES):
         part = slice(9 * frame, 9 * frame + 9)
         means = towers.squares(scores[frame][:, None], 6, 2)[:, 0], towers.squares(keys[frame], 6, 2)
-        decided = towers.agrees(_images(merged.duet_merges[frame])[0], *means, 4, 2, 2)
-        torch.testing.assert_close(merged.pooler_output[0, part], towers.in_place(stock[part], decided))
+        decided = towers.agrees(_images(merged.duet.merges[frame])[0], *means, 4, 2, 2)
+        torch.testing.assert_close(merged.duet.features[0, part], towers.in_place(stock[part], decided))
     assert len(kept) == 6 * zoo_fixed.FRAMES  # the newline behind the video is gone in the decoder
 
 
@@ -117,7 +117,7 @@ def test_512_frames_hold_the_statistics_of_one(monkeypatch: pytest.MonkeyPatch) 
     alive = towers.Alive(fixed.received, (100, 500))
     monkeypatch.setattr(fixed, "received", alive)
     with duet_vlm.apply(model, DuetConfig(dominant=2, contextual=1)), torch.no_grad():
-        out = model.model.get_video_features(torch.randn(1, 512, 3, 24, 24)).pooler_output
+        out = model.model.get_video_features(torch.randn(1, 512, 3, 24, 24)).duet.features
     assert out.shape == (1, 512 * 9 + 1, 32) and alive.count == 512 and alive.images == {1}
     tokens, trace = 9 * 32 * 4, 9 * 4 + 9 * 8 * 4
     assert 0 < alive.growth < tokens + trace < 9 * 256 * 4
@@ -133,7 +133,7 @@ def test_removed_copied_and_refused() -> None:
     model = zoo.build("llava_onevision")
     with duet_vlm.apply(model, STAGE_1):
         clone = copy.deepcopy(model)
-        assert clone.model.__dict__["apply_pooling"].__self__.core is clone.model
+        assert clone.model.__dict__["apply_pooling"].around.__self__.core is clone.model
     assert not {"apply_pooling", "pack_image_features"} & set(model.model.__dict__)
     model.config.vision_feature_select_strategy = "default"
     with pytest.raises(ValueError, match="vision_feature_select_strategy 'full'"):

@@ -24,7 +24,8 @@ STAGES = {"internvl": internvl.Stage1, "gemma3": gemma3.Stage1, "smolvlm": smolv
 @pytest.mark.parametrize("family", STAGES)
 def test_which_patches_make_a_token(family: str) -> None:
     """Each patch is a unit vector; the 16 tokens are squares of 2 x 2 patches in raster order."""
-    stage = STAGES[family](zoo.build(family).model, STAGE_1)
+    model = zoo.build(family)
+    stage = STAGES[family](model.model, STAGE_1)
     patches = torch.eye(64)
     torch.testing.assert_close(stage.pool(patches[None])[0], towers.squares(patches, 8, 2))
 
@@ -37,11 +38,11 @@ def hold(model: Any, pixels: torch.Tensor, attention: Any, keys: Any, score: Any
         output = core.get_image_features(pixels)
     scores = score(maps)
     found = found[:, -scores.shape[1] :]
-    assert len(output.duet_merges) == len(pixels)
-    for i, merge in enumerate(output.duet_merges):
+    assert len(output.duet.merges) == len(pixels)
+    for i, merge in enumerate(output.duet.merges):
         means = towers.squares(scores[i][:, None], 8, 2)[:, 0], towers.squares(found[i], 8, 2)
         decided = towers.agrees(_images(merge)[0], *means, 5, 3, 3)
-        torch.testing.assert_close(output.pooler_output[i], towers.in_place(stock[i], decided))
+        torch.testing.assert_close(output.duet.features[i], towers.in_place(stock[i], decided))
 
 
 @pytest.mark.parametrize("layer", [-1, -2, 1])
@@ -79,9 +80,9 @@ def test_smolvlm_padding_neither_gives_nor_receives(family: str) -> None:
     maps, keys, _ = towers.look(core, attention, attention.k_proj, lambda: core.get_image_features(**given))
     with duet_vlm.apply(model, DuetConfig(dominant=5, contextual=3, cluster_width=2)):
         output = core.get_image_features(**given)
-    assert [len(x) for x in output.pooler_output] == [32, 16]
-    before, after = torch.cat(list(stock.pooler_output)), torch.cat(list(output.pooler_output))
-    for i, merge in enumerate(output.duet_merges):
+    assert [len(x) for x in output.duet.features] == [32, 16]
+    before, after = torch.cat(list(stock.pooler_output)), torch.cat(list(output.duet.features))
+    for i, merge in enumerate(output.duet.merges):
         scores = (maps[i].mean(0) * real[i][:, None] * real[i]).sum(0)
         means = [towers.squares(x, 8, 2) for x in (scores[:, None], keys[i] * real[i][:, None])]
         image, part = _images(merge)[0], slice(16 * i, 16 * i + 16)

@@ -41,13 +41,13 @@ def test_every_frame_and_image_is_merged_alone_with_its_own_tower() -> None:
         got = [core.get_image_features(batch["pixel_values"]), core.get_video_features(batch["pixel_values_videos"])]
         images = iter(handle.trace.images)
         for (scores, keys, _), merged in zip(expected, got, strict=True):
-            for one, its_keys, features in zip(scores, keys, merged.pooler_output, strict=True):
+            for one, its_keys, features in zip(scores, keys, merged.duet.features, strict=True):
                 towers.agrees(next(images), one, its_keys, 8, 3, 4)  # CLS is one of the nine
                 assert bool((features[:12] != 0).any(1).all()) and not features[12:].any()
         assert not list(images)
     # videos keep their CLS token in stock: it is the first that is retained, and dominant ones follow in image order
     for number in range(FRAMES):
-        stock, merged = expected[1][2].pooler_output[number], got[1].pooler_output[number]
+        stock, merged = expected[1][2].pooler_output[number], got[1].duet.features[number]
         dominant = handle.trace.images[1 + number].dominant
         torch.testing.assert_close(merged[0], stock[0])
         torch.testing.assert_close(merged[1:9], stock[[1 + i for i in dominant]])
@@ -60,7 +60,7 @@ def test_contextual_tokens_enter_the_projector_as_anchor_plus_mean() -> None:
         hidden = core.video_tower(frames, output_hidden_states=True).hidden_states[-2][:, 1:]
         with duet_vlm.apply(model, STAGE_1) as handle:
             model(**batch)
-            merged = core.get_video_features(batch["pixel_values_videos"]).pooler_output
+            merged = core.get_video_features(batch["pixel_values_videos"]).duet.features
         for patches, features, image in zip(hidden, merged, handle.trace.images, strict=True):
             contextual = oracle.contextual(patches, image.anchors, image.clusters)
             torch.testing.assert_close(features[9:12], core.multi_modal_projector(contextual))
@@ -97,7 +97,7 @@ def test_512_frames_hold_the_statistics_of_one(monkeypatch: pytest.MonkeyPatch) 
     alive = towers.Alive(clip.rank, (100, 500))
     monkeypatch.setattr(clip, "rank", alive)
     with duet_vlm.apply(model, DuetConfig(dominant=3, contextual=1)), torch.no_grad():
-        out = model.model.get_video_features(torch.randn(1, 512, 3, 24, 24)).pooler_output
+        out = model.model.get_video_features(torch.randn(1, 512, 3, 24, 24)).duet.features
     assert out.shape == (512, 37, 32) and alive.count == 512 and alive.images == {1}
     keys, retained = 36 * 256 * 4, 4 * 256 * 4
     assert 0 < alive.growth < retained + 36 * 4 + 36 * 8 * 3 < keys / 4

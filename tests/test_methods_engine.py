@@ -13,6 +13,7 @@ from test_engine import BATCHES, close, extend, generate, kept
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.config import MERGING, RANKING
+from duet_vlm.families import encoding
 from duet_vlm.merging import METHODS, Encoded
 
 LATE = [Drop(2, 0.5), Drop(4, 0.25)]
@@ -87,8 +88,11 @@ def test_a_smaller_image_is_what_the_encoder_sees() -> None:
     with torch.no_grad():
         tower = core.vision_tower(small, interpolate_pos_encoding=True, output_hidden_states=True)
         expected = core.multi_modal_projector(tower.hidden_states[-2][:, 1:])[0]
+        stock = core.get_image_features(pixels, return_dict=True).pooler_output[0]
         with duet_vlm.apply(model, DuetConfig(downsample=(2, 3))):
-            features = core.get_image_features(pixels, return_dict=True).pooler_output[0]
+            with encoding.for_engine():
+                features = core.get_image_features(pixels, return_dict=True).duet.features[0]
+            assert torch.equal(core.get_image_features(pixels, return_dict=True).pooler_output[0], stock)
     assert expected.shape == (6, features.shape[1])
     # rows 1 and 4 of 6, columns 1, 3 and 5
     places = [1 * 6 + 1, 1 * 6 + 3, 1 * 6 + 5, 4 * 6 + 1, 4 * 6 + 3, 4 * 6 + 5]

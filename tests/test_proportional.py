@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.cache import PrunedLayer, make_prunable
+from duet_vlm.cache import Coming, pruned_layer
 from duet_vlm.proportional import weighed
 
 MERGED: dict[str, Any] = dict(dominant=11, contextual=4, proportional=True)
@@ -122,15 +122,14 @@ def test_features_encoded_beforehand_carry_their_sizes(family: str) -> None:
 
 def test_a_cache_layer_keeps_weights_beside_its_rows() -> None:
     cache = DynamicCache()
-    make_prunable(cache, 1)
-    layer: Any = cache.layers[0]
-    assert isinstance(layer, PrunedLayer)
+    layer = pruned_layer(cache, 0)
     kept, log_s = torch.tensor([[0, 2, 3], [1, 2, 3]]), torch.arange(8.0).view(2, 4)
     states = torch.randn(2, 1, 3, 4)
-    layer.announce(kept, 4, False, torch.ones(2, 1, dtype=torch.long), log_s)
+    layer.announce(Coming(kept, 4, False, torch.ones(2, 1, dtype=torch.long), log_s))
     layer.update(states, states)
+    layer.announce(Coming(None, 1))
     layer.update(states[:, :, :1], states[:, :, :1])  # a token that is decoded
-    layer.announce(kept, 4, False, torch.ones(2, 1, dtype=torch.long), log_s + 8)
+    layer.announce(Coming(kept, 4, False, torch.ones(2, 1, dtype=torch.long), log_s + 8))
     layer.update(states, states)
     assert layer.log_sizes.tolist() == [[0, 1, 2, 3, 0, 8, 9, 10, 11], [4, 5, 6, 7, 0, 12, 13, 14, 15]]
     layer.crop(-1)

@@ -50,7 +50,7 @@ def oracle(model: Any, handle: duet_vlm.Duet, batch: dict[str, Any], labels: Ten
     """What the stock layers give on the full sequence, with what was dropped hidden as keys."""
     model(**batch, labels=labels)
     alive = kept(handle, batch)
-    told, renumber = batch | {"duet_labels": labels}, handle.rotary is not None
+    told, renumber = batch | {"duet_labels": labels}, handle.renumbers
     hidden, there = masked_prefill.__wrapped__(model, told, alive, renumber)  # with gradients
     following = labels[:, 1:]
     assert there[:, :-1][following != IGNORED].all()

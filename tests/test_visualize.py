@@ -27,14 +27,11 @@ def traced(family: str, config: DuetConfig) -> tuple[Trace, torch.Tensor, torch.
     model, batch = tiny.build(family), tiny.inputs(family)
     images = {k: v for k, v in batch.items() if k in ("pixel_values", "image_sizes")}
 
-    def features() -> torch.Tensor:
-        found: torch.Tensor = model.model.get_image_features(**images, return_dict=True).pooler_output[0]
-        return found
-
     with torch.no_grad():
-        stock = features()
+        stock = model.model.get_image_features(**images, return_dict=True).pooler_output[0]
         with duet_vlm.apply(model, config) as handle:
-            merged = features()
+            output = model.model.get_image_features(**images, return_dict=True)
+            merged = output.duet.features[0] if config.merges else output.pooler_output[0]
             model(**batch)
             trace = handle.trace
     assert trace is not None

@@ -7,13 +7,13 @@ from .errors import DuetError
 
 if TYPE_CHECKING:
     from .applying import apply
-    from .engine import Duet, handle_of
+    from .handle import Duet, handle_of
     from .trace import Trace
 
 __version__ = "0.1.0"
 __all__ = ["Drop", "Duet", "DuetConfig", "DuetError", "Trace", "apply", "handle_of"]
 
-_HOMES = {"Duet": "engine", "apply": "applying", "Trace": "trace", "handle_of": "engine"}
+_HOMES = {"Duet": "handle", "apply": "applying", "Trace": "trace", "handle_of": "handle"}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from .config import DuetConfig
-from .engine import Duet
+from .engine import Engine
 from .errors import DuetError
+from .handle import Duet, handle_of
+from .plan import Plan
 
 
 def apply(
@@ -36,4 +38,12 @@ def apply(
         if saved is None:
             raise DuetError("there is no config: pass a DuetConfig, or load a model whose config.duet was saved.")
         config = DuetConfig.from_dict(saved)
-    return Duet(model, config, tokenizer, full_logits, write=given)
+    if handle_of(model) is not None:
+        raise DuetError(
+            "this model, or a part that it shares with another one, is compressed already: call remove() on the first "
+            "handle, which duet_vlm.handle_of(model) finds, before apply."
+        )
+    engine = Engine(model, Plan.of(model, config, tokenizer), full_logits)
+    if given:
+        engine.write()
+    return Duet(model, engine)

@@ -12,8 +12,8 @@ import torch
 
 from .applying import apply
 from .config import Drop, DuetConfig
-from .engine import Duet
 from .errors import DuetError
+from .handle import Duet
 from .loading import random_model
 from .presets import preset
 from .timing import Clock, PeakMemory, hardware, median, time_in_hooks, time_modules, versions

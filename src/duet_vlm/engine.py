@@ -14,44 +14,35 @@ from torch import Tensor, nn
 
 from . import dropping, host, lockstep, padding, prompt, proportional, segments, supervised, telling
 from .cache import check_prunable, check_whole, forget_announced, is_pruned
-from .config import DuetConfig
 from .errors import DuetError
-from .families import Family, encoding
+from .families import encoding
 from .forward_pass import ForwardPass
 from .passes import Passes
 from .plan import Plan
 from .refs import Ref, wrap
 from .tokens import fill_back, spread
-from .trace import Trace
 
 
-class Duet:
-    """A config applied to a model. `remove()` takes it off again; also a context manager.
-
-    It does not keep the model alive. Settings change between forward passes: `use()` and `remove()` wait for those of
-    other threads. A cache that holds a compressed prompt goes on under whatever settings are applied.
+class Engine:
+    """What hangs on a model: hooks that run under a plan. It does not keep the model alive; `Duet` is its handle.
 
     Attributes:
-        plan: what the config means on the model.
+        plan: what the applied config means on the model.
         full_logits: whether training gives back logits of every place.
+        passes: the forward passes that are under way.
+        last: what the last prompt with an image kept, once its pass ended; for the trace, nothing else reads it.
     """
 
-    def __init__(
-        self, model: Any, config: DuetConfig, tokenizer: Any, full_logits: bool = True, write: bool = True
-    ) -> None:
-        _check_free(model)
-        self.plan = Plan.of(model, config, tokenizer)
-        self._model, self.full_logits, self.passes = Ref(model), full_logits, Passes()
-        self.last: ForwardPass | None = None  # for the trace; nothing else reads it
-        self._saved: Any = None  # what model.config.duet was before it was written
-        self._wrote = self._warned = False
+    def __init__(self, model: Any, plan: Plan, full_logits: bool) -> None:
+        self._model, self.plan, self.full_logits, self.passes = Ref(model), plan, full_logits, Passes()
+        self.last: ForwardPass | None = None
+        self.saved: Any = None  # what model.config.duet was before it was written
+        self.wrote = self.warned = False
         self._handles: list[Any] = []
         self._hook()
-        if write:
-            self._write()
 
     def _hook(self) -> None:
-        model = self.model
+        model = self._model()
         core, language_model, pre = model.base_model, host.decoder_of(model), {"with_kwargs": True}
         self._handles = [
             core.register_forward_pre_hook(self.before_core, **pre),
@@ -66,104 +57,46 @@ class Duet:
             self._handles.append(model.register_forward_hook(self.after_model, always_call=True, **pre))
         if callable(getattr(model, "generate", None)):
             self._handles.append(wrap(model, "generate", self.around_generate))
-        if self.config.merges:
-            self._handles += self.family.hook_encoder(core, self.config)
+        if self.plan.config.merges:
+            self._handles += self.plan.family.hook_encoder(core, self.plan.config)
 
     def _unhook(self) -> None:
         while self._handles:
             self._handles.pop().remove()
 
-    def _write(self) -> None:
-        config = self.model.config
-        if not self._wrote:
-            self._saved = getattr(config, "duet", None)
-        config.duet, self._wrote = self.config.to_dict(), True
-
-    @property
-    def model(self) -> Any:
-        """The model, while it lives."""
-        return self._model()
-
-    @property
-    def config(self) -> DuetConfig:
-        """The applied settings."""
-        return self.plan.config
-
-    @property
-    def tokenizer(self) -> Any:
-        return self.plan.tokenizer
-
-    @property
-    def family(self) -> Family:
-        return self.plan.family
-
-    @property
-    def layers(self) -> int:
-        """Decoder layers of the model."""
-        return self.plan.layers
-
-    @property
-    def compresses(self) -> bool:
-        """Whether anything is merged or dropped."""
-        return self.plan.compresses
-
-    @property
-    def rotary(self) -> Any:
-        """The language model's rotary embedding where positions are renumbered, else None."""
-        return self.plan.rotary if self.plan.renumbers else None
-
     @property
     def applied(self) -> bool:
-        """Whether the model is compressed by this handle now."""
+        """Whether it hangs on the model now."""
         return bool(self._handles)
 
-    def use(self, config: DuetConfig) -> None:
-        """Go on with other settings from the next forward pass on; `model.config.duet` follows.
-
-        Raises:
-            DuetError: settings that do not fit the model, or a handle that was removed; everything stays as it was.
-        """
-        if not self.applied:
-            raise DuetError("this handle was removed, so there is nothing to change: call duet_vlm.apply again.")
-        plan = Plan.of(self.model, config, self.tokenizer)
+    def use(self, plan: Plan) -> None:
+        """Go on under another plan once no pass is under way."""
         with self.passes.between():
             self._unhook()
             self.plan = plan
             self._hook()
-            self._write()
+            self.write()
 
     def remove(self) -> None:
-        """Take the compression off; the model is stock again. Harmless when called twice."""
-        if not self.applied:
-            return
+        """Take every hook off once no pass is under way, and give the model's config back what it had."""
         with self.passes.between():
             self._unhook()
-            if self._wrote:
-                config = self.model.config
-                if self._saved is not None:
-                    config.duet = self._saved
-                elif hasattr(config, "duet"):
-                    del config.duet
-            self._wrote = False
+            config = self._model().config
+            if self.wrote and self.saved is not None:
+                config.duet = self.saved
+            elif self.wrote and hasattr(config, "duet"):
+                del config.duet
+            self.wrote = False
 
-    def __enter__(self) -> Duet:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.remove()
+    def write(self) -> None:
+        """Put the settings into the model's config, where `save_pretrained` finds them."""
+        config = self._model().config
+        if not self.wrote:
+            self.saved = getattr(config, "duet", None)
+        config.duet, self.wrote = self.plan.config.to_dict(), True
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"last": None}  # a copied or saved model takes no prompt along
-
-    def __repr__(self) -> str:
-        state = "applied" if self.applied else "removed"
-        return f"<Duet: {state}, {self.config!r}>"
-
-    @property
-    def trace(self) -> Trace | None:
-        """What the last prompt's images kept, as plain data; None where it had none, or its pass did not end."""
-        last = self.last
-        return None if last is None else Trace.of(last, self.layers)
 
     # ---- hooks, in the order a forward pass meets them ----
 
@@ -182,12 +115,12 @@ class Duet:
         if labels is not None and supervised.is_possible(model, kwargs):
             kwargs |= supervised.restrict(labels)
             told.logits = kwargs["logits_to_keep"]
-        elif told.labels is None and ids is not None and self.config.ranks:
+        elif told.labels is None and ids is not None and self.plan.config.ranks:
             answer = telling.answer_asked_for(kwargs.get("logits_to_keep"), ids.shape[1])
             told.answer = answer or 0
             unsaid = answer is None and ids.shape[1] > 1 and telling.generation(self) is None
-            if unsaid and not self._warned and (prompt.has_pixels(kwargs) or prompt.has_features(kwargs)):
-                self._warned = supervised.warn_without_labels(model)
+            if unsaid and not self.warned and (prompt.has_pixels(kwargs) or prompt.has_features(kwargs)):
+                self.warned = supervised.warn_without_labels(model)
         return (), kwargs
 
     def after_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
@@ -313,21 +246,3 @@ class Duet:
             plan, visual=nothing.bool(), valid=nothing.bool(), queries=nothing[:, :1] - 1, removed=nothing[:, :1],
             blank=lockstep.encode_blank(core),
         )  # fmt: skip
-
-
-def handle_of(model: Any) -> Duet | None:
-    """The handle of the compression that is on a model or on any part of it; None where there is none."""
-    for module in model.modules():
-        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
-            owner = getattr(hook, "__self__", None)
-            if isinstance(owner, Duet):
-                return owner
-    return None
-
-
-def _check_free(model: Any) -> None:
-    if handle_of(model) is not None:
-        raise DuetError(
-            "this model, or a part that it shares with another one, is compressed already: call remove() on the first "
-            "handle, which duet_vlm.handle_of(model) finds, before apply."
-        )

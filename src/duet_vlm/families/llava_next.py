@@ -16,8 +16,8 @@ from .downsample import Downsample
 from .llava import Llava
 
 
-class Stage1(clip.Stage1):
-    """Dominant tokens in their places, contextual ones in their anchors', zeros elsewhere."""
+class Packed(encoding.Stage1):
+    """A stage 1 whose crops are packed to one image."""
 
     def hook(self) -> list[Any]:
         return [*super().hook(), wrap(self.core, "pack_image_features", self.around_packing)]
@@ -39,12 +39,20 @@ class Stage1(clip.Stage1):
         call.features, call.sizes = torch.cat(list(features)), torch.cat([count[:, 0] for count in counts])
         return packed
 
+
+class Stage1(Packed, clip.Stage1):
+    """Dominant tokens in their places, contextual ones in their anchors', zeros elsewhere."""
+
     def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
         return merge.retained(patches)
 
     def placed(self, projected: Tensor, merges: list[Merge], length: int) -> tuple[Tensor, Tensor]:
         places, sizes = (torch.cat([getattr(merge, name) for merge in merges]) for name in ("places", "sizes"))
         return encoding.placed(projected, places, sizes, length)
+
+
+class Smaller(Packed, Downsample):
+    """Every crop is shrunk."""
 
 
 class LlavaNext(Llava):
@@ -55,5 +63,5 @@ class LlavaNext(Llava):
 
     def hook_encoder(self, core: Any, duet: DuetConfig) -> list[Any]:
         if duet.downsample is not None:
-            return Downsample(core, duet, clip.grid(core.config)).hook()
+            return Smaller(core, duet, clip.grid(core.config)).hook()
         return Stage1(core, duet).hook()

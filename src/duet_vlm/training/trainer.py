@@ -15,8 +15,8 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import rotate_checkpoints
 
-from ..engine import Duet
 from ..errors import DuetError
+from ..handle import Duet
 from ..queries import IGNORED
 
 PART = ".saving"
