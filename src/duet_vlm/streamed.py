@@ -45,12 +45,21 @@ class Places:
         visible = (seen <= asked) & (seen >= 0)
         return visible if window is None else visible & (seen > asked - window)
 
-    def ends(self, rows: int) -> list[int]:
-        """Behind which column nothing is visible to each block of so many queries; read on the host, at once."""
-        tops = torch.stack([block.amax() for block in self.asked.split(rows, dim=1)])
-        first = self.seen.masked_fill(self.seen < 0, torch.iinfo(torch.long).max).amin(0)
-        least = first.flip(0).cummin(0).values.flip(0)  # of this column and all behind it
-        return [max(1, end) for end in torch.searchsorted(least, tops, right=True).tolist()]
+    def spans(self, rows: int, window: int | None) -> list[tuple[int, int]]:
+        """For each block of so many queries: how many columns are visible to all of it, and behind which none is.
+
+        Read on the host, all at once.
+        """
+        parts, holes = self.asked.split(rows, dim=1), self.seen < 0
+        tops, lows = (torch.stack([f(part) for part in parts]) for f in (torch.amax, torch.amin))
+        least = self.seen.masked_fill(holes, torch.iinfo(torch.long).max).amin(0)
+        least = least.flip(0).cummin(0).values.flip(0)  # of this column and all behind it
+        most = self.seen.amax(0).cummax(0).values  # of this column and all before it
+        clear = torch.searchsorted(most, lows, right=True).minimum((holes.any(0).cumsum(0) == 0).sum())
+        if window is not None:
+            clear = clear.masked_fill(tops - least[0] >= window, 0)
+        ends = torch.searchsorted(least, tops, right=True).clamp(min=1)
+        return [(first, last) for first, last in torch.stack([clear.minimum(ends), ends], dim=1).tolist()]
 
 
 def exact(device: torch.device) -> Any:
@@ -65,12 +74,12 @@ def wide(x: Tensor) -> Tensor:
 
 
 def block_size(device: torch.device) -> int:
-    """How many numbers to hold at a time: 4 MB in float32, which stay in a CPU's cache, and 256 MB elsewhere.
+    """How many numbers to hold at a time: 2 MB in float32, which stay in a CPU's cache, and 256 MB elsewhere.
 
     An accelerator needs the larger blocks, for there each one costs the start of its kernels; next to what a prefill
     of that length holds, they are little.
     """
-    return 2**20 if device.type == "cpu" else 2**26
+    return 2**19 if device.type == "cpu" else 2**26
 
 
 def column_sums(
@@ -96,20 +105,20 @@ def column_sums(
     dtype = torch.promote_types(query.dtype, torch.float32)
     sums = torch.zeros(batch, key.shape[2], dtype=dtype, device=query.device)
     with exact(query.device):
-        for images, across, rows, end in _blocks(query, key, visible):
+        for images, across, rows, (clear, end) in _blocks(query, key, softmax, visible):
             share = heads // key.shape[1]
             grouped = slice(across.start * share, across.stop * share)
-            asking = query[images, grouped, rows].to(dtype).unflatten(1, (-1, share))
+            asking = query[images, grouped, rows].to(dtype).unflatten(1, (-1, share)) * softmax.scaling
             # (b, groups, share, r, end)
             logits = asking.flatten(2, 3) @ key[images, across, :end].to(dtype).transpose(-1, -2)
-            logits = logits.mul_(softmax.scaling).unflatten(2, asking.shape[2:4])
+            logits = logits.unflatten(2, asking.shape[2:4])
             if softmax.softcap is not None:
                 logits.div_(softmax.softcap).tanh_().mul_(softmax.softcap)
             if bias is not None:
                 logits += bias[images, None, None, None, :end]
             if isinstance(visible, Places):
-                there = visible.visible(images, rows, slice(end), softmax.window)
-                logits.masked_fill_(~there[:, None, None], -torch.inf)
+                there = visible.visible(images, rows, slice(clear, end), softmax.window)
+                logits[..., clear:].masked_fill_(~there[:, None, None], -torch.inf)
             elif visible is not None:
                 there = visible if len(visible) == 1 else visible[images]
                 there = there[:, :, None, rows]
@@ -118,25 +127,27 @@ def column_sums(
                 sinks = softmax.sinks.to(logits)[grouped].view(1, -1, share, 1, 1)
                 logits = torch.cat([logits, sinks.expand(*logits.shape[:-1], 1)], dim=-1)
             shares = logits.softmax(-1)[..., :end]
-            if isinstance(visible, Places):
+            if isinstance(visible, Places) and not clear:  # a hole among the queries sees nothing
                 shares.masked_fill_((visible.asked[images, rows] < 0)[:, None, None, :, None], 0)
             sums[images, :end] += shares.sum((1, 2, 3))
             del logits, shares  # or the next block's would be made beside them
     return sums / heads
 
 
-def _blocks(query: Tensor, key: Tensor, visible: Any) -> Iterator[tuple[slice, slice, slice, int]]:
-    """(images, key heads, queries, columns that matter) whose logits fit a block, or the least that can be."""
+def _blocks(
+    query: Tensor, key: Tensor, softmax: Softmax, visible: Any
+) -> Iterator[tuple[slice, slice, slice, tuple[int, int]]]:
+    """(images, key heads, queries, columns as in `Places.spans`) whose logits fit a block, or the least that can be."""
     (batch, heads, asked, _), (groups, columns) = query.shape, key.shape[1:3]
     room, share = block_size(query.device), heads // groups
     images = min(batch, max(1, room // max(1, heads * asked * columns)))
     across = min(groups, max(1, room // max(1, share * asked * columns)))
-    rows = min(asked, max(1, room // max(1, share * columns)))
-    starts = range(0, asked, rows) if rows else range(0)
+    rows = max(1, min(asked, room // max(1, share * columns)))
+    starts = range(0, asked, rows)
     # one block of queries needs no look at where they stand
     causal = isinstance(visible, Places) and len(starts) > 1
-    ends = visible.ends(rows) if causal else [columns] * len(starts)
+    spans = visible.spans(rows, softmax.window) if causal else [(0, columns)] * len(starts)
     for image in range(0, batch, images):
         for group in range(0, groups, across):
-            for start, end in zip(starts, ends, strict=True):
-                yield slice(image, image + images), slice(group, group + across), slice(start, start + rows), end
+            for start, span in zip(starts, spans, strict=True):
+                yield slice(image, image + images), slice(group, group + across), slice(start, start + rows), span
