@@ -6,13 +6,23 @@ import weakref
 from typing import Any
 
 import pytest
+import tiny
 import torch
 import zoo
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 import duet_vlm
-from duet_vlm import DuetConfig
+from duet_vlm import Drop, DuetConfig, ranking
+from duet_vlm.merging import METHODS, Encoded, merge
+from duet_vlm.streamed import Places, Softmax, block_size
 
 MEGABYTE = 2**20
 
@@ -77,9 +87,7 @@ def test_counting_sees_maps() -> None:
     assert live.peak == 2 * x.nbytes and live.now == x.nbytes + z.nbytes
 
 
-@pytest.mark.parametrize(
-    ("width", "heads"), [(80, 1), pytest.param(1280, 16, marks=pytest.mark.long, id="full width")]
-)
+@pytest.mark.parametrize(("width", "heads"), [(80, 1), pytest.param(1280, 16, marks=pytest.mark.long, id="full width")])
 def test_11520_patches_add_at_most_64_megabytes(width: int, heads: int) -> None:
     more = added(tower(width, heads), (1, 96, 120), DuetConfig(dominant=540, contextual=100))
     assert more <= 64 * MEGABYTE  # one map of these patches is 506 MB in float32, for each head
@@ -92,3 +100,55 @@ def test_a_long_video_holds_one_frame_of_attention(frames: int) -> None:
     kept = frames * tokens * (1 + width) * 4  # a score and a key of every token, float32
     # decisions, merged copies of the features (32 wide), and one frame's weights
     assert more <= kept + 2 * frames * tokens * 32 * 4 + 1024 * 1024 * 4
+
+
+def long_prompt(words: int) -> tuple[Any, dict[str, Any]]:
+    """A LLaVA of 8 heads with 576 visual tokens, and a prompt of one image and so many words."""
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**{**tiny.VISION, "image_size": 96}),
+        text_config=LlamaConfig(
+            **{**tiny.TEXT, "hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 8,
+               "num_key_value_heads": 8, "max_position_embeddings": 16384}
+        ),
+        image_token_id=98, vision_feature_layer=-2, image_seq_length=576,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    ids = torch.cat([torch.full((1, 576), 98), torch.randint(3, 90, (1, words))], dim=1)
+    batch = dict(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=torch.randn(1, 3, 96, 96))
+    return LlavaForConditionalGeneration(config).eval(), batch
+
+
+@pytest.mark.parametrize("words", [2000, pytest.param(8000, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "how", [dict(), dict(debias=True), dict(ranking="sparsevlm")], ids=["plain", "debias", "sparsevlm"]
+)
+def test_ranking_by_a_long_text_stays_within_twice_the_peak_of_stock(words: int, how: dict[str, Any]) -> None:
+    model, batch = long_prompt(words)
+    config = DuetConfig(drops=[Drop(2, 0.5)], query="all", **how)
+    with torch.no_grad(), Live() as stock:
+        model(**batch, logits_to_keep=1)
+    with duet_vlm.apply(model, config), torch.no_grad(), Live() as compressed:
+        model(**batch, logits_to_keep=1)
+    assert compressed.peak <= 2 * stock.peak
+
+
+def test_scores_hold_a_few_blocks_however_many_ask() -> None:
+    heads, asked, tokens, width = 8, 2000, 3000, 8
+    query, key = torch.randn(1, heads, asked, width), torch.randn(1, heads, tokens, width)
+    places = Places(torch.arange(tokens - asked, tokens)[None], torch.arange(tokens)[None])
+    with Live() as live:
+        ranking.text_to_vision(query, key, places, Softmax(width**-0.5))
+    assert live.peak <= 3 * 4 * block_size(query.device)  # one map of one head is 24 MB, all of them 192
+    assert live.peak > 4 * block_size(query.device) / 2
+
+
+@pytest.mark.parametrize("name", [*METHODS, "diverse"])
+def test_every_method_merges_4096_tokens_without_a_map(name: str) -> None:
+    """A map of these tokens is 64 MB in float32; PruMerge gathers 32 members for each token that it keeps."""
+    tokens, width, kept = 4096, 256, 640
+    x = torch.randn(1, tokens, width, generator=torch.Generator().manual_seed(0))
+    encoded = Encoded(x[..., 0].sigmoid(), x[..., :64].contiguous(), x, (64, 64))
+    config = DuetConfig(540, kept - 540, merging="duet" if name == "diverse" else name, diverse=name == "diverse")
+    with Live() as live:
+        merge(config, encoded).retained(encoded.features)
+    assert live.peak <= 12 * MEGABYTE + 2 * x.nbytes

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duet_vlm import merging, ranking, tokens
+from duet_vlm.streamed import Places, Softmax
 
 many = settings(max_examples=200, deadline=None)
 
@@ -72,9 +73,9 @@ def test_stage_2_equals_the_naive_loop(data: st.DataObject) -> None:
     asked = [sorted(set(torch.randint(0, n, (4,), generator=generator).tolist()) & set(v.nonzero()[:, 0].tolist()))
              or [n - 1] for v in valid]  # fmt: skip
     places = torch.tensor([a + [-1] * (5 - len(a)) for a in asked])
-    attend = (torch.arange(n)[None, None] <= places[..., None]) & valid[:, None]
+    seen = torch.arange(n).where(valid, -1)
     packed = torch.stack([query[b][:, places[b].clamp(min=0)] for b in range(rows)])
-    scores = ranking.text_to_vision(packed, key, attend, places >= 0, width**-0.5)
+    scores = ranking.text_to_vision(packed, key, Places(places, seen), Softmax(width**-0.5))
     limits = torch.randint(0, 4, (6,), generator=generator)
     keep = ranking.best(scores, spans, limits)
     for b in range(rows):

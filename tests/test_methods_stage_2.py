@@ -16,6 +16,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, methods, ranking
 from duet_vlm.config import RANKING
+from duet_vlm.streamed import Places, Softmax
 
 many = settings(max_examples=40, deadline=None)
 
@@ -36,12 +37,12 @@ def entrance(data: st.DataObject) -> tuple[ranking.Entrance, list[list[int]], Te
     visual = torch.arange(n).expand(rows, -1) < n - 3
     asked = [[n - 3, n - 2, n - 1], sorted({n - 3 + data.draw(st.integers(0, 2)), n - 1})]
     places = torch.tensor([a + [-1] * (3 - len(a)) for a in asked])
-    attend = torch.arange(n) <= places[..., None]
     at = places.clamp(min=0)
     packed = torch.stack([query[b][:, at[b]] for b in range(rows)])
     questions = torch.stack([hidden[b, at[b]] for b in range(rows)])
+    stand = Places(places, torch.arange(n).expand(rows, -1))
     return (
-        ranking.Entrance(packed, key, attend, places >= 0, 6**-0.5, hidden, questions, visual, average),
+        ranking.Entrance(packed, key, stand, Softmax(6**-0.5), hidden, questions, visual, average),
         asked,
         query,
     )

@@ -14,10 +14,15 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-_RECORD = "duet_record"
-_BLOCK = 2**22  # attention weights held at a time, in float32: 16 MB
+from .streamed import Softmax, column_sums
 
-Note = Callable[[Tensor, Tensor, Tensor | None, float], None]
+_RECORD = "duet_record"
+
+Note = Callable[[Tensor, Tensor, Tensor | None, Softmax], None]
+
+
+class _Seen(Exception):
+    """What was looked for is there: the rest of the module's forward is not needed."""
 
 
 class _Zeros(nn.Module):
@@ -31,24 +36,43 @@ class _Zeros(nn.Module):
         return x.new_zeros(1).expand(*x.shape[:-1], self.width)
 
 
+class _Entrance(nn.Module):
+    """Stands in for a layer's attention and keeps what it is given."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        raise _Seen(args[0] if args else kwargs["hidden_states"])
+
+
 def _record(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     scaling = kwargs.get("scaling")
+    softmax = Softmax(
+        query.shape[-1] ** -0.5 if scaling is None else scaling,
+        kwargs.get("softcap"),
+        kwargs.get("sliding_window"),
+        kwargs.get("s_aux"),
+    )
     note: Any = module.duet_note  # on the recorder, because some modules hand their kwargs to nobody
-    note(query, key, attention_mask, query.shape[-1] ** -0.5 if scaling is None else scaling)
+    note(query, key, attention_mask, softmax)
     return query.transpose(1, 2), None
 
 
-def _recorder(attention: Any, needed: tuple[str, ...], note: Note, rotated: bool) -> nn.Module:
+def unwrapped(module: Any) -> Any:
+    """The stock module in one that `torch.compile` returned."""
+    return getattr(module, "_orig_mod", module)
+
+
+def _recorder(attention: Any, needed: tuple[str, ...], note: Note) -> nn.Module:
     """A copy of the module that shares its weights, projects only what is needed and records instead of attending."""
     AttentionInterface.register(_RECORD, _record)  # a name nobody else uses; here, so that importing changes nothing
     recorder = copy.copy(attention)
     modules = dict(attention._modules)
     for name in ("q_proj", "k_proj", "v_proj"):
-        if name not in needed and name in modules:
-            # rotary embeddings cost time on every head; without them zeros are free, and some modules count their heads
-            modules[name] = _Zeros(attention.head_dim if rotated else modules[name].out_features)
+        width = getattr(modules.get(name), "out_features", None)
+        if name not in needed and width is not None:
+            # of full width, because some modules count their heads, norm across them or split a gate off
+            modules[name] = _Zeros(width)
     for name in ("o_proj", "out_proj", "proj", "projection_layer"):
         if name in modules:
             modules[name] = nn.Identity()
@@ -59,20 +83,51 @@ def _recorder(attention: Any, needed: tuple[str, ...], note: Note, rotated: bool
 
 
 @torch.no_grad()
-def queries(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> tuple[Tensor, float]:
-    """(B, H, n, d) queries of `hidden` (B, n, D), normed and rotated as the module does, and its scaling."""
-    seen: list[tuple[Tensor, float]] = []
-    note: Note = lambda query, key, mask, scaling: seen.append((query, scaling))  # noqa: E731
-    _ask(attention, ("q_proj",), hidden, note, _unmasked(kwargs))
-    return seen[0]
+def entrance(layer: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
+    """(B, n, D) what a decoder layer gives to its `self_attn`: normed, where it norms before.
+
+    The layer's own forward says so, as far as it goes.
+
+    Args:
+        hidden: (B, n, D) the layer's input.
+        kwargs: what else the layer is called with.
+    """
+    layer = unwrapped(layer)
+    looking = copy.copy(layer)
+    looking.__dict__.update(_modules={**layer._modules, "self_attn": _Entrance()})
+    try:
+        type(layer).forward(looking, hidden, **kwargs)
+    except _Seen as seen:
+        given: Tensor = seen.args[0]
+        return given
+    raise AssertionError(f"{type(layer).__name__} did not call self_attn")
+
+
+@torch.no_grad()
+def queries(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> tuple[Tensor, Softmax]:
+    """(B, H, n, d) queries of `hidden` (B, n, D), normed and rotated as the module does, and how it attends."""
+    query, _, softmax = _first(attention, "q_proj", hidden, kwargs)
+    return query, softmax
 
 
 @torch.no_grad()
 def keys(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
     """(B, Hkv, n, d) keys of `hidden` (B, n, D), normed and rotated as the module does."""
-    seen: list[Tensor] = []
-    _ask(attention, ("k_proj",), hidden, lambda query, key, mask, scaling: seen.append(key), _unmasked(kwargs))
-    return seen[0]
+    return _first(attention, "k_proj", hidden, kwargs)[1]
+
+
+def _first(attention: nn.Module, needed: str, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Softmax]:
+    """Queries, keys and softmax of a module that attends once; what follows its attention is not run."""
+
+    def note(query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
+        raise _Seen(query, key, softmax)
+
+    try:
+        _ask(attention, (needed,), hidden, note, {**kwargs, "attention_mask": None})
+    except _Seen as seen:
+        query, key, softmax = seen.args
+        return query, key, softmax
+    raise AssertionError(f"{type(attention).__name__} did not attend")
 
 
 @torch.no_grad()
@@ -87,70 +142,14 @@ def received(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> list[tuple[
     """
     segments: list[tuple[Tensor, Tensor]] = []
 
-    def note(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
-        segments.append((column_sums(query, key, mask, scaling), key.float().mean(1)))
+    def note(query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
+        segments.append((column_sums(query, key, softmax, mask), key.float().mean(1)))
 
     _ask(attention, ("q_proj", "k_proj"), hidden, note, kwargs)
     return segments
 
 
-def _unmasked(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {**kwargs, "attention_mask": None}
-
-
-def _ask(attention: nn.Module, needed: tuple[str, ...], hidden: Tensor, note: Note, kwargs: dict[str, Any]) -> None:
+def _ask(attention: Any, needed: tuple[str, ...], hidden: Tensor, note: Note, kwargs: dict[str, Any]) -> None:
+    attention = unwrapped(attention)
     # the class's forward: hooks are for the module's real calls, and a forward set on the instance is bound to it
-    recorder = _recorder(attention, needed, note, rotated="position_embeddings" in kwargs)
-    type(attention).forward(recorder, hidden, **kwargs)
-
-
-def column_sums(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-    """(B, n) softmax attention in float32 that each key receives, averaged over heads and summed over queries.
-
-    Streamed over query blocks, so memory is that of one block, never that of an n x n map.
-
-    Args:
-        query, key: (B, H, n, d), as many key heads as query heads.
-        mask: (B, 1, n, n) or broadcastable, bool or additive, or None.
-        scaling: factor on the logits.
-    """
-    batch, heads, length, _ = query.shape
-    sums = torch.zeros(batch, length, device=query.device)
-    together = max(1, min(heads, _BLOCK // length**2))  # heads
-    rows = max(1, min(length, _BLOCK // (together * length)))
-    for image in range(batch):
-        for first in range(0, heads, together):
-            across = key[image, first : first + together].float().transpose(-1, -2)
-            for row in range(0, length, rows):
-                logits = query[image, first : first + together, row : row + rows].float() @ across * scaling
-                if mask is not None:
-                    there = mask[min(image, len(mask) - 1), :, row : row + rows]
-                    logits = logits.masked_fill(~there, -torch.inf) if there.dtype == torch.bool else logits + there
-                sums[image] += logits.softmax(-1).sum((0, 1))
-    return sums / heads
-
-
-def weights(
-    query: Tensor, key: Tensor, attend: Tensor | None, scaling: float, bias: Tensor | None = None
-) -> Tensor:
-    """Softmax attention in float32, averaged over heads.
-
-    Args:
-        query: (B, H, q, d).
-        key: (B, Hkv, n, d), each shared by H / Hkv query heads.
-        attend: (B, q, n) bool, or None for everything.
-        scaling: factor on the logits.
-        bias: (B, n) added to the logits of every key, or None.
-
-    Returns:
-        (B, q, n), at least float32.
-    """
-    wide = torch.promote_types(query.dtype, torch.float32)
-    batch, heads, asked, width = query.shape
-    grouped = query.to(wide).reshape(batch, key.shape[1], -1, width)
-    logits = (grouped @ key.to(wide).transpose(-1, -2) * scaling).view(batch, heads, asked, key.shape[2])
-    if bias is not None:
-        logits = logits + bias[:, None, None]
-    if attend is not None:
-        logits = logits.masked_fill(~attend[:, None], -torch.inf)
-    return logits.softmax(-1).mean(1)
+    type(attention).forward(_recorder(attention, needed, note), hidden, **kwargs)

@@ -12,6 +12,7 @@ from .budget import SLACK
 from .cache import PrunedLayer
 from .forward_pass import ForwardPass
 from .host import cache_of
+from .streamed import Places
 from .tokens import take
 
 _FINE = 2**40  # keep ratios as whole numbers: not every device has float64
@@ -47,35 +48,35 @@ def rank(layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: Forw
     """(B, n) METHOD's score of every present token with the weights of layer i."""
     plan, rows, asked = state.plan, state.rows, state.present_queries()
     rotary = segments.rotate(hidden, kwargs, state, segments.removed_earlier(i, kwargs))
-    normed = layer.input_layernorm(hidden)
-    query, scaling = attention.queries(
+    normed = attention.entrance(layer, hidden, **kwargs)
+    query, softmax = attention.queries(
         layer.self_attn,
         take(normed, asked),
         position_embeddings=tuple(take(r, asked) for r in rotary),
     )
     key = attention.keys(layer.self_attn, normed, position_embeddings=rotary)
-    attend = (rows[:, None] <= take(rows, asked)[..., None]) & state.present(state.valid)[:, None]
     visual, average = state.present(state.visual), None
     if plan.config.debias:
         same = ranking.average_token(normed, visual)
         average = attention.keys(layer.self_attn, same, position_embeddings=rotary)
     log_s = None if state.log_sizes is None else state.present(state.log_sizes)
-    past, earlier_key, earlier_valid, earlier_log = earlier(i, kwargs, state)
-    if past:
+    past, earlier_key, earlier_places, earlier_log = earlier(i, kwargs, state)
+    seen = torch.where(state.present(state.valid), rows + past, -1)
+    if earlier_key is not None:
         key = torch.cat([earlier_key.to(key), key], dim=2)
-        attend = torch.cat([earlier_valid[:, None].expand(-1, attend.shape[1], -1), attend], dim=2)
+        seen = torch.cat([earlier_places, seen], dim=1)
         if log_s is not None or earlier_log is not None:
             now = torch.zeros_like(visual, dtype=torch.float32) if log_s is None else log_s
-            before = torch.zeros_like(earlier_valid, dtype=torch.float32) if earlier_log is None else earlier_log
+            before = torch.zeros_like(earlier_places, dtype=torch.float32) if earlier_log is None else earlier_log
             log_s = torch.cat([before, now], dim=1)
-    seen = ranking.Entrance(
-        query, key, attend, asked >= 0, scaling, hidden, take(hidden, asked), visual, average, log_s, past
+    places = Places(torch.where(asked < 0, -1, take(rows, asked) + past), seen)
+    return ranking.RANKINGS[plan.config.ranking](
+        ranking.Entrance(query, key, places, softmax, hidden, take(hidden, asked), visual, average, log_s)
     )
-    return ranking.RANKINGS[plan.config.ranking](seen)[:, -rows.shape[1] :]
 
 
 def earlier(i: int, kwargs: dict[str, Any], state: ForwardPass) -> tuple[int, Any, Any, Any]:
-    """What layer i's cache holds: how many tokens, (B, Hkv, P, d) keys, (B, P) bool whether real, (B, P) log sizes."""
+    """What layer i's cache holds: tokens seen, (B, Hkv, P, d) keys, (B, P) places, -1 where not real, log sizes."""
     cache = cache_of(kwargs)
     stored = cache.layers[i] if cache is not None and len(cache.layers) > i else None
     if stored is None or not stored.get_seq_length():
@@ -90,4 +91,4 @@ def earlier(i: int, kwargs: dict[str, Any], state: ForwardPass) -> tuple[int, An
     if log_s is not None:
         beyond = (columns < 0) | (columns >= log_s.shape[1])
         log_s = take(log_s.to(device), columns.clamp(max=log_s.shape[1] - 1)).masked_fill(beyond, 0)
-    return columns.shape[1], stored.keys.to(device), valid, log_s
+    return pruned.length, stored.keys.to(device), columns.masked_fill(~valid, -1), log_s

@@ -6,51 +6,54 @@ A way to rank is a function `(Entrance) -> (B, n) scores`, higher is better, nam
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .attention import weights
 from .seeded import content, uniform
+from .streamed import Places, Softmax, block_size, column_sums, exact, wide
+from .tokens import pack, take
 
 
 @dataclass
 class Entrance:
-    """What is seen at the entrance of the layer that ranks: n tokens present, q query tokens a row.
+    """What is seen at the entrance of the layer that ranks: n tokens present behind those of a cache, q queries a row.
+
+    A cache's tokens take part in every softmax, and are not scored: m columns in all, the last n of them scored.
 
     Attributes:
         query: (B, H, q, d) of the query tokens only, rotated.
-        key: (B, Hkv, n, d) of every present token, rotated.
-        attend: (B, q, n) bool, which tokens each query may see (causal, no padding).
-        asked: (B, q) bool, False where a row has fewer query tokens.
-        scaling: factor on the logits, as the layer uses it.
+        key: (B, Hkv, m, d) of every token, rotated.
+        places: where both stand in the full sequence; -1 for queries that a row does not have, holes and padding.
+        softmax: how the layer attends.
         hidden: (B, n, D) hidden states of every present token.
         questions: (B, q, D) those of the query tokens.
         visual: (B, n) bool, the visual tokens.
         average: (B, Hkv, n, d) keys, were the average visual token of the row in every place; None where scores are not
             corrected for places.
-        log_sizes: (B, n) added to the logits of every token, log of how many it stands for; None for nothing.
-        past: how many columns of `key`, `attend` and `log_sizes` stand in front for tokens that a cache holds: they
-            take part in every softmax, and are not scored.
+        log_sizes: (B, m) added to the logits of every token, log of how many it stands for; None for nothing.
     """
 
     query: Tensor
     key: Tensor
-    attend: Tensor
-    asked: Tensor
-    scaling: float
+    places: Places
+    softmax: Softmax
     hidden: Tensor
     questions: Tensor
     visual: Tensor
     average: Tensor | None = None
     log_sizes: Tensor | None = None
-    past: int = 0
+
+    @property
+    def past(self) -> int:
+        """How many tokens of a cache stand in front."""
+        return self.key.shape[2] - self.visual.shape[1]
 
 
 def attention(seen: Entrance) -> Tensor:
     """DUET-VLM (arXiv 2602.18846), and by the choice of queries PyramidDrop and FastV: `text_to_vision`."""
-    return _corrected(seen, seen.asked)
+    return _corrected(seen, seen.places)
 
 
 def sparsevlm(seen: Entrance) -> Tensor:
@@ -61,13 +64,25 @@ def sparsevlm(seen: Entrance) -> Tensor:
     raters once, by embeddings; here they are chosen at each ranking, by the hidden states there. Its adaptive ratios
     and its recycling of dropped tokens are not part of the scoring.
     """
-    wide = torch.promote_types(seen.hidden.dtype, torch.float32)
-    logits = seen.hidden.to(wide) @ seen.questions.to(wide).transpose(1, 2)
-    pointing = logits.masked_fill(~seen.asked[:, None], torch.finfo(wide).min).softmax(-1)
-    relevance = (pointing * seen.visual[..., None]).sum(1) / seen.visual.sum(1, keepdim=True).clamp(min=1)
-    mean = (relevance * seen.asked).sum(1, keepdim=True) / seen.asked.sum(1, keepdim=True).clamp(min=1)
+    asked, relevance = seen.places.asked >= 0, _relevance(seen)
+    mean = (relevance * asked).sum(1, keepdim=True) / asked.sum(1, keepdim=True).clamp(min=1)
     # equal relevances are all raters, whatever rounding does to their mean
-    return _corrected(seen, seen.asked & (relevance >= mean * (1 - 1e-5)))
+    raters = asked & (relevance >= mean * (1 - 1e-5))
+    return _corrected(seen, replace(seen.places, asked=seen.places.asked.masked_fill(~raters, -1)))
+
+
+def _relevance(seen: Entrance) -> Tensor:
+    """(B, q) how much the visual tokens point at each query token, a block of visual tokens after the other."""
+    visual, _ = pack(seen.visual)
+    questions, hole = wide(seen.questions).transpose(1, 2), seen.places.asked < 0
+    relevance = questions.new_zeros(hole.shape)
+    rows = max(1, block_size(hole.device) // max(1, hole.numel()))
+    with exact(hole.device):
+        for part in visual.split(rows, dim=1):
+            logits = wide(take(seen.hidden, part)) @ questions
+            pointing = logits.masked_fill_(hole[:, None], torch.finfo(logits.dtype).min).softmax(-1)
+            relevance += pointing.masked_fill_((part < 0)[..., None], 0).sum(1)
+    return relevance / seen.visual.sum(1, keepdim=True).clamp(min=1)
 
 
 def keynorm(seen: Entrance) -> Tensor:
@@ -76,7 +91,7 @@ def keynorm(seen: Entrance) -> Tensor:
     The sign is the paper's finding: tokens whose keys are short get the most attention in later steps, so they stay.
     Rotary embeddings do not change a norm.
     """
-    return -seen.key.float().norm(dim=-1).mean(1)
+    return -wide(seen.key[:, :, seen.past :]).norm(dim=-1).mean(1)
 
 
 def random(seen: Entrance) -> Tensor:
@@ -97,45 +112,44 @@ RANKINGS: dict[str, Callable[[Entrance], Tensor]] = {
 
 
 def average_token(hidden: Tensor, visual: Tensor) -> Tensor:
-    """(B, n, D): in every place the mean of the row's visual tokens."""
-    share = visual / visual.sum(1, keepdim=True).clamp(min=1)
-    return (share.to(hidden.dtype)[:, None] @ hidden).expand_as(hidden)
+    """(B, n, D): in every place the mean of the row's visual tokens, summed in float32."""
+    total = wide(hidden).masked_fill(~visual[..., None], 0).sum(1, keepdim=True)
+    return (total / visual.sum(1)[:, None, None].clamp(min=1)).to(hidden.dtype).expand_as(hidden)
 
 
-def _corrected(seen: Entrance, asked: Tensor) -> Tensor:
+def _corrected(seen: Entrance, places: Places) -> Tensor:
     """`text_to_vision`, divided by what the average visual token would get in each place where that is given.
 
     Attention falls off with distance, so that where a token stands decides part of its score. The average token has no
     content of its own: what it would get is the part of the place. It stands for itself alone: how many tokens a merged
     one stands for is part of its content.
     """
-    scores = text_to_vision(seen.query, seen.key, seen.attend, asked, seen.scaling, seen.log_sizes)
+    scores = text_to_vision(seen.query, seen.key, places, seen.softmax, seen.log_sizes)[:, seen.past :]
     if seen.average is None:
         return scores
     average = torch.where(seen.visual[:, None, :, None], seen.average, seen.key[:, :, seen.past :])
     average = torch.cat([seen.key[:, :, : seen.past], average], dim=2)
-    place = text_to_vision(seen.query, average, seen.attend, asked, seen.scaling)
+    place = text_to_vision(seen.query, average, places, seen.softmax)[:, seen.past :]
     return scores / place.clamp(min=torch.finfo(place.dtype).tiny)
 
 
 def text_to_vision(
-    query: Tensor, key: Tensor, attend: Tensor, asked: Tensor, scaling: float, log_sizes: Tensor | None = None
+    query: Tensor, key: Tensor, places: Places, softmax: Softmax, log_sizes: Tensor | None = None
 ) -> Tensor:
-    """(B, n) attention that the query tokens pay to every token, averaged over heads, then over queries.
+    """(B, m) attention that the query tokens pay to every token, averaged over heads, then over queries, in float32.
 
     METHOD, "Stage 2", 2. A row without query tokens scores 0 everywhere.
 
     Args:
         query: (B, H, q, d) of the query tokens only, rotated.
-        key: (B, Hkv, n, d) of every present token, rotated.
-        attend: (B, q, n) bool, which tokens each query may see (causal, no padding).
-        asked: (B, q) bool, False where a row has fewer query tokens.
-        scaling: factor on the logits, as the layer uses it.
-        log_sizes: (B, n) added to the logits, as the layers do where `DuetConfig.proportional` is set: what is ranked
+        key: (B, Hkv, m, d) of every token, rotated.
+        places: where both stand.
+        softmax: how the layer attends.
+        log_sizes: (B, m) added to the logits, as the layers do where `DuetConfig.proportional` is set: what is ranked
             is the attention that the layer pays. None for nothing.
     """
-    attention = weights(query, key, attend | ~asked[..., None], scaling, log_sizes)
-    return (attention * asked[..., None]).sum(1) / asked.sum(1, keepdim=True).clamp(min=1)
+    sums = column_sums(query, key, softmax, places, log_sizes)
+    return sums / (places.asked >= 0).sum(1, keepdim=True).clamp(min=1)
 
 
 def best(scores: Tensor, spans: Tensor, limits: Tensor) -> Tensor:

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attention import keys, queries, weights
+from ..attention import keys, queries
 from ..budget import stage1_counts
 from ..config import DuetConfig
 from ..errors import DuetError
 from ..merging import Encoded, Merge, merge
 from ..refs import Ref
+from ..streamed import column_sums
 from . import encoding
 from .encoding import Call
 from .family import check_feature_layer, feature_layer
@@ -59,9 +60,9 @@ def check(config: Any, duet: DuetConfig, reserved: int) -> None:
 @torch.no_grad()
 def rank(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """(B, N) attention that CLS pays to every patch, summed over heads, and (B, N, d) keys averaged over heads."""
-    query, scaling = queries(attention, hidden[:, :1])
+    query, softmax = queries(attention, hidden[:, :1])
     key = keys(attention, hidden)
-    scores = weights(query, key, None, getattr(attention, "scale", scaling))[:, 0, 1:] * query.shape[1]
+    scores = column_sums(query, key, softmax)[:, 1:] * query.shape[1]
     return scores, key[:, :, 1:].float().mean(1)
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import embedding_bag, normalize
+
+from ..streamed import block_size, exact, wide
 
 
 @dataclass
@@ -56,21 +58,23 @@ class Merge:
     averaged: Tensor | None = None
 
     def contextual(self, x: Tensor) -> Tensor:
-        """(B, N, D) -> (B, K2, D): each anchor with its members, or the anchor alone if it has none."""
+        """(B, N, D) -> (B, K2, D): each anchor with its members, or the anchor alone if it has none.
+
+        Summed in float32 at least. Holds (B, N, D) in that precision, and nothing of the size of members times D.
+        """
         anchors = at(x, self.anchors)
         if self.anchors.shape[1] == 0 or self.members.shape[1] == 0:
             return anchors
-        wide = torch.promote_types(x.dtype, torch.float32)  # sums in half precision lose the small members
-        weights = torch.ones_like(self.scores, dtype=wide) if self.weights is None else self.weights.to(wide)
+        full = wide(x)  # sums in half precision lose the small members
+        weights = torch.ones_like(self.scores, dtype=full.dtype) if self.weights is None else self.weights.to(full)
         averaged = torch.zeros_like(self.anchors, dtype=torch.bool) if self.averaged is None else self.averaged
-        belongs = one_hot(self.joins, self.anchors.shape[1]).to(wide).transpose(1, 2)
-        belongs = belongs * at(weights, self.members)[:, None]
-        own = at(weights, self.anchors) * averaged
-        total = belongs.sum(-1) + own
-        full = anchors.to(wide)
-        sums = belongs @ at(x, self.members).to(wide) + own[..., None] * full
-        mean = sums / total.masked_fill(total == 0, 1)[..., None]
-        return (full.masked_fill(averaged[..., None], 0) + mean).to(x.dtype)
+        joining = at(weights, self.members)
+        own = at(weights, self.anchors).masked_fill(~averaged, 0)
+        total = own.scatter_add(1, self.joins, joining)
+        total = total.masked_fill(total == 0, 1)
+        mean = clustered(full, self.members, self.joins, joining / at(total, self.joins), self.anchors.shape[1])
+        anchor = at(full, self.anchors)
+        return (torch.where(averaged[..., None], anchor * (own / total)[..., None], anchor) + mean).to(x.dtype)
 
     def retained(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, K1 + K2, D): dominant tokens in image order, then contextual ones in anchor order."""
@@ -97,13 +101,49 @@ def at(x: Tensor, places: Tensor) -> Tensor:
     return x.gather(1, places if x.ndim == 2 else places[..., None].expand(-1, -1, x.shape[-1]))
 
 
+def clustered(x: Tensor, members: Tensor, joins: Tensor, shares: Tensor, clusters: int) -> Tensor:
+    """(B, clusters, D) sums of the members (B, P) of x (B, N, D), each times its share (B, P), by cluster joined."""
+    batch, tokens, width = x.shape
+    rows = torch.arange(batch, device=x.device)[:, None]
+    order = joins.argsort(dim=1, stable=True)
+    flat = (members + rows * tokens).gather(1, order).flatten()
+    counts = torch.zeros(batch, clusters, dtype=torch.long, device=x.device)
+    counts = counts.scatter_add(1, joins, torch.ones_like(joins)).flatten()
+    shares = shares.gather(1, order).flatten()
+    sums = embedding_bag(flat, x.flatten(0, 1), counts.cumsum(0) - counts, mode="sum", per_sample_weights=shares)
+    return sums.view(batch, clusters, width)
+
+
+def directions(x: Tensor) -> Tensor:
+    """(B, N, D) -> unit vectors, float32 at least: their products are cosines. Zero where x is zero."""
+    return normalize(wide(x), dim=-1)
+
+
+def cosines(left: Tensor, right: Tensor) -> Tensor:
+    """(B, n, m) of directions (B, n, D) and (B, m, D), in their precision whatever autocast says."""
+    with exact(left.device):
+        return left @ right.transpose(1, 2)
+
+
+def blocks(places: Tensor, columns: int) -> tuple[Tensor, ...]:
+    """Places (B, n) in parts whose cosines to so many columns are a block, not a map."""
+    return places.split(max(1, block_size(places.device) // max(1, len(places) * columns)), dim=1)
+
+
+def best_left(values: Tensor, taken: Tensor) -> Tensor:
+    """(B, 1) place of the highest of values (B, N) that is not taken (B, N); what is no number comes last."""
+    lowest = torch.finfo(values.dtype).min
+    return values.nan_to_num(nan=lowest, neginf=lowest).masked_fill(taken, -torch.inf).argmax(1, keepdim=True)
+
+
 def join(encoded: Encoded, dominant: Tensor, anchors: Tensor, members: Tensor) -> Merge:
     """Every member joins the anchor whose key is most similar to its own, by cosine."""
+    joins = torch.zeros_like(members)
     if anchors.shape[1] and members.shape[1]:
-        direction = normalize(encoded.keys.float(), dim=-1)
-        joins = (at(direction, members) @ at(direction, anchors).transpose(1, 2)).argmax(-1)
-    else:
-        joins = torch.zeros_like(members)
+        direction = directions(encoded.keys)
+        to = at(direction, anchors)
+        parts = blocks(members, anchors.shape[1])
+        joins = torch.cat([cosines(at(direction, part), to).argmax(-1) for part in parts], dim=1)
     return Merge(encoded.scores, dominant.sort(dim=1).values, anchors, members, joins)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import normalize
 
-from .common import Encoded, Merge, selected
+from .common import Encoded, Merge, at, best_left, blocks, cosines, directions, selected
 
 
 def divprune(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:
@@ -15,14 +14,21 @@ def divprune(encoded: Encoded, dominant: int, contextual: int, cluster_width: in
     farthest, then always the one farthest from all chosen so far, by the cosine distance of the features (of the
     encoder's output; the paper measures after the projector). Ties take the earlier token.
     """
-    direction = normalize(encoded.features.float(), dim=-1)
-    distance = 1 - direction @ direction.transpose(1, 2)
-    itself = torch.eye(encoded.tokens, dtype=torch.bool, device=distance.device)
-    gap = distance.masked_fill(itself, torch.inf).amin(-1)
+    direction = directions(encoded.features)
+    everyone = torch.arange(encoded.tokens, device=direction.device).expand(len(direction), -1)
+    gap = torch.cat([_gaps(direction, part) for part in blocks(everyone, encoded.tokens)], dim=1)
+    taken = torch.zeros_like(gap, dtype=torch.bool)
     chosen: list[torch.Tensor] = []
     for step in range(dominant + contextual):
-        place = gap.argmax(1, keepdim=True)
+        place = best_left(gap, taken)
         chosen.append(place)
-        reach = distance.gather(1, place[..., None].expand(-1, -1, encoded.tokens))[:, 0]
-        gap = (reach if step == 0 else gap.minimum(reach)).scatter(1, place, -torch.inf)
-    return selected(encoded, torch.cat(chosen, dim=1) if chosen else gap[:, :0].long())
+        taken = taken.scatter(1, place, True)
+        reach = 1 - cosines(at(direction, place), direction)[:, 0]
+        gap = reach if step == 0 else gap.minimum(reach)
+    return selected(encoded, torch.cat(chosen, dim=1) if chosen else everyone[:, :0])
+
+
+def _gaps(direction: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """(B, n) how far the nearest neighbour of each token at places (B, n) is."""
+    distance = 1 - cosines(at(direction, part), direction)
+    return distance.scatter_(2, part[..., None], torch.inf).amin(-1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from ..streamed import wide
 from .cells import cells
-from .common import Encoded, Merge, selected
+from .common import Encoded, Merge, cosines, directions, selected
 
 REGIONS = 16
 
@@ -21,36 +21,38 @@ def holov(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) 
     Written from the paper's idea, which leaves the cutting of regions and the sharpness of the allocation open: here 16
     rectangles and plain proportion.
     """
-    owners = torch.tensor(
-        cells(encoded.tokens, encoded.grid, min(REGIONS, encoded.tokens))[1], device=encoded.scores.device
-    )
-    together = owners[:, None] == owners
-    size = together.sum(1)  # of each token's region
-    good = _scaled(encoded.scores) + _scaled(_variety(encoded.features, together))
-    region = (together * good[:, None]).sum(-1) / size
-    better = (good[:, None] > good[..., None]) | ((good[:, None] == good[..., None]) & _earlier(encoded))
-    rank = (together & better).sum(-1)  # within the region
-    # highest averages: the region's r-th place goes where goodness / r is the greatest
-    turn = (region / (rank + 1)).argsort(dim=1, descending=True, stable=True)
-    return selected(encoded, turn[:, : dominant + contextual])
+    owners = cells(encoded.tokens, encoded.grid, min(REGIONS, encoded.tokens))[1]
+    device, salience, direction = encoded.scores.device, _scaled(encoded.scores), directions(encoded.features)
+    regions = [
+        torch.tensor([place for place, owner in enumerate(owners) if owner == region], device=device)
+        for region in range(max(owners) + 1)
+    ]
+    variety = torch.zeros_like(salience)
+    for region in regions:
+        variety[:, region] = _variety(direction[:, region])
+    good = salience + _scaled(variety)
+    turn = torch.zeros_like(good)
+    for region in regions:
+        here = good[:, region]
+        order = here.argsort(dim=1, descending=True, stable=True)
+        # highest averages: the region's r-th place goes where goodness / r is the greatest
+        average = here.mean(1, keepdim=True) / torch.arange(1, len(region) + 1, device=device)
+        turn[:, region] = torch.zeros_like(here).scatter(1, order, average)
+    order = turn.argsort(dim=1, descending=True, stable=True)
+    return selected(encoded, order[:, : dominant + contextual])
 
 
-def _earlier(encoded: Encoded) -> Tensor:
-    """(N, N) bool, whether the token of the column comes before that of the row."""
-    return torch.ones(encoded.tokens, encoded.tokens, dtype=torch.bool, device=encoded.scores.device).tril(-1)
-
-
-def _variety(features: Tensor, together: Tensor) -> Tensor:
-    """(B, N) variance of each token's cosine similarities to the others of its region."""
-    direction = normalize(features.float(), dim=-1)
-    others = together & ~torch.eye(len(together), dtype=torch.bool, device=together.device)
-    count = others.sum(-1).clamp(min=1)
-    similarity = direction @ direction.transpose(1, 2)
-    mean = (similarity * others).sum(-1) / count
-    return ((similarity - mean[..., None]).square() * others).sum(-1) / count
+def _variety(direction: Tensor) -> Tensor:
+    """(B, n) variance of the cosine similarities of each of a region's tokens to its others."""
+    similarity = cosines(direction, direction)
+    itself = torch.eye(similarity.shape[1], dtype=torch.bool, device=direction.device)
+    count = max(1, similarity.shape[1] - 1)
+    mean = similarity.masked_fill(itself, 0).sum(-1, keepdim=True) / count
+    return (similarity - mean).square_().masked_fill_(itself, 0).sum(-1) / count
 
 
 def _scaled(x: Tensor) -> Tensor:
-    """(B, N) to 0 to 1 within each row."""
+    """(B, N) to 0 to 1 within each row, float32 at least."""
+    x = wide(x)
     low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
     return (x - low) / (high - low).clamp(min=torch.finfo(x.dtype).tiny)

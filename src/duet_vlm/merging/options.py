@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch.nn.functional import normalize
 
-from .common import Encoded, Merge, at
+from ..streamed import wide
+from .common import Encoded, Merge, at, best_left, cosines, directions
 
 
 def diversified(encoded: Encoded, dominant: int) -> Encoded:
@@ -17,14 +17,14 @@ def diversified(encoded: Encoded, dominant: int) -> Encoded:
     score alike and say the same; the factor lets the second of them wait. The chosen are ranked in the order of choice,
     above all others, which keep their scores.
     """
-    direction = normalize(encoded.features.float(), dim=-1)
-    scores, top = encoded.scores.clone(), encoded.scores.amax(1, keepdim=True) + 1
+    direction, weight = directions(encoded.features), wide(encoded.scores)
+    scores, top = weight.clone(), weight.nan_to_num(posinf=0).amax(1, keepdim=True) + 1
     gap, taken = torch.ones_like(scores), torch.zeros_like(scores, dtype=torch.bool)
     for step in range(dominant):
-        place = (encoded.scores * gap).masked_fill(taken, -torch.inf).argmax(1, keepdim=True)
+        place = best_left(weight * gap, taken)
         taken = taken.scatter(1, place, True)
         scores = scores.scatter(1, place, top + dominant - step)
-        near = (direction @ at(direction, place).transpose(1, 2))[..., 0]
+        near = cosines(direction, at(direction, place))[..., 0]
         gap = gap.minimum((1 - near).clamp(min=0).to(gap))
     return replace(encoded, scores=scores)
 
@@ -35,7 +35,9 @@ def with_rest(merge: Merge) -> Merge:
     used = used.scatter(1, merge.places, True).scatter(1, merge.members, True)
     # members are distinct, so every row discards the same number
     count = used.shape[1] - merge.places.shape[1] - merge.members.shape[1]
-    order = merge.scores.masked_fill(used, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :count]
+    order = merge.scores.argsort(dim=1, descending=True, stable=True)
+    # stable twice: what is used comes last, whatever its score
+    order = order.gather(1, used.gather(1, order).long().argsort(dim=1, stable=True))[:, :count]
     anchors, members = order[:, :1], order[:, 1:]
     averaged = torch.zeros_like(merge.anchors, dtype=torch.bool) if merge.averaged is None else merge.averaged
     return replace(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import normalize
 
-from .common import Encoded, Merge, at
+from .common import Encoded, Merge, at, blocks, cosines, directions
 
 NEIGHBOURS = 32  # tokens merged into each selected one
 
@@ -24,12 +23,15 @@ def prumerge(encoded: Encoded, dominant: int, contextual: int, cluster_width: in
     rest = order[:, dominant:].sort(dim=1).values
     evenly = [(2 * i + 1) * rest.shape[1] // (2 * contextual) for i in range(contextual)]
     chosen = torch.cat([order[:, :dominant], rest[:, evenly]], dim=1).sort(dim=1).values
-    others = torch.ones_like(encoded.scores, dtype=torch.bool).scatter(1, chosen, False)
-    left = (~others).long().argsort(dim=1, stable=True)[:, : encoded.tokens - chosen.shape[1]]
-    direction = normalize(encoded.keys.float(), dim=-1)
-    near = at(direction, chosen) @ at(direction, left).transpose(1, 2)
-    count = min(NEIGHBOURS, left.shape[1])
-    members = left.gather(1, near.topk(count, dim=-1).indices.flatten(1))
+    is_chosen = torch.zeros_like(encoded.scores, dtype=torch.bool).scatter(1, chosen, True)
+    left = is_chosen.long().argsort(dim=1, stable=True)[:, : encoded.tokens - chosen.shape[1]]
+    direction, count = directions(encoded.keys), min(NEIGHBOURS, left.shape[1])
+    others = at(direction, left)
+    near = [
+        cosines(at(direction, part), others).topk(count, dim=-1).indices.flatten(1)
+        for part in blocks(chosen, left.shape[1])
+    ]
+    members = left.gather(1, torch.cat(near, dim=1))
     joins = torch.arange(chosen.shape[1], device=chosen.device).repeat_interleave(count).expand(len(chosen), -1)
     averaged = torch.ones_like(chosen, dtype=torch.bool)
     # a score can be no more than rounding error above zero, and a mean needs some weight

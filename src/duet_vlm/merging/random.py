@@ -14,5 +14,5 @@ def random(encoded: Encoded, dominant: int, contextual: int, cluster_width: int)
 
     The choice is that of the image and of the seed set by `torch.manual_seed`; see `seeded.uniform`.
     """
-    scores = uniform(content(encoded.features), encoded.tokens).to(encoded.scores)
+    scores = uniform(content(encoded.features), encoded.tokens)
     return duet(replace(encoded, scores=scores), dominant, contextual, cluster_width)
