@@ -2,14 +2,18 @@
 
 import re
 import time
+import unicodedata
+import weakref
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duet_vlm import words
+from duet_vlm.characters import plain
+from duet_vlm.errors import DuetError
 from duet_vlm.stop_words import LANGUAGES
-from duet_vlm.words import check_language, salient_spans
+from duet_vlm.words import check_language, finder, salient_spans
 
 # Typical questions in the manner of GQA, VQAv2, TextVQA and POPE. Annotated by hand, a star after each salient word:
 # question words, and the nouns, proper nouns, pronouns, verbs, adjectives and adverbs that are no stop words (which are
@@ -79,9 +83,6 @@ def no_spacy(monkeypatch: pytest.MonkeyPatch):
     """The built-in rule, whatever is installed where the tests run."""
     monkeypatch.setattr(words, "_load_pipeline", lambda language: None)
     monkeypatch.setattr(words, "_pipelines", {})
-    words._salient_spans.cache_clear()
-    yield
-    words._salient_spans.cache_clear()
 
 
 # ---------------------------------------------------------------------------------------------- the built-in rule
@@ -145,14 +146,124 @@ def test_word_lists_are_well_formed():
     for language, rules in LANGUAGES.items():
         assert not rules.question_words & rules.stop_words, language
         for word in rules.question_words | rules.stop_words | rules.clitics:
-            assert word == words._normal(word), (language, word)
+            assert word == plain(word), (language, word)
 
 
-def test_unknown_language_is_refused_in_one_sentence(no_spacy):
-    for call in (lambda: check_language("xx"), lambda: salient_spans("", "xx"), lambda: salient_spans("hi", "english")):
-        with pytest.raises(ValueError, match=r"language '\w+' is not known: use one of de, en, es, fr, it, nl, pt, or"):
+@pytest.mark.parametrize(
+    "language",
+    ["xx", "english", "EN", "en-US", "en_US", "En ", "", None, ["en"], ("en",), {"en"}, {}, 5, 1.5, b"en", str],
+)
+def test_unknown_language_is_refused_in_one_sentence(no_spacy, language):
+    for call in (
+        lambda: check_language(language),
+        lambda: salient_spans("", language),
+        lambda: salient_spans("hi", language),
+        lambda: finder(language),
+    ):
+        with pytest.raises(DuetError) as error:
             call()
-    check_language("nl")
+        assert str(error.value) == (
+            f"language {language!r} is not known: use one of de, en, es, fr, it, nl, pt, "
+            "or install spaCy and a pipeline of that language."
+        )
+
+
+def test_every_language_of_the_lists_is_known(no_spacy):
+    for language in LANGUAGES:
+        check_language(language)
+        assert finder(language) == "built-in rule"
+
+
+class Text(str):
+    """A text that tells when it is gone."""
+
+
+def test_no_text_is_kept(no_spacy):
+    text = Text("Is the red kite flying?")
+    gone = weakref.ref(text)
+    assert chosen(text) == ["red", "kite", "flying", "?"]
+    del text
+    assert gone() is None
+
+
+# ------------------------------------------------------------------------------------------------- every script
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("यह कौन सा जानवर है?", ["यह", "कौन", "सा", "जानवर", "है", "?"]),  # Hindi
+        ("ছবিতে কয়টি বিড়াল আছে?", ["ছবিতে", "কয়টি", "বিড়াল", "আছে", "?"]),  # Bengali
+        ("இது என்ன நிறம்?", ["இது", "என்ன", "நிறம்", "?"]),  # Tamil
+        ("ఇది ఏ రంగు?", ["ఇది", "ఏ", "రంగు", "?"]),  # Telugu
+        ("ਇਹ ਕੀ ਹੈ?", ["ਇਹ", "ਕੀ", "ਹੈ", "?"]),  # Punjabi
+        ("ඉතා ශ්\u200dරී ලංකා?", ["ඉතා", "ශ්\u200dරී", "ලංකා", "?"]),  # Sinhala, a joiner inside
+        ("นี่คือสีอะไร ที่นี่", ["นี่คือสีอะไร", "ที่นี่"]),  # Thai
+        ("ນີ້ແມ່ນຫຍັງ?", ["ນີ້ແມ່ນຫຍັງ", "?"]),  # Lao
+        ("នេះជាអ្វី?", ["នេះជាអ្វី", "?"]),  # Khmer
+        ("ဒါ ဘာလဲ?", ["ဒါ", "ဘာလဲ", "?"]),  # Burmese
+        ("མིང་ལ", ["མིང", "ལ"]),  # Tibetan: a mark between syllables
+        ("مَا لَوْنُ السَّيَّارَةِ؟", ["مَا", "لَوْنُ", "السَّيَّارَةِ", "؟"]),  # Arabic with vowels
+        ("این چه می\u200cخواهد؟", ["این", "چه", "می\u200cخواهد", "؟"]),  # Persian, a non-joiner inside
+        ("מָה הַצֶּבַע?", ["מָה", "הַצֶּבַע", "?"]),  # Hebrew with points
+        ("ܡܳܢܳܐ ܗܳܢܳܐ؟", ["ܡܳܢܳܐ", "ܗܳܢܳܐ", "؟"]),  # Syriac
+        ("ދިވެހި ކޮބާ؟", ["ދިވެހި", "ކޮބާ", "؟"]),  # Thaana
+        ("Τι χρώμα έχει ο σκύλος;", ["Τι", "χρώμα", "έχει", "ο", "σκύλος", ";"]),  # Greek, typed with a semicolon
+        ("Τι είναι αυτό\u037e", ["Τι", "είναι", "αυτό", "\u037e"]),  # and with the Greek question mark
+        ("Είναι «σκύλος»; Ναι; 3;", ["Είναι", "σκύλος", ";", "Ναι", ";"]),
+        ("Ո՞վ է սա", ["Ո՞վ", "է", "սա"]),  # Armenian: the mark stands over the vowel
+        ("ይህ ምንድን ነው፧", ["ይህ", "ምንድን", "ነው", "፧"]),  # Amharic
+        ("ꕉꕜ꘏", ["ꕉꕜ", "꘏"]),  # Vai
+        ("か\u3099くせい は？", ["か\u3099くせい", "は", "？"]),  # Japanese, a voicing sign of its own
+        ("图里有几只猫︖", ["图里有几只猫", "︖"]),  # Chinese, written from top to bottom
+        ("\u1100\u1161\u11a8 뭐?", ["\u1100\u1161\u11a8", "뭐", "?"]),  # Korean, letter by letter
+        ("tiê\u0301ng Viê\u0323t gi\u0300?", ["tiê\u0301ng", "Viê\u0323t", "gi\u0300", "?"]),  # Vietnamese
+        ("the col\u00adour of th\u00ade hat", ["col\u00adour", "hat"]),  # soft hyphens
+        ("the\u200f dog\u200f", ["dog\u200f"]),  # a direction mark is nothing of a stop word
+        ("one\u200bdog", ["dog"]),  # a space of no width is one
+        ("Ｗｈａｔ ｉｓ ｔｈｅ ｄｏｇ？", ["Ｗｈａｔ", "ｄｏｇ", "？"]),  # full width
+        ("\u0301 \u200d \ufe0f \u093e", []),  # signs of no letter
+        ("3\ufe0f\u20e3 dogs ٣ ३ Ⅳ ½", ["dogs"]),  # numbers have no letter
+        ("What is 👩\u200d🚀 👍🏽 🇫🇷 ❤\ufe0f doing❓", ["What", "❓"]),  # emoji are no words
+        ("Stop❗\ufe0f now ‽", ["Stop", "❗\ufe0f", "‽"]),
+        ("red; green; a, b", ["red", "green", "b"]),  # a semicolon asks in Greek alone
+        ("¿Qué? ¡No! ⸘what‽", ["Qué", "?", "!", "what", "‽"]),  # what opens a sentence does not ask
+    ],
+)
+def test_words_and_marks_of_every_script(no_spacy, text, expected):
+    assert chosen(text) == expected
+
+
+ASSIGNED = [char for char in map(chr, range(0x110000)) if unicodedata.name(char, "")]
+
+
+def test_every_combining_sign_belongs_to_its_word(no_spacy):
+    signs = [char for char in ASSIGNED if unicodedata.category(char) in ("Mn", "Mc", "Me")]
+    assert len(signs) > 2000
+    text = " ".join(f"b{sign}x" for sign in signs)
+    assert chosen(text) == text.split(" ")
+
+
+def test_every_mark_that_unicode_names_is_one(no_spacy):
+    named = re.compile(r"\b(QUESTION MARK|EXCLAMATION MARK|INTERROBANG|QUESTION EXCLAMATION|COLON)\b")
+    opening = re.compile("INVERTED|INITIAL")
+    punctuation = [char for char in ASSIGNED if unicodedata.category(char) == "Po"]
+    marked = [char for char in punctuation if named.search(unicodedata.name(char))]
+    marked = [char for char in marked if not opening.search(unicodedata.name(char))]
+    over_a_vowel = {"\u055b", "\u055c", "\u055e"}  # Armenian
+    assert len(marked) > 40
+    for char in marked:
+        assert "".join(chosen(f"is a dog{char}")) == f"dog{char}", unicodedata.name(char)
+        assert chosen(f"the {char} the") == [char]
+    further = {"\u17d6", "\u1b5d"}  # colons by their notes in the standard, not by their names
+    for char in set(punctuation) - set(marked) - over_a_vowel - further - set("&@#%*\\/"):
+        assert chosen(f"is a dog{char} ") == ["dog"], unicodedata.name(char)
+
+
+@pytest.mark.parametrize("apostrophe", "'’‘‛＇ʼ`´′")
+def test_every_apostrophe_joins_a_stop_word(no_spacy, apostrophe):
+    text = f"What{apostrophe}s it? It isn{apostrophe}t the dog{apostrophe}s bone"
+    assert chosen(text) == ["What", "?", "dog", "bone"]
 
 
 # -------------------------------------------------------------------------------------------------- templates
@@ -179,6 +290,7 @@ def test_unknown_language_is_refused_in_one_sentence(no_spacy):
         "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
         "<start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n",
         "[CLS] {} [SEP] [PAD]",
+        "USER： {} ASSISTANT：",
     ],
 )
 def test_template_is_never_salient(no_spacy, template):
@@ -198,7 +310,14 @@ def test_spans_are_inside_the_text_and_in_order(text, language):
         end = span[1]
 
 
-@pytest.mark.parametrize("part", ["<", "[", " ", "\n", "a'", "a ' ", "user", "user ", "<start", "<a", "user:\n"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        *["<", "[", " ", "\n", "a'", "a ' ", "user", "user ", "<start", "<a", "user:\n"],
+        *["\u0301", "a\u0301", "ก็", "a\u200d", "\u200d", "՞", "α", "αβ", "αβ;", "α\u0301", "αβ 1", ";", "?"],
+        *["❗\ufe0f", "a´", "।", "֑", "ﷺ"],
+    ],
+)
 def test_no_text_is_slow(no_spacy, part):
     start = time.process_time()
     salient_spans(part * 10_000)
