@@ -19,6 +19,7 @@ import duet_vlm
 from duet_vlm import request
 from duet_vlm.cli import app
 from duet_vlm.loading import read_processor
+from duet_vlm.words import finder
 
 ASK = ["--ask", "What color is the square?"]
 
@@ -72,6 +73,7 @@ def test_run_prints_answer_and_tokens(here: Path) -> None:
     assert result.exit_code == 0, result.output
     for line in ("into the language model", "after the drop at layer 2", "layer average", "KV cache", "first token"):
         assert line in result.stdout
+    assert f"salient words found by │ {finder()}" in " ".join(result.stdout.split())
 
 
 @pytest.mark.parametrize("method", ["duet", "visionzip", "pyramiddrop", "fastv", "none"])
@@ -95,6 +97,7 @@ def test_run_methods(here: Path, tmp_path: Path, family: str, method: str) -> No
         assert report["answer"] == stock["answer"] and report["tokens_average"] == whole
     elif family == "model":
         assert abs(report["tokens_average"] - 0.6 * PATCHES) <= 0.5
+    assert report["words_found_by"] == (finder("en") if method == "duet" else None)
     with Image.open(tmp_path / "kept.png") as picture:
         picture.load()
         assert picture.width > 500

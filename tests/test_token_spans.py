@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_tokenizers import BUILDERS, CORPUS, built, byte_level_bpe, sentencepiece_bpe
+from tiny_tokenizers import BUILDERS, CORPUS, SlowBytes, built, byte_level_bpe, sentencepiece_bpe
 
 from duet_vlm import words
 from duet_vlm.words import salient_spans, salient_tokens, token_spans
@@ -25,9 +25,6 @@ def no_spacy(monkeypatch):
     """The built-in rule, whatever is installed where the tests run."""
     monkeypatch.setattr(words, "_load_pipeline", lambda language: None)
     monkeypatch.setattr(words, "_pipelines", {})
-    words._salient_spans.cache_clear()
-    yield
-    words._salient_spans.cache_clear()
 
 
 def encode(tokenizer, text: str) -> list[int]:
@@ -90,6 +87,50 @@ def test_the_bytes_of_one_character_share_its_span(builder):
     rocket, day = text.index("🚀"), text.index("日")
     assert spans.count((rocket, rocket + 1)) == 4 and spans.count((day, day + 1)) == 3
     assert salient_tokens(ids, tokenizer) == [start == day or decoded[start:end].strip() == "b" for start, end in spans]
+
+
+@pytest.mark.parametrize("builder", [byte_level_bpe, sentencepiece_bpe, SlowBytes], ids=lambda made: made.__name__)
+@pytest.mark.parametrize(
+    ("text", "asking"),
+    [
+        ("यह कौन सा?", ["यह", "कौन", "सा", "?"]),
+        ("দুটি বিড়াল?", ["দুটি", "বিড়াল", "?"]),
+        ("என்ன நிறம்?", ["என்ன", "நிறம்", "?"]),
+        ("สีอะไร ที่นี่", ["สีอะไร", "ที่นี่"]),
+        ("لَوْنُ السَّيَّارَةِ؟", ["لَوْنُ", "السَّيَّارَةِ", "؟"]),
+        ("מָה הַצֶּבַע?", ["מָה", "הַצֶּבַע", "?"]),
+        ("می\u200cخواهد؟", ["می\u200cخواهد", "؟"]),
+        ("the cafe\u0301s of the", ["cafe\u0301s"]),
+        ("is the 🚀 a dog⁉\ufe0f", ["dog", "⁉\ufe0f"]),
+        ("Ո՞վ; the 𞥟 the 𑅃", ["Ո՞վ", "𑅃"]),
+        ("του σκύλου;", ["του", "σκύλου", ";"]),
+        ("the 图里有什么︖ the", ["图里有什么", "︖"]),
+    ],
+)
+def test_every_byte_of_an_asking_word_asks_and_no_other(builder, text, asking):
+    """Against the bytes of the words and those of each token."""
+    tokenizer = built(builder)
+    expected, at = bytearray(len(text.encode())), 0
+    for word in asking:
+        at = text.index(word, at)
+        start, at = at, at + len(word)
+        places = slice(len(text[:start].encode()), len(text[:at].encode()))
+        expected[places] = b"\1" * len(expected[places])
+    ids, flags = encode(tokenizer, text), []
+    done = -1 if builder is sentencepiece_bpe else 0  # it puts a space in front
+    for token in tokenizer.convert_ids_to_tokens(ids):
+        flags.append(any(expected[max(0, done) : done + bytes_of(builder, token)]))
+        done += bytes_of(builder, token)
+    assert done == len(expected) and any(flags)
+    assert salient_tokens(ids, tokenizer) == flags
+
+
+def bytes_of(builder, token: str) -> int:
+    if builder is SlowBytes:
+        return len(token) // 2
+    if builder is byte_level_bpe:
+        return len(token)
+    return 1 if token.startswith("<0x") else len(token.replace("▁", " ").encode())
 
 
 def test_tokens_of_salient_words(tokenizer):

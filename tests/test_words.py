@@ -2,14 +2,17 @@
 
 import re
 import time
+import weakref
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duet_vlm import words
+from duet_vlm.characters import plain
+from duet_vlm.errors import DuetError
 from duet_vlm.stop_words import LANGUAGES
-from duet_vlm.words import check_language, salient_spans
+from duet_vlm.words import check_language, finder, salient_spans
 
 # Typical questions in the manner of GQA, VQAv2, TextVQA and POPE. Annotated by hand, a star after each salient word:
 # question words, and the nouns, proper nouns, pronouns, verbs, adjectives and adverbs that are no stop words (which are
@@ -79,9 +82,6 @@ def no_spacy(monkeypatch: pytest.MonkeyPatch):
     """The built-in rule, whatever is installed where the tests run."""
     monkeypatch.setattr(words, "_load_pipeline", lambda language: None)
     monkeypatch.setattr(words, "_pipelines", {})
-    words._salient_spans.cache_clear()
-    yield
-    words._salient_spans.cache_clear()
 
 
 # ---------------------------------------------------------------------------------------------- the built-in rule
@@ -145,14 +145,44 @@ def test_word_lists_are_well_formed():
     for language, rules in LANGUAGES.items():
         assert not rules.question_words & rules.stop_words, language
         for word in rules.question_words | rules.stop_words | rules.clitics:
-            assert word == words._normal(word), (language, word)
+            assert word == plain(word), (language, word)
 
 
-def test_unknown_language_is_refused_in_one_sentence(no_spacy):
-    for call in (lambda: check_language("xx"), lambda: salient_spans("", "xx"), lambda: salient_spans("hi", "english")):
-        with pytest.raises(ValueError, match=r"language '\w+' is not known: use one of de, en, es, fr, it, nl, pt, or"):
+@pytest.mark.parametrize(
+    "language",
+    ["xx", "english", "EN", "en-US", "en_US", "En ", "", None, ["en"], ("en",), {"en"}, {}, 5, 1.5, b"en", str],
+)
+def test_unknown_language_is_refused_in_one_sentence(no_spacy, language):
+    for call in (
+        lambda: check_language(language),
+        lambda: salient_spans("", language),
+        lambda: salient_spans("hi", language),
+        lambda: finder(language),
+    ):
+        with pytest.raises(DuetError) as error:
             call()
-    check_language("nl")
+        assert str(error.value) == (
+            f"language {language!r} is not known: use one of de, en, es, fr, it, nl, pt, "
+            "or install spaCy and a pipeline of that language."
+        )
+
+
+def test_every_language_of_the_lists_is_known(no_spacy):
+    for language in LANGUAGES:
+        check_language(language)
+        assert finder(language) == "built-in rule"
+
+
+class Text(str):
+    """A text that tells when it is gone."""
+
+
+def test_no_text_is_kept(no_spacy):
+    text = Text("Is the red kite flying?")
+    gone = weakref.ref(text)
+    assert chosen(text) == ["red", "kite", "flying", "?"]
+    del text
+    assert gone() is None
 
 
 # -------------------------------------------------------------------------------------------------- templates
@@ -179,6 +209,7 @@ def test_unknown_language_is_refused_in_one_sentence(no_spacy):
         "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
         "<start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n",
         "[CLS] {} [SEP] [PAD]",
+        "USER： {} ASSISTANT：",
     ],
 )
 def test_template_is_never_salient(no_spacy, template):
@@ -198,7 +229,14 @@ def test_spans_are_inside_the_text_and_in_order(text, language):
         end = span[1]
 
 
-@pytest.mark.parametrize("part", ["<", "[", " ", "\n", "a'", "a ' ", "user", "user ", "<start", "<a", "user:\n"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        *["<", "[", " ", "\n", "a'", "a ' ", "user", "user ", "<start", "<a", "user:\n"],
+        *["\u0301", "a\u0301", "ก็", "a\u200d", "\u200d", "՞", "α", "αβ", "αβ;", "α\u0301", "αβ 1", ";", "?"],
+        *["❗\ufe0f", "a´", "।", "֑", "ﷺ"],
+    ],
+)
 def test_no_text_is_slow(no_spacy, part):
     start = time.process_time()
     salient_spans(part * 10_000)

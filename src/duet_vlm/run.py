@@ -14,13 +14,15 @@ from .families import visual_token_ids
 from .generated import TokenTimes, bytes_per_token
 from .host import output_cache
 from .request import Prepared
+from .words import finder
 
 
 def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) -> dict[str, Any]:
     """Answer compressed, and uncompressed if that was asked for; draw the picture if that was asked for.
 
     Returns:
-        JSON-able: the answer, tokens per stage, KV tokens and bytes, seconds; `uncompressed` with the same fields.
+        JSON-able: the answer, tokens per stage, KV tokens and bytes, seconds; `uncompressed` with the same fields;
+        `words_found_by`, what found the words that ask (`words.finder`), or None where no words are asked for.
     """
     request, model = prepared.request, prepared.model
     stock = None
@@ -48,6 +50,7 @@ def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) ->
         **_tokens(whole, counts, prepared.config),
         "note": "One first call, not warmed up; to measure speed use duet bench.",
         "unknown_words": prepared.unknown_words,
+        "words_found_by": finder(prepared.config.language) if _asks_by_words(prepared.config) else None,
     }
     if stock is not None:
         report["uncompressed"] = stock | _tokens(whole, [whole] * layers, DuetConfig())
@@ -89,6 +92,10 @@ def _generate(prepared: Prepared, max_new_tokens: int | None = None) -> dict[str
         "seconds_to_first_token": clock.times[1] - started,
         "seconds": clock.times[-1] - started,
     }
+
+
+def _asks_by_words(config: DuetConfig) -> bool:
+    return config.ranks and config.query == "salient"
 
 
 def _tokens(whole: int, counts: list[int], config: DuetConfig) -> dict[str, Any]:

