@@ -7,13 +7,14 @@ from .errors import DuetError
 
 if TYPE_CHECKING:
     from .applying import apply
+    from .checks.checking import check
     from .engine import Duet
     from .trace import Trace
 
 __version__ = "0.1.0"
-__all__ = ["Drop", "Duet", "DuetConfig", "DuetError", "Trace", "apply"]
+__all__ = ["Drop", "Duet", "DuetConfig", "DuetError", "Trace", "apply", "check"]
 
-_HOMES = {"Duet": "engine", "apply": "applying", "Trace": "trace"}
+_HOMES = {"Duet": "engine", "apply": "applying", "check": "checks.checking", "Trace": "trace"}
 
 
 def __getattr__(name: str) -> Any:
