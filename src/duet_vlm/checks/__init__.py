@@ -5,7 +5,7 @@ What is noise and what is a fault:
 - Where a promise says "bit for bit", nothing is allowed. If stock itself gives other numbers when it is called twice,
   such a line is not checked, and says so.
 - Elsewhere two ways of computing the same are compared. Stock is run in the same two ways on the same prompts, and what
-  differs there is this model's rounding on this device: four times that is allowed, and four units of the dtype's last
+  differs there is this model's rounding on this device: four times that is allowed, and two units of the dtype's last
   place at the largest log-probability. More than half of the dtype's digits is no rounding, whatever stock does: a
   model that is itself at odds in these two ways fails, and the line says that stock does too.
 - Text is never compared. The same tokens are put in stock's and our mouth, and log-probabilities are compared, so a

@@ -17,7 +17,7 @@ from ..engine import Duet
 from ..families import decoder_of, visual_token_ids
 from . import prompts
 
-NEW = 6  # tokens of every answer
+NEW = 4  # tokens of every answer
 
 
 class Forced(LogitsProcessor):
@@ -132,7 +132,7 @@ class Subject:
 
     def allowed(self, stock: float) -> float:
         """What two ways of computing the same may differ by, where stock's differ by `stock`."""
-        return min(4 * stock, self.limit) + 4 * self.epsilon * self.scale
+        return min(4 * stock, self.limit) + 2 * self.epsilon * self.scale
 
     @property
     def decoder(self) -> Any:

@@ -17,7 +17,7 @@ from .kept import Kept
 from .subject import Subject, chances
 
 TURN = 5  # text tokens of a second turn
-ROUNDS = 3  # times that each thread answers
+ROUNDS = 2  # times that each thread answers
 
 
 def whole(subject: Subject, row: dict[str, Tensor], after: Tensor) -> Tensor:
@@ -60,21 +60,14 @@ def batched(subject: Subject, trace: LastTrace) -> Pairs:
 
 
 def second_turn(subject: Subject, trace: LastTrace) -> Pairs:
-    """More text on the cache of an answer, and all of it in one forward without a cache."""
+    """A second question and its answer on the cache of the first, and all of it in one forward without a cache."""
     row, answer = subject.singles[0], subject.answer
-    out = subject.forced(row)
-    seen = Kept.of(trace())
-    turn = torch.cat([answer[-1:], subject.singles[-1]["input_ids"][0, -TURN:]])
-    past = row["input_ids"].shape[1] + len(answer) - 1
-    with torch.no_grad():
-        logits = subject.model(
-            input_ids=turn[None],
-            attention_mask=turn.new_ones(1, past + len(turn)),
-            use_cache=True,
-            **cache_argument(subject.model, cache_of(out)),
-        ).logits
-    again = whole(subject, row, torch.cat([answer, turn[1:]]))
-    return [(Answer(chances(logits[0]), seen), Answer(again[-len(turn) :], Kept.of(trace())))]
+    out, seen = subject.forced(row), Kept.of(trace())
+    turn = torch.cat([answer, subject.singles[-1]["input_ids"][0, -TURN:]])
+    following = {name: x for name, x in prompts.longer(row, turn).items() if not name.startswith("pixel_")}
+    steps = subject.steps(following | cache_argument(subject.model, cache_of(out)))[0]
+    again = whole(subject, row, torch.cat([turn, answer[:-1]]))
+    return [(Answer(steps, seen), Answer(again[-len(answer) :], Kept.of(trace())))]
 
 
 def beams(subject: Subject, trace: LastTrace) -> Pairs:
@@ -103,7 +96,7 @@ def threads(subject: Subject, trace: LastTrace) -> Pairs:
         barrier.wait()
         return [subject.steps(row) for _ in range(ROUNDS)]
 
-    sys.setswitchinterval(1e-5)  # threads take turns often, so that what they share shows
+    sys.setswitchinterval(1e-4)  # threads take turns often, so that what they share shows
     try:
         with ThreadPoolExecutor(len(rows)) as pool:
             found = list(pool.map(answer, rows))
