@@ -11,7 +11,8 @@ What is noise and what is a fault:
 - Text is never compared. The same tokens are put in stock's and our mouth, and log-probabilities are compared, so a
   near tie between two words decides nothing.
 - Which visual tokens are kept is a decision, and rounding can tip it between two that are almost alike. Where the kept
-  places differ, the scores of those that changed places are compared in both ways. A score is an exponentiated logit,
-  so its relative difference is allowed what a log-probability is. More is a fault. Within it, the promise is tried
-  again with a schedule of the same counts whose choices do not depend on scores, so that what is compared is the rest.
+  places differ, the scores of those that changed places are compared: between the two ways, and in each way with the
+  nearest of those chosen instead. A score is an exponentiated logit, so its relative difference is allowed what a
+  log-probability is, and twice that, as two scores moved. More is a fault. Within it, the promise is tried again with
+  a schedule of the same counts whose choices depend on no score, so that what is compared is the rest.
 """

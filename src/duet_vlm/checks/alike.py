@@ -43,9 +43,9 @@ def alike(promise: str, subject: Subject, ways: Ways, note: str = "") -> Line:
     apart = [found for found in (compared(a.kept, b.kept) for a, b in pairs) if found is not None]
     if not apart:
         return judged(promise, _largest(pairs), allowed, _noted(note, stock))
-    worst = max(apart, key=lambda found: found.moved)
-    if worst.moved > allowed:
-        return judged(promise, worst.moved, allowed, _noted(note, stock), str(worst))
+    worst = max(apart, key=lambda found: found.apart)
+    if worst.apart > 2 * allowed:
+        return judged(promise, worst.apart, 2 * allowed, _noted(note, stock), str(worst))
     return _without_choices(promise, subject, ways, allowed, worst, _noted(note, stock))
 
 
@@ -55,7 +55,7 @@ def _without_choices(
     """What differs where the kept places depend on no score."""
     pairs = [(a, b) for a, b in _compressed(subject, ways, blind(subject.config)) if compared(a.kept, b.kept) is None]
     said = f"{worst}, as rounding may; compared with places that depend on no score; {note}"
-    if not pairs:
+    if not any(a.kept for a, _ in pairs):
         return Line(promise, NOT_CHECKED, None, allowed, f"kept places could not be held alike; {said}")
     return judged(promise, _largest(pairs), allowed, said)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from ..trace import DropTrace, ImageTrace, Trace
 
@@ -36,16 +35,18 @@ class Differs:
         places: how many tokens are kept in one way only.
         of: how many the first way kept there.
         where: "stage 1" or the drop layer.
-        moved: the largest difference between the two ways in the scores of these tokens, of the score itself.
+        apart: how far these tokens' scores are apart, of the score itself: between the two ways, and in each way from
+            the nearest of those that it chose instead. Where tokens are the best by score, the second is at most twice
+            the first.
     """
 
     places: int
     of: int
     where: str
-    moved: float
+    apart: float
 
     def __str__(self) -> str:
-        return f"{self.places} of {self.of} kept places differ at {self.where}, where scores differ by {self.moved:.2g}"
+        return f"{self.places} of {self.of} kept places differ at {self.where}, where scores are {self.apart:.2g} apart"
 
 
 def compared(a: Kept | None, b: Kept | None) -> Differs | None:
@@ -57,25 +58,36 @@ def compared(a: Kept | None, b: Kept | None) -> Differs | None:
     for one, other in zip(a.images, b.images, strict=True):
         if (one.dominant, one.anchors, one.clusters) != (other.dominant, other.anchors, other.clusters):
             places = len(set(_places(one)) ^ set(_places(other))) or 1
-            pairs = list(zip(one.scores, other.scores, strict=False))
-            return Differs(places, len(_places(one)), "stage 1", _moved(pairs, len(one.scores) == len(other.scores)))
+            return Differs(places, len(_places(one)), "stage 1", _between(one.scores, other.scores))
     for drop, again in zip(a.drops, b.drops, strict=True):
-        apart = set(drop.kept) ^ set(again.kept)
-        if drop.layer != again.layer or apart:
-            scores, others = (dict(zip(d.ranked, d.scores, strict=True)) for d in (drop, again))
-            pairs = [(scores.get(i, math.nan), others.get(i, math.nan)) for i in apart]
-            known = bool(pairs) and all(i in scores and i in others for i in apart)
-            return Differs(len(apart), len(drop.kept), f"layer {drop.layer}", _moved(pairs, known))
+        if drop.layer != again.layer or drop.kept != again.kept:
+            apart = set(drop.kept) ^ set(again.kept)
+            return Differs(len(apart), len(drop.kept), f"layer {drop.layer}", _apart(drop, again))
     return None
 
 
-def _places(image: ImageTrace) -> list[Any]:
+def _places(image: ImageTrace) -> list[int]:
     return [*image.dominant, *image.anchors]
 
 
-def _moved(pairs: list[tuple[float, float]], known: bool) -> float:
-    """Each difference relative to the larger of the two, which counts as at least a thousandth of the largest."""
-    if not known:
+def _apart(a: DropTrace, b: DropTrace) -> float:
+    """See `Differs`; infinite where a token was not ranked, or has no counterpart."""
+    scores, others = (dict(zip(d.ranked, d.scores, strict=True)) for d in (a, b))
+    first, second = sorted(set(a.kept) - set(b.kept)), sorted(set(b.kept) - set(a.kept))
+    both = first + second
+    if not first or not second or not all(i in scores and i in others for i in both):
         return math.inf
-    least = max((abs(x) for pair in pairs for x in pair), default=0) / 1000
-    return max((abs(x - y) / max(abs(x), abs(y), least) if x != y else 0.0 for x, y in pairs), default=0.0)
+    found = _between([scores[i] for i in both], [others[i] for i in both])
+    for known, chosen, instead in ((scores, first, second), (others, second, first)):
+        for i in chosen:
+            found = max(found, min(_between([known[i]], [known[j]]) for j in instead))
+    return found
+
+
+def _between(scores: list[float], others: list[float]) -> float:
+    """The largest difference, of the larger of the two, which counts as at least a thousandth of the largest of all."""
+    if len(scores) != len(others) or not all(map(math.isfinite, [*scores, *others])):
+        return math.inf
+    least = max((abs(x) for x in [*scores, *others]), default=0) / 1000
+    pairs = zip(scores, others, strict=True)
+    return max((abs(x - y) / max(abs(x), abs(y), least) for x, y in pairs if x != y), default=0.0)

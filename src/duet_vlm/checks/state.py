@@ -24,8 +24,8 @@ class State:
         """What is there now and was not, or the reverse, in words."""
         found = []
         for module, _, hooks, methods in self.modules:
-            now = _hooks(module)
-            changed = sum(now[name].keys() != hooks[name].keys() for name in hooks)
+            now, stocks = _hooks(module), _of_stock(module)
+            changed = any(now[name].keys() - stocks != hooks[name].keys() - stocks for name in hooks)
             if changed or _methods(module) != methods:
                 found.append(f"{type(module).__name__} has other hooks or methods")
         if getattr(self.model.config, "duet", _MISSING) != self.duet:
@@ -36,10 +36,12 @@ class State:
         """Put everything back."""
         for module, training, hooks, methods in self.modules:
             module.training = training
+            stocks = _of_stock(module)
             for name, were in hooks.items():
                 now = getattr(module, name)
+                stay = {number: hook for number, hook in now.items() if number in stocks}
                 now.clear()
-                now.update(were)
+                now.update(were | stay)
             for name in _methods(module) - methods:
                 del module.__dict__[name]
         if self.duet is not _MISSING:
@@ -63,6 +65,12 @@ def unchanged(model: Any) -> Iterator[State]:
 
 def _hooks(module: Any) -> dict[str, dict[Any, Any]]:
     return {k: dict(v) for k, v in module.__dict__.items() if "_hooks" in k and isinstance(v, dict)}
+
+
+def _of_stock(module: Any) -> set[int]:
+    """Numbers of the hooks that transformers puts on its modules when they are first called, and relies on."""
+    found = [pair for hooks in _hooks(module).values() for pair in hooks.items()]
+    return {number for number, hook in found if str(getattr(hook, "__module__", "")).startswith("transformers.")}
 
 
 def _methods(module: Any) -> set[str]:
