@@ -49,9 +49,7 @@ def alike(promise: str, subject: Subject, ways: Ways, note: str = "") -> Line:
     return _without_choices(promise, subject, ways, allowed, worst, _noted(note, stock))
 
 
-def _without_choices(
-    promise: str, subject: Subject, ways: Ways, allowed: float, worst: Differs, note: str
-) -> Line:
+def _without_choices(promise: str, subject: Subject, ways: Ways, allowed: float, worst: Differs, note: str) -> Line:
     """What differs where the kept places depend on no score."""
     pairs = [(a, b) for a, b in _compressed(subject, ways, blind(subject.config)) if compared(a.kept, b.kept) is None]
     said = f"{worst}, as rounding may; compared with places that depend on no score; {note}"

@@ -40,24 +40,23 @@ def check(
 
       duet check --model ./my-llava --method visionzip --keep 0.25 --json check.json
     """
-    with terminal.status() as status:
-        with terminal.plain_errors():
-            from ..demo.model import folder
-            from ..loading import read_processor
-            from ..request import DEFAULT_KEEP, Request, budget_config, load, read_config_of
-            from .checking import check as run
+    with terminal.status() as status, terminal.plain_errors():
+        from ..demo.model import folder
+        from ..loading import read_processor
+        from ..request import DEFAULT_KEEP, Request, budget_config, load, read_config_of
+        from .checking import check as run
 
-            terminal.check_folder(json_file)
-            named = None if model == DEMO else model
-            asked = Request(Path(), "", model=named, dtype=dtype, device=device)
-            config, settings = read_config_of(asked), None
-            if method is not None or tokens is not None or keep is not None:
-                settings = budget_config(config, method or "duet", tokens, keep, DEFAULT_KEEP)
-            status("Loading the processor")
-            processor = read_processor(named or str(folder()))
-            status("Loading the model")
-            network = load(asked)
-            report = run(network, processor, settings, status=lambda promise: status(f"Checking: {promise}"))
+        terminal.check_folder(json_file)
+        named = None if model == DEMO else model
+        asked = Request(Path(), "", model=named, dtype=dtype, device=device)
+        config, settings = read_config_of(asked), None
+        if method is not None or tokens is not None or keep is not None:
+            settings = budget_config(config, method or "duet", tokens, keep, DEFAULT_KEEP)
+        status("Loading the processor")
+        processor = read_processor(named or str(folder()))
+        status("Loading the model")
+        network = load(asked)
+        report = run(network, processor, settings, status=lambda promise: status(f"Checking: {promise}"))
     figures = {"checked": named or "the demonstration model", **report.to_dict()}
     terminal.write_json(figures, json_file)
     if json_file != Path("-"):

@@ -17,7 +17,9 @@ Pair = tuple[Tensor, Tensor]
 def _line(promise: str, subject: Subject, pairs: list[Pair], note: str, fault: str = "") -> Line:
     again = subject.stock["again"]
     if again > 0 and not fault:
-        return Line(promise, NOT_CHECKED, None, 0.0, f"stock's own logits differ by {again:.2g} between two equal calls")
+        return Line(
+            promise, NOT_CHECKED, None, 0.0, f"stock's own logits differ by {again:.2g} between two equal calls"
+        )
     return judged(promise, largest(pairs), 0.0, note, fault)
 
 

@@ -73,5 +73,7 @@ def _placed(x: Tensor, model: Any) -> Tensor:
 
 
 def _enlarged(x: Tensor, sizes: list[int]) -> Tensor:
-    widths = [width for have, want in zip(reversed(x.shape[1:]), reversed(sizes), strict=True) for width in (0, want - have)]
+    widths = [
+        width for have, want in zip(reversed(x.shape[1:]), reversed(sizes), strict=True) for width in (0, want - have)
+    ]
     return pad(x, widths) if any(widths) else x

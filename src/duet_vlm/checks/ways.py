@@ -71,7 +71,7 @@ def second_turn(subject: Subject, trace: LastTrace) -> Pairs:
 
 
 def beams(subject: Subject, trace: LastTrace) -> Pairs:
-    """The scores that beam search gives to two sequences, and the mean log-probability of their tokens by themselves."""
+    """The scores that beam search gives two sequences, and the mean log-probability of their tokens by themselves."""
     row = subject.singles[0]
     out, length = subject.beams(row), row["input_ids"].shape[1]
     seen, pairs = Kept.of(trace()), []
