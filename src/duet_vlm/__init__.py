@@ -7,13 +7,20 @@ from .errors import DuetError
 
 if TYPE_CHECKING:
     from .applying import apply
+    from .checks.checking import check
     from .handle import Duet, handle_of
     from .trace import Trace
 
 __version__ = "0.1.0"
-__all__ = ["Drop", "Duet", "DuetConfig", "DuetError", "Trace", "apply", "handle_of"]
+__all__ = ["Drop", "Duet", "DuetConfig", "DuetError", "Trace", "apply", "check", "handle_of"]
 
-_HOMES = {"Duet": "handle", "apply": "applying", "Trace": "trace", "handle_of": "handle"}
+_HOMES = {
+    "Duet": "handle",
+    "apply": "applying",
+    "check": "checks.checking",
+    "Trace": "trace",
+    "handle_of": "handle",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from . import terminal
+from .checks.cli import check
 from .demo.cli import app as demo
 from .errors import DuetError
 from .evaluation.cli import SeveralValues, evaluate
@@ -259,6 +260,7 @@ def bench(
 
 app.command("eval", cls=SeveralValues)(evaluate)
 app.command()(train)
+app.command()(check)
 app.add_typer(demo, name="demo")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -161,4 +162,26 @@ def run_table(report: dict[str, Any]) -> Table:
     line("time to the whole answer", lambda r: f"{1e3 * r['seconds']:.0f} ms")
     if report["words_found_by"] is not None:
         line("salient words found by", lambda r: r.get("words_found_by", "-"))
+    return table
+
+
+def check_table(report: dict[str, Any]) -> Table:
+    """One row per promise: what was measured, what is allowed, whether it holds, and what was compared."""
+    made = report["versions"]
+    table = Table(
+        title=f"{report['checked']}: duet-vlm {made['duet_vlm']}, transformers {made['transformers']}, torch "
+        f"{made['torch']}, {report['device']}, {report['dtype']}, {report['attention']} attention",
+        caption="differences of log-probabilities, where the last column says nothing else; docs/check.md",
+    )
+    table.add_column("promise")
+    for name in ("measured", "allowed"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    table.add_column("what was compared", overflow="fold")
+    styles = {"fails": "bold red", "not checked": "yellow"}
+    for line in report["lines"]:
+        figures = ["-" if x is None else f"{x:.2g}" for x in (line["measured"], line["allowed"])]
+        table.add_row(
+            line["promise"], *figures, line["result"], escape(line["note"]), style=styles.get(line["result"])
+        )
     return table

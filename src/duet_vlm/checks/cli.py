@@ -1,0 +1,69 @@
+"""`duet check`: its options and its output."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import terminal
+
+DEMO = "demo"
+
+
+def check(
+    model: Annotated[
+        str, typer.Option(help="A folder written by save_pretrained, a hub id, or demo for the demonstration model.")
+    ] = DEMO,
+    method: Annotated[
+        str | None, typer.Option(help="Settings to try: duet, visionzip, ...; by default the model's own, or duet.")
+    ] = None,
+    tokens: Annotated[float | None, typer.Option(help="Their budget: visual tokens per layer on average.")] = None,
+    keep: Annotated[float | None, typer.Option(help="Their budget as a fraction; by default a third.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto for what was saved.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; the fastest one there is if not given.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all figures here; - is stdout.")
+    ] = None,
+) -> None:
+    """Try the library's promises on a model, on this machine: a table, and exit status 1 if one of them fails.
+
+    Asks about drawn pictures with the model's own processor; needs no data. What each line means: docs/check.md.
+
+    Examples:
+
+      duet check
+
+      duet check --model llava-hf/llava-1.5-7b-hf --device cuda --dtype bfloat16
+
+      duet check --model ./my-llava --method visionzip --keep 0.25 --json check.json
+    """
+    with terminal.status() as status, terminal.plain_errors():
+        from ..demo.model import folder
+        from ..loading import read_processor
+        from ..request import DEFAULT_KEEP, Request, budget_config, load, read_config_of
+        from .checking import check as run
+
+        terminal.check_folder(json_file)
+        named = None if model == DEMO else model
+        asked = Request(Path(), "", model=named, dtype=dtype, device=device)
+        config, settings = read_config_of(asked), None
+        if method is not None or tokens is not None or keep is not None:
+            settings = budget_config(config, method or "duet", tokens, keep, DEFAULT_KEEP)
+        status("Loading the processor")
+        processor = read_processor(named or str(folder()))
+        status("Loading the model")
+        network = load(asked)
+        report = run(network, processor, settings, status=lambda promise: status(f"Checking: {promise}"))
+    figures = {"checked": named or "the demonstration model", **report.to_dict()}
+    terminal.write_json(figures, json_file)
+    if json_file != Path("-"):
+        from ..tables import check_table
+
+        terminal.console().print(check_table(figures))
+    for line in report.failing:
+        print(f"duet: does not hold: {line.promise}: {line.note}", file=sys.stderr)
+    if report.failing:
+        raise typer.Exit(1)

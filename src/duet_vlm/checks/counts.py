@@ -1,0 +1,110 @@
+"""Promises about numbers of tokens: what is kept, and what the cache holds."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+from torch import Tensor
+
+from ..budget import DecoderShape, after_drops, stage1_counts
+from ..config import DuetConfig
+from ..families import family_of, visual_token_ids
+from ..trace import ImageTrace
+from .host import cache_of
+from .report import FAILS, NOT_CHECKED, Line, judged
+from .state import unchanged
+from .subject import Subject
+
+
+def schedule(config: Any, duet: DuetConfig, row: dict[str, Tensor], images: list[ImageTrace], layers: int) -> list[int]:
+    """Visual tokens of a prompt with one picture that each decoder layer works on, by arithmetic alone.
+
+    Args:
+        config: the model's.
+        row: the prompt, (1, S).
+        images: what stage 1 was given; only how many tokens each had is read.
+        layers: of the decoder.
+    """
+    family, token = family_of(config), visual_token_ids(config)["image"]
+    runs = [len(list(run)) for is_image, run in groupby(i == token for i in row["input_ids"][0].tolist()) if is_image]
+    spans = runs if "image" in family.runs else [sum(runs)]
+    if duet.merges and family.dynamic:
+        spans = [sum(sum(stage1_counts(duet, len(image.scores), True)) for image in images)]
+    elif duet.merges:
+        one = family.visual_tokens(config)
+        retained = sum(stage1_counts(duet, one))
+        pixels = next(x for name, x in row.items() if name.startswith("pixel_values"))
+        tiles = pixels.shape[:-3].numel()  # (tiles, 3, height, width), or (1, tiles, 3, height, width)
+        spans = [length // one * retained for length in spans] if "image" in family.runs else [tiles * retained]
+    return [sum(counts) for counts in zip(*(after_drops(duet, span, layers) for span in spans), strict=True)]
+
+
+def kept_counts(promise: str, subject: Subject) -> Line:
+    """What the trace says of each prompt, alone and in a batch, against the schedule."""
+    layers, found, expected = len(subject.decoder.layers), [], []
+    pictures = [row for row in subject.singles if _has_picture(row)]
+    with unchanged(subject.model), subject.apply() as handle:
+        for row in pictures:
+            subject.logits(row)
+            trace = handle.trace
+            if trace is None:
+                return _nothing(promise, subject)
+            expected.append(schedule(subject.model.config, subject.config, row, trace.images, layers))
+            found.append(trace.samples[0].tokens_per_layer)
+        subject.logits(subject.batch)
+        assert handle.trace is not None
+        found += [sample.tokens_per_layer for sample in handle.trace.samples]
+    expected += [*expected, *([[0] * layers] * (len(subject.singles) - len(pictures)))]
+    wrong = max(abs(a - b) for got, want in zip(found, expected, strict=True) for a, b in zip(got, want, strict=True))
+    return judged(promise, wrong, 0.0, f"tokens; visual tokens per layer of the first prompt: {_runs(expected[0])}",
+                  _told(found, expected) if wrong else "")  # fmt: skip
+
+
+def kv_bytes(promise: str, subject: Subject) -> Line:
+    """Keys and values that the cache holds after a prompt, against the schedule."""
+    shape = DecoderShape.of(subject.model.config, subject.model.dtype.itemsize)
+    measured, planned, stored, expected, stock = 0, 0, [], [], 0
+    for row in subject.singles:
+        stock += _bytes(cache_of(subject.forced(row, subject.answer[:1])))
+        with unchanged(subject.model), subject.apply() as handle:
+            cache, trace = cache_of(subject.forced(row, subject.answer[:1])), handle.trace
+            if _has_picture(row) and trace is None:
+                return _nothing(promise, subject)
+            images = trace.images if trace is not None else []
+        counts = [0] * shape.layers
+        if _has_picture(row):
+            counts = schedule(subject.model.config, subject.config, row, images, shape.layers)
+        visual = list(visual_token_ids(subject.model.config).values())
+        text = sum(i not in visual for i in row["input_ids"][0].tolist())
+        expected.append([text + n for n in counts])
+        stored.append([int(layer.keys.shape[-2]) for layer in cache.layers])
+        measured += _bytes(cache)
+        planned += sum(shape.layer_kv_bytes(text + n) for n in counts)
+    fault = "" if stored == expected else _told(stored, expected)
+    said = f"bytes; {measured} for the three prompts, of stock's {stock}"
+    return judged(promise, abs(measured - planned), 0.0, said, fault)
+
+
+def _nothing(promise: str, subject: Subject) -> Line:
+    if subject.config.merges or any(drop.keep < 1 for drop in subject.config.drops):
+        return Line(promise, FAILS, None, 0.0, "no compressed prefill was seen")
+    return Line(promise, NOT_CHECKED, None, 0.0, "these settings compress nothing")
+
+
+def _has_picture(row: dict[str, Tensor]) -> bool:
+    return any(name.startswith("pixel_values") for name in row)
+
+
+def _bytes(cache: Any) -> int:
+    """What keys and values occupy, with what they are views of."""
+    return sum(part.untyped_storage().nbytes() for layer in cache.layers for part in (layer.keys, layer.values))
+
+
+def _told(found: list[list[int]], expected: list[list[int]]) -> str:
+    number = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
+    return f"prompt {number + 1} has {_runs(found[number])} tokens per layer instead of {_runs(expected[number])}"
+
+
+def _runs(counts: list[int]) -> str:
+    return ", ".join(f"{n} x {len(list(run))}" for n, run in groupby(counts))
