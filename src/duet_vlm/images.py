@@ -12,6 +12,7 @@ Whatever Pillow opens, and PIL images in memory, go through `read_image`. Its ru
 
 from __future__ import annotations
 
+import io
 import struct
 from dataclasses import dataclass
 from logging import getLogger
@@ -31,6 +32,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # TIFF's numbers of its types
+EXIF = b"Exif\0\0"
 DEPTHS = (8, 10, 12, 14, 16)
 DEEP = ("I", "F")  # and I;16 of every byte order
 LAYERED = ("MPO", "PSD")  # their further "frames" are previews, depth maps and layers
@@ -94,13 +96,27 @@ def _open(path: Path, small: bool = False) -> Decoded:
     check_file(path, "image", "the path of a picture file")
     name = f"image {str(path)!r}"
     try:
-        file = Image.open(path)
+        file = _opened(path)
     except UnidentifiedImageError as error:
         raise DuetError(f"{name} is no picture: give a PNG, JPEG, WebP, GIF, BMP or TIFF file.") from error
     except Exception as error:  # decoders raise many kinds, and nothing of ours runs in here
         raise _unreadable(name, error) from error
     with file:
         return _load(file, name, small)
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        data = path.read_bytes()
+        at = data.find(EXIF)
+        if not data.startswith(b"\xff\xd8") or at < 0:
+            raise
+        # Pillow stumbles over a resolution that is no number; without its name it does not look into the segment
+        file = Image.open(io.BytesIO(data.replace(EXIF, EXIF.lower(), 1)))
+        file.info["exif"] = data[at : at + 65536]
+        return file
 
 
 def _load(image: Image.Image, name: str, small: bool = False) -> Decoded:
@@ -187,7 +203,7 @@ def _tag(block: Any) -> int | None:
     """The orientation in a block of EXIF; Pillow gives up at the first odd entry of the list."""
     if not isinstance(block, bytes):
         return None
-    block = block.removeprefix(b"Exif\0\0")
+    block = block.removeprefix(EXIF)
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None:
         return None
