@@ -138,7 +138,8 @@ def test_what_cannot_be_decoded_at_all(tmp_path: Path) -> None:
     for read in (read_manifest, lambda file: read_records((str(file),)), lambda file: read_json(file, "file", "it")):
         with pytest.raises(DuetError, match=r"cannot be read \(truncated data\): give "):
             read(tmp_path / "q.jsonl")
-    for path, reason in ((tmp_path / "none", "does not exist"), (tmp_path, "is a folder"), (Path("x" * 999), "not exist")):
+    nowhere = ((tmp_path / "none", "does not exist"), (tmp_path, "is a folder"), (Path("x" * 999), "does not exist"))
+    for path, reason in nowhere:
         with pytest.raises(DuetError, match=reason):
             read_manifest(path)
 

@@ -16,7 +16,7 @@ ENDINGS = (
     ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv",
 )  # fmt: skip
 UNKNOWN_RATE = 24.0  # frames per second where a file tells none, as in the stock processors
-FASTEST = 1000.0  # frames per second; more is a unit of time in the place of a rate
+SLOWEST, FASTEST = 1 / 120, 1000.0  # frames per second; beyond them a unit of time stands in the place of a rate
 TOLERANCE = 0.05  # by which time stamps, rounded to milliseconds in some containers, may differ from a true header
 
 Sample = Callable[[int, float], list[int]]
@@ -66,11 +66,12 @@ def read_frames(path: Path, sample: Sample) -> Clip:
     av = _pyav()
     try:
         timeline = _timeline(av, path)
+        packets = timeline.total
         while True:
             if not timeline.total:
                 raise EOFError
             wanted = sample(timeline.total, timeline.rate)
-            kept = _keep(av, path, wanted)
+            kept = _keep(av, path, wanted, timeline.whole)
             if len(kept.times) == len(wanted):
                 break
             timeline = replace(timeline, total=kept.seen)  # not every packet gives a frame
@@ -79,12 +80,12 @@ def read_frames(path: Path, sample: Sample) -> Clip:
     except (av.FFmpegError, OSError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).rstrip(". ")
         raise DuetError(f"video {str(path)!r} cannot be decoded ({reason}): give a whole video file.") from error
-    if kept.failed > kept.seen:
+    if 2 * timeline.total < packets:  # exactly half are pairs of half pictures
         raise DuetError(
-            f"video {str(path)!r} is damaged ({kept.failed} of its packets cannot be decoded, {kept.seen} frames can): "
+            f"video {str(path)!r} is damaged (only {timeline.total} of its {packets} frames can be decoded): "
             "give a whole video file."
         )
-    stamped = timeline.stamped and None not in kept.times
+    stamped = timeline.stamped and None not in kept.times and kept.times == sorted(kept.times)
     times = [time if stamped else index / timeline.rate for index, time in zip(wanted, kept.times, strict=True)]
     return Clip(kept.frames, wanted, times, timeline.total, timeline.rate)
 
@@ -99,9 +100,9 @@ def _pyav() -> Any:
     return av
 
 
-def _open(av: Any, path: Path) -> tuple[Any, Any]:
+def _open(av: Any, path: Path, whole: bool) -> tuple[Any, Any]:
     """The container and its stream of pictures; the cover of a song is none."""
-    container = av.open(str(path))
+    container = av.open(str(path), options={"ignore_editlist": "1"} if whole else {})
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         only = "only sound" if container.streams.audio else "no picture"
@@ -113,16 +114,17 @@ def _open(av: Any, path: Path) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class _Timeline:
-    """Frames, frames per second, and whether time stamps can be trusted."""
+    """Frames, frames per second, whether time stamps can be trusted, and whether cuts (edit lists) are passed over."""
 
     total: int
     rate: float
     stamped: bool
+    whole: bool
 
 
-def _timeline(av: Any, path: Path) -> _Timeline:
+def _timeline(av: Any, path: Path, whole: bool = False) -> _Timeline:
     """Counts packets, which is cheap beside decoding them."""
-    container, stream = _open(av, path)
+    container, stream = _open(av, path, whole)
     total, stamps = 0, []
     with container:
         told = stream.average_rate or stream.guessed_rate
@@ -136,30 +138,31 @@ def _timeline(av: Any, path: Path) -> _Timeline:
     shown = (len(stamps) - 1) / seconds if seconds > 0 else 0.0
     stamped = _plausible(shown)
     rate = float(told) if told else 0.0
+    if not whole and not _plausible(rate):  # an MP4's cuts are in the unit of time that is wrong
+        return _timeline(av, path, whole=True)
     if stamped and not abs(rate - shown) < TOLERANCE * shown:
         rate = shown
-    return _Timeline(total, rate if _plausible(rate) else UNKNOWN_RATE, stamped)
+    return _Timeline(total, rate if _plausible(rate) else UNKNOWN_RATE, stamped, whole)
 
 
 def _plausible(rate: float) -> bool:
-    return 0 < rate <= FASTEST
+    return SLOWEST <= rate <= FASTEST
 
 
 @dataclass
 class _Kept:
-    """The frames found, their times from the first frame of the video, and how many frames and failures came."""
+    """The frames found, their times from the first frame of the video, and how many were decoded to find them."""
 
     frames: np.ndarray
     times: list[Any]
     seen: int = 0
-    failed: int = 0
 
 
-def _keep(av: Any, path: Path, wanted: list[int]) -> _Kept:
+def _keep(av: Any, path: Path, wanted: list[int], whole: bool) -> _Kept:
     """The wanted frames, as far as there are any; decoding ends with the last of them."""
     kept = _Kept(np.empty(0), [])
     start = None
-    for frame in _decoded(av, path, kept):
+    for frame in _decoded(av, path, whole):
         if not kept.seen:
             start = frame.time
         if kept.seen == wanted[len(kept.times)]:
@@ -174,9 +177,9 @@ def _keep(av: Any, path: Path, wanted: list[int]) -> _Kept:
     return kept
 
 
-def _decoded(av: Any, path: Path, kept: _Kept) -> Iterator[Any]:
-    """Every frame that can be decoded; failures are counted in `kept`."""
-    container, stream = _open(av, path)
+def _decoded(av: Any, path: Path, whole: bool) -> Iterator[Any]:
+    """Every frame that can be decoded."""
+    container, stream = _open(av, path, whole)
     with container:
         for packet in _packets(av, container, stream):
             try:
@@ -184,7 +187,6 @@ def _decoded(av: Any, path: Path, kept: _Kept) -> Iterator[Any]:
             except EOFError:  # nothing is left in the decoder
                 return
             except av.FFmpegError:
-                kept.failed += 1
                 continue
             yield from frames
 
