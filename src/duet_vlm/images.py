@@ -13,7 +13,6 @@ Whatever Pillow opens, and PIL images in memory, go through `read_image`. Its ru
 from __future__ import annotations
 
 import io
-import struct
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
@@ -23,16 +22,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .errors import DuetError
+from .orientation import EXIF, TURNS, orientation_of
 from .paths import check_file
 
-ORIENTATION, PHOTOMETRIC = 0x0112, 0x0106  # TIFF's and EXIF's tags
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
-INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # TIFF's numbers of its types
-EXIF = b"Exif\0\0"
+PHOTOMETRIC = 0x0106  # TIFF's tag
 DEPTHS = (8, 10, 12, 14, 16)
 DEEP = ("I", "F")  # and I;16 of every byte order
 LAYERED = ("MPO", "PSD")  # their further "frames" are previews, depth maps and layers
@@ -141,7 +134,7 @@ def _load(image: Image.Image, name: str, small: bool = False) -> Decoded:
         raise _unreadable(name, error) from error
     _tell_of_more(image, name)
     # Pillow turns a TIFF file while it loads it
-    turn = 1 if image.format == "TIFF" else _orientation(image)
+    turn = 1 if image.format == "TIFF" else orientation_of(image)
     return Decoded(pixels, turn, size, white_is_zero)
 
 
@@ -186,38 +179,6 @@ def _tell_of_more(image: Image.Image, name: str) -> None:
     if several:
         _told.append(name)
         logger.warning(SEVERAL, name)
-
-
-def _orientation(image: Image.Image) -> int:
-    """1 to 8, from the one tag that counts."""
-    found = _tag(image.info.get("exif"))
-    if found is None:
-        try:  # where else it may stand: in a PNG's text, in XMP, in memory
-            found = image.getexif().get(ORIENTATION)
-        except Exception:  # whatever is odd there says nothing of the picture
-            found = None
-    return found if found in TURNS else 1
-
-
-def _tag(block: Any) -> int | None:
-    """The orientation in a block of EXIF; Pillow gives up at the first odd entry of the list."""
-    if not isinstance(block, bytes):
-        return None
-    block = block.removeprefix(EXIF)
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
-    if order is None:
-        return None
-    try:
-        (start,) = struct.unpack_from(order + "I", block, 4)
-        (count,) = struct.unpack_from(order + "H", block, start)
-        for at in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(order + "HH", block, at)
-            if tag == ORIENTATION:
-                value: int = struct.unpack_from(order + INTEGERS.get(kind, "H"), block, at + 8)[0]
-                return value
-    except struct.error:  # the list goes on behind the block's end
-        pass
-    return None
 
 
 def _colored(decoded: Decoded) -> Image.Image:
