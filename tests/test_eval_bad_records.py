@@ -113,8 +113,9 @@ def test_strict_stops_at_the_first(here: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_that_can_be_asked(here: Path, tmp_path: Path) -> None:
-    result = evaluated(here, "llava", written(here, here / "none.jsonl", [4, 9]), tmp_path / "out")
-    assert result.exit_code == 2 and "nothing could be asked: line 1: " in result.stderr
+    result = evaluated(here, "llava", written(here, here / "none.jsonl", [8, 4]), tmp_path / "out")
+    assert result.exit_code == 2
+    assert "nothing could be asked, for example line 2: the text 'what <image> color ?'" in result.stderr
 
 
 def test_the_same_question_is_one_sentence_in_run_and_plug_in(here: Path) -> None:

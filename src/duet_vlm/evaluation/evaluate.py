@@ -91,6 +91,8 @@ def evaluate(
     asked = [record for record in records if record.id not in failed]
     lines = {record.id: record.line for record in records}
     found = [*problems, *(Problem(reason, lines.get(name), name) for name, reason in failed.items())]
+    if not asked:  # the last reason is of the asking, if it came to that
+        raise DuetError(f"nothing could be asked, for example {found[-1]}")
     return report(asker, asked, runs, answers, settings, found, folder)
 
 
