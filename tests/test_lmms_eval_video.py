@@ -125,7 +125,7 @@ def test_a_wrong_layout_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match="DUET_VIDEO_QA is not set"):
         video_qa.documents(described)
     monkeypatch.setenv(video_qa.ROOT, str(tmp_path))
-    with pytest.raises(ValueError, match=r"test_q.json' cannot be read"):
+    with pytest.raises(ValueError, match=r"test_q.json' does not exist"):
         video_qa.documents(described)
     folder = benchmark(tmp_path, LAYOUT["msvd_qa"])
     (document, _) = video_qa.documents(described)

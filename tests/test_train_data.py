@@ -156,8 +156,8 @@ BROKEN: list[tuple[Any, str]] = [
     (chat(("user", 3), ("assistant", "no")), "a content is a int"),
     (chat(("user", [{"type": "sound"}]), ("assistant", "no")), "neither text, image nor video"),
     (llava(1, "gone.png"), "gone.png' does not exist"),
-    (llava(1, "torn.png"), "torn.png' cannot be read"),
-    (llava(1, "words.png"), "words.png' cannot be read"),
+    (llava(1, "torn.png"), "torn.png' is truncated or damaged"),
+    (llava(1, "words.png"), "words.png' is no picture"),
     (llava(1, None) | {"image": "a.png"}, "1 images and 0 <image> places"),
     (chat(("user", "<image>?"), ("assistant", "no")), "0 images and 1 <image> places"),
     (llava(1, None) | {"image": 3}, "its image 3 is no path"),
@@ -223,7 +223,12 @@ def test_findings_are_kept_for_the_same_data(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "content,message",
-    [(None, "is no file"), ("[{", "is no JSON at line 1"), ("[]", "holds no record"), (b"\xff\xfe\x00", "is no text")],
+    [
+        (None, "does not exist: give a JSON list or JSON lines"),
+        ("[{", "is no JSON at line 1"),
+        ("[]", "holds no record"),
+        (b"\xff\xfe\x00", "cannot be read"),
+    ],
 )
 def test_unreadable_files(content: Any, message: str, tmp_path: Path) -> None:
     file = tmp_path / "data.json"

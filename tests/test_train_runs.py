@@ -273,7 +273,7 @@ def test_command_lists_broken_records(tmp_path: Path) -> None:
     [
         ({"model": "./nowhere"}, "model './nowhere' is no folder"),
         ({"image_folder": "nowhere"}, "image_folder 'nowhere' is no folder"),
-        ({"data": "nowhere.json"}, "data 'nowhere.json' is no file"),
+        ({"data": "nowhere.json"}, "data 'nowhere.json' does not exist"),
         ({"compression": {"tokens": 5000}}, "cannot meet a budget"),
         ({"compression": {"method": "settings", "settings": {"drops": [{"layer": 9, "keep": 0.5}]}}}, "drop layer 9"),
         ({"train": "lora", "lora": {"targets": "nothing"}}, "lora.targets 'nothing' names no layer"),

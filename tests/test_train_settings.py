@@ -67,7 +67,7 @@ def test_missing_settings() -> None:
 
 
 def test_files_that_are_no_settings(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(ValueError, match="does not exist: give a YAML file"):
         read_settings(tmp_path / "no.yaml")
     for text, message in (("a: [", "is no YAML at line 1"), ("- 1", "the settings must be a mapping"), ("", "mapping")):
         (tmp_path / "x.yaml").write_text(text)

@@ -12,7 +12,9 @@ from .config import DuetConfig
 from .demo.model import folder as demo_folder
 from .errors import DuetError
 from .families import family_of
+from .images import read_image
 from .loading import check_device, check_dtype, read_config, read_processor, read_weights
+from .placeholders import check_text
 from .presets import preset
 from .video.decoding import Clip, is_video
 from .video.inputs import check_model, content, show_frames, video_inputs
@@ -84,6 +86,7 @@ def prepare(request: Request, status: Callable[[str], Any] = lambda _: None) -> 
     duet = None if request.tokens is not None and family_of(config).dynamic else budget()
     status("Loading the processor")
     processor = read_processor(_source(request))
+    check_text(question, processor, config)
     if image is None:
         status("Decoding the video")
         clip = show_frames(request.media, config, processor, request.frames)
@@ -131,31 +134,6 @@ def budget_config(
             raise DuetError("there is no budget: give --tokens, an average per layer, or --keep, a fraction.")
         keep = default_keep
     return preset(method, model=config, tokens=tokens, keep=keep, grid=grid)
-
-
-def read_image(path: Path) -> Any:
-    """An RGB picture, turned upright.
-
-    Raises:
-        ValueError: no file, no picture, or a damaged one.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
-        raise DuetError(f"image {str(path)!r} {kind}: give the path of a picture file.")
-    try:
-        with Image.open(path) as file:
-            file.load()
-            return ImageOps.exif_transpose(file).convert("RGB")
-    except UnidentifiedImageError as error:
-        raise DuetError(
-            f"image {str(path)!r} is no picture: give a PNG, JPEG, WebP, GIF, BMP or TIFF file."
-        ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DuetError(
-            f"image {str(path)!r} is truncated or damaged ({str(error).rstrip('.')}): give a whole picture file."
-        ) from error
 
 
 def check_frames(frames: int | None, path: Path) -> None:

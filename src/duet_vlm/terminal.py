@@ -86,4 +86,4 @@ def write_json(report: dict[str, Any], file: Path | None) -> None:
     if file == Path("-"):
         sys.stdout.write(text)
     else:
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")

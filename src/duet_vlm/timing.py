@@ -115,7 +115,7 @@ class PeakMemory:
         if self.device.type == "cpu":
             # elsewhere than on Linux there is no such file, and no figure
             with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
                 self.before = _resident("VmRSS")
 
     def read(self) -> int | None:
@@ -126,7 +126,7 @@ class PeakMemory:
 
 
 def _resident(field: str) -> int | None:
-    found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.M)
     return None if found is None else int(found[1]) * 1024
 
 
@@ -140,7 +140,7 @@ def hardware(device: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
     }
     with contextlib.suppress(OSError):
-        model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+        model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
         facts["cpu"] = facts["cpu"] if model is None else model[1]
         facts["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if torch.device(device).type == "cuda":

@@ -13,8 +13,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from .. import applying
 from ..config import DuetConfig
-from ..engine import Duet
 from ..families import decoder_of, visual_token_ids
+from ..handle import Duet
 from . import prompts
 
 NEW = 4  # tokens of every answer

@@ -72,7 +72,7 @@ def train_time(
     Console().print(table)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(results, indent=1) + "\n")
+        json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 @app.command()
@@ -164,4 +164,5 @@ def evaluate(
         console.print(table)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(results if ablations or keep else first, indent=1) + "\n")
+        shown = results if ablations or keep else first
+        json_file.write_text(json.dumps(shown, indent=1) + "\n", encoding="utf-8")

@@ -6,14 +6,17 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from ..applying import apply
+from ..errors import DuetError
 from ..families import visual_token_ids
 from ..generated import TokenTimes, bytes_per_token
 from ..host import output_cache
+from ..placeholders import check_text
 from ..request import prompt, special_tokens
 from ..trace import Trace
 from ..video.inputs import content, show_frames, video_inputs
@@ -77,8 +80,9 @@ class Asker:
         """The PIL image of a record, or the frames of its video.
 
         Raises:
-            ValueError: it cannot be read, or the model takes no video.
+            DuetError: it cannot be read, the model takes no video, or the question holds the place of a picture.
         """
+        check_text(record.question, self.processor, self.model.config)
         if record.video is None:
             return record.image()
         return show_frames(record.video, self.model.config, self.processor)
@@ -88,16 +92,27 @@ class Asker:
 
         Args:
             media: what `medium` gave for each record.
+
+        Raises:
+            DuetError: the processor refuses one of them, or the prompt is longer than the model's context.
         """
         config, marks = self.model.config, special_tokens(self.processor)
         if records[0].video is None:
             texts = [prompt(self.processor, record.question) for record in records]
             more = {"padding": True, "padding_side": "left"} if len(texts) > 1 else {}
-            inputs = self.processor(images=list(media), text=texts, return_tensors="pt", **more, **marks)
+            encode = partial(self.processor, images=list(media), text=texts, return_tensors="pt", **more, **marks)
         else:
             text = prompt(self.processor, records[0].question, content(config, media[0]))
-            inputs = video_inputs(config, self.processor, media[0], text, **marks)
+            encode = partial(video_inputs, config, self.processor, media[0], text, **marks)
+        try:
+            inputs = encode()
+        except Exception as error:  # processors raise many kinds at pictures and texts they were not made for
+            told = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise DuetError(f"the model's processor refuses it ({told}): leave it out.") from error
         inputs = inputs.to(self.model.device, self.model.dtype)
+        length, longest = inputs["input_ids"].shape[1], context(config)
+        if longest is not None and length > longest:
+            raise DuetError(f"its prompt of {length} tokens exceeds the model's context of {longest}: shorten it.")
         ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
         visual = torch.isin(ids, torch.tensor(list(visual_token_ids(config).values()), device=ids.device)).sum(1)
         return Batch(records, inputs, visual.tolist(), (real.sum(1) - visual).tolist())
@@ -140,6 +155,16 @@ class Asker:
             )  # fmt: skip
             _wait(device)
         return out, clock.times[1] - started, time.perf_counter() - started
+
+
+def context(config: Any) -> int | None:
+    """The longest prompt of a model, in tokens; None where its config does not say, or stretches it."""
+    text = config.get_text_config()
+    rotary = getattr(text, "rope_parameters", None) or {}
+    if "factor" in str(rotary):
+        return None
+    longest: int | None = getattr(text, "max_position_embeddings", None)
+    return longest
 
 
 def _wait(device: Any) -> None:

@@ -91,6 +91,8 @@ def evaluate(
     asked = [record for record in records if record.id not in failed]
     lines = {record.id: record.line for record in records}
     found = [*problems, *(Problem(reason, lines.get(name), name) for name, reason in failed.items())]
+    if not asked:  # the last reason is of the asking, if it came to that
+        raise DuetError(f"nothing could be asked, for example {found[-1]}")
     return report(asker, asked, runs, answers, settings, found, folder)
 
 
@@ -144,17 +146,38 @@ def prepare(
     asker: Asker, batch: Sequence[Record], timed: bool
 ) -> tuple[Batch | None, Batch | None, dict[str, str]]:
     """The batch without records that cannot be asked, its first record alone if that is timed, and what is wrong."""
-    good, media, wrong = [], [], {}
+    good: list[tuple[Record, Any]] = []
+    wrong: dict[str, str] = {}
     for record in batch:
         try:
-            media.append(asker.medium(record))
-            good.append(record)
-        except ValueError as error:
+            good.append((record, asker.medium(record)))
+        except DuetError as error:
             wrong[record.id] = str(error)
-    if not good:
-        return None, None, wrong
-    alone = asker.prepare(good[:1], media[:1]) if timed and len(good) > 1 else None
-    return asker.prepare(good, media), alone, wrong
+    try:
+        whole = _together(asker, good)
+    except DuetError:
+        refused = _refused(asker, good)
+        if not refused:  # each is good, so it is not the records
+            raise
+        wrong |= refused
+        good = [(record, medium) for record, medium in good if record.id not in refused]
+        whole = _together(asker, good)
+    return whole, _together(asker, good[:1]) if timed and len(good) > 1 else None, wrong
+
+
+def _together(asker: Asker, good: Sequence[tuple[Record, Any]]) -> Batch | None:
+    return asker.prepare([record for record, _ in good], [medium for _, medium in good]) if good else None
+
+
+def _refused(asker: Asker, good: Sequence[tuple[Record, Any]]) -> dict[str, str]:
+    """Why each record cannot be asked, of those that cannot when they are alone."""
+    found = {}
+    for record, medium in good:
+        try:
+            asker.prepare([record], [medium])
+        except DuetError as error:
+            found[record.id] = str(error)
+    return found
 
 
 def batches_of(records: Sequence[Record], size: int) -> list[list[Record]]:
@@ -219,6 +242,6 @@ def digest(records: Sequence[Record]) -> str:
     found = hashlib.sha256()
     for record in records:
         file = record.video or record.picture
-        size = file.stat().st_size if isinstance(file, Path) else 0
+        size = file.stat().st_size if isinstance(file, Path) and file.is_file() else 0  # it may be gone by now
         found.update(f"{json.dumps(record.described())} {size}\n".encode())
     return found.hexdigest()

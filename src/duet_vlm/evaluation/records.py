@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DuetError
-from ..request import read_image
+from ..images import read_image
+from ..paths import check_file
+from ..placeholders import without_place
+from ..text_files import NotJson, check_whole, lines, may_be_torn, parse, read_text
 from .metrics import check_expected
 
 FIELDS = ("id", "image", "video", "question", "answer", "answers", "category", "metric")
@@ -45,9 +47,9 @@ class Record:
         """The picture, RGB and upright.
 
         Raises:
-            ValueError: a missing or damaged file.
+            DuetError: a missing or damaged file.
         """
-        return read_image(self.picture) if isinstance(self.picture, Path) else self.picture
+        return read_image(self.picture)
 
     def described(self) -> dict[str, Any]:
         """JSON-able, for `records.jsonl` and for the check that a folder belongs to this run."""
@@ -77,40 +79,36 @@ def source_of(record: Record) -> str:
 def read_manifest(file: Path) -> tuple[list[Record], list[Problem]]:
     """The records of a JSONL manifest, one object per line; empty lines are skipped.
 
-    Fields: `question`; `answer`, a text, or `answers`, a list; `image` or `video`, a path, relative ones from the
+    Fields: `question`, where LLaVA's "<image>" on a line of its own is read as the image's place and left out, since
+    the image comes first; `answer`, a text, or `answers`, a list; `image` or `video`, a path, relative ones from the
     manifest's folder; and if wanted `id` (else the number of the line), `category`, `metric` (else "exact_match").
 
     Raises:
-        ValueError: the file cannot be read.
+        DuetError: the file cannot be read; what is wrong with one line is a `Problem`.
     """
-    if not file.is_file():
-        raise DuetError(f"manifest {str(file)!r} does not exist: give a JSONL file, or 'demo'.")
+    text = read_text(file, "manifest", "a JSONL file, or 'demo'")
     records: list[Record] = []
     problems: list[Problem] = []
-    lines: dict[str, int] = {}
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DuetError(f"manifest {str(file)!r} cannot be read ({error}): give a JSONL file in UTF-8.") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
+    used: dict[str, int] = {}
+    for number, line in lines(text):
         try:
             record = _record(_parsed(line), number, file.parent)
-            if record.id in lines:
-                raise DuetError(f"id {record.id!r} was used in line {lines[record.id]} already: give each its own.")
-        except ValueError as error:
+            if record.id in used:
+                raise DuetError(f"id {record.id!r} was used in line {used[record.id]} already: give each its own.")
+        except DuetError as error:
             problems.append(Problem(str(error), number))
             continue
-        lines[record.id] = number
+        used[record.id] = number
         records.append(record)
     return records, problems
 
 
 def _parsed(line: str) -> Mapping[str, Any]:
     try:
-        data = json.loads(line)
-    except json.JSONDecodeError as error:
+        data = parse(line)
+        if may_be_torn(line):
+            check_whole(data)
+    except NotJson as error:
         raise DuetError(f"this is not JSON ({error}): write one object per line.") from error
     if not isinstance(data, dict):
         raise DuetError(f"this is JSON, but no object: write one with {', '.join(FIELDS)}.")
@@ -124,7 +122,6 @@ def _record(data: Mapping[str, Any], line: int, folder: Path) -> Record:
     name = data.get("id", line)
     if isinstance(name, bool) or not isinstance(name, (str, int)):
         raise DuetError(f"id {name!r} must be a text or a whole number.")
-    question = _text(data, "question")
     if "answer" in data and "answers" in data:
         raise DuetError("answer and answers are both given: give one of them.")
     answers = data["answers"] if "answers" in data else [data[key] for key in ("answer",) if key in data]
@@ -136,9 +133,11 @@ def _record(data: Mapping[str, Any], line: int, folder: Path) -> Record:
     if ("image" in data) == ("video" in data):
         raise DuetError("give one of image and video: the path of a file.")
     kind = "image" if "image" in data else "video"
+    question = without_place(_text(data, "question"), kind)
+    if not question.strip():
+        raise DuetError("question must be a text that is not empty.")
     path = folder / _text(data, kind)
-    if not path.is_file():
-        raise DuetError(f"{kind} {str(path)!r} does not exist: give a path, relative ones from the manifest's folder.")
+    check_file(path, kind, "a path, relative ones from the manifest's folder")
     return Record(
         str(name), question, expected, path if kind == "image" else None, path if kind == "video" else None,
         source=str(data[kind]), category=_text(data, "category", ""), metric=metric, line=line,

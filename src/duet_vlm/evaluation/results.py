@@ -34,12 +34,13 @@ def main(
             return
         out.mkdir(parents=True, exist_ok=True)
         for name, found in results.items():
-            (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+            (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
             for plot in ("pareto", "categories"):
                 shutil.copy(work / name / f"{plot}.png", out / f"{name}-{plot}.png")
         from .markdown import results_page
 
-        page.write_text(results_page(results["methods"], results["ablations"], out.name, shipped=model == DEMO))
+        shown = results_page(results["methods"], results["ablations"], out.name, shipped=model == DEMO)
+        page.write_text(shown, encoding="utf-8")
     typer.echo(f"Written: {out} and {page}; all answers and a page with examples are in {work}.")
 
 

@@ -52,7 +52,7 @@ class Folder:
                 )
             write_whole(file, json.dumps(settings, indent=1) + "\n", self.rank)
         # of processes that start together the last one's settings stand, and are the same
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         for name in sorted({*settings, *found}):
             if found.get(name) != settings.get(name):
                 raise DuetError(

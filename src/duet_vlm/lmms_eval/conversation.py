@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DuetError
-from ..request import read_image, special_tokens
+from ..images import read_image
+from ..placeholders import check_text
+from ..request import special_tokens
 from ..video.decoding import Clip, read_frames
 from ..video.inputs import IMAGES, PROCESSORS, check_model, content
 
@@ -46,16 +48,18 @@ class Reader:
         """Take the media out of the messages.
 
         Raises:
-            ValueError: a kind of content that the model does not take, or a picture or video that cannot be read.
+            DuetError: a kind of content that the model does not take, a text that it would take for a picture's place,
+                or a picture or video that cannot be read.
         """
         found = Conversation([], [], [])
         for message in messages:
             parts: list[dict[str, Any]] = []
             for part in message["content"]:
                 if part["type"] == "text":
+                    check_text(part["text"], self.processor, self.config)
                     parts.append({"type": "text", "text": part["text"]})
                 elif part["type"] == "image":
-                    found.images.append(_picture(part["url"]))
+                    found.images.append(read_image(part["url"]))
                     parts.append({"type": "image"})
                 elif part["type"] == "video":
                     clip = self._clip(part)
@@ -126,7 +130,3 @@ def _told(clip: Clip) -> dict[str, Any]:
         "total_num_frames": clip.total, "fps": clip.rate, "duration": clip.duration, "height": height, "width": width,
         "frames_indices": clip.indices,
     }  # fmt: skip
-
-
-def _picture(source: Any) -> Any:
-    return read_image(Path(source)) if isinstance(source, str | Path) else source.convert("RGB")

@@ -7,12 +7,17 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ..errors import DuetError
-from .conversations import Renderer
-from .dataset import answer_tokens
+from ..images import read_image, size_of
+from ..queries import IGNORED
+from .conversations import Rendered, Renderer
+from .dataset import Collator, Loaded, answer_tokens, read_video
 from .records import Conversation, Record, conversation
 
 FILE = "records.json"
@@ -36,7 +41,7 @@ class Checked:
 
     Attributes:
         good: places in the list of all records.
-        lengths: tokens of each good one, its images' included; a video's are estimated.
+        lengths: tokens of each good one, its images' and videos' included.
         broken: the others.
     """
 
@@ -55,14 +60,14 @@ class Checked:
         broken = [vars(b) for b in self.broken]
         text = json.dumps({"key": key, "good": self.good, "lengths": self.lengths, "broken": broken})
         part = folder / f".{FILE}"
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
         part.replace(folder / FILE)
 
     @classmethod
     def read(cls, folder: Path, key: str) -> Checked | None:
         """What an earlier check of the same data found, if there is one."""
         try:
-            data = json.loads((folder / FILE).read_text())
+            data = json.loads((folder / FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         if data.get("key") != key:
@@ -88,15 +93,18 @@ class Checker:
     """
 
     def __init__(self, renderer: Renderer, folder: Path | None, max_length: int | None, video_frames: int):
-        self.renderer, self.folder, self.max_length, self.video_frames = renderer, folder, max_length, video_frames
+        self.renderer, self.folder, self.max_length = renderer, folder, max_length
         self.processor = renderer.processor
-        self.probed: dict[Path, tuple[int, int] | str] = {}  # an image is asked about many times
+        # an image is asked about many times, and many are of one size
+        self.probed: dict[Path, tuple[int, int] | str] = {}
+        self.taken: dict[tuple[int, int], str | None] = {}
+        self.video = lru_cache(maxsize=4)(partial(read_video, count=video_frames))
 
     def __call__(self, record: Record) -> tuple[int, str | None]:
         """Its length in tokens, and why it is broken or None."""
         try:
             return self.length(conversation(record.data, self.folder)), None
-        except ValueError as error:
+        except DuetError as error:
             return 0, str(error)
 
     def length(self, chosen: Conversation) -> int:
@@ -106,9 +114,13 @@ class Checker:
             ValueError: why it is broken.
         """
         sizes = [self.probe(path) for path in chosen.images]
-        if chosen.videos:
-            self.check_videos(chosen.videos)
         rendered = self.renderer(chosen.messages)
+        for kind, given in (("image", chosen.images), ("video", chosen.videos)):
+            token = getattr(self.processor, f"{kind}_token", None)
+            if token is not None and rendered.text.count(token) != len(given):
+                raise DuetError(f"its text holds {rendered.text.count(token)} {kind} tokens for {len(given)} {kind}s")
+        if chosen.videos:
+            return self.length_with_videos(rendered, chosen)
         tokenized = self.renderer.tokenizer(rendered.text, return_offsets_mapping=True, return_tensors="pt")
         ids, answers = tokenized["input_ids"][0], answer_tokens(tokenized["offset_mapping"][0], rendered.answers)
         if not answers.any():
@@ -125,7 +137,7 @@ class Checker:
             before = sum(n - 1 for n, place in zip(tokens, places, strict=True) if place < first)
             if first + before >= self.max_length:
                 raise DuetError(f"all its labels are masked: no answer begins before max_length {self.max_length}")
-        length = len(ids) + added + len(chosen.videos) * self.video_frames * sum(self.image_tokens([(336, 336)]))
+        length = len(ids) + added
         return length if self.max_length is None else min(length, self.max_length)
 
     def image_tokens(self, sizes: list[tuple[int, int]]) -> list[int]:
@@ -136,36 +148,48 @@ class Checker:
         return counts
 
     def probe(self, path: Path) -> tuple[int, int]:
-        """(height, width) of a picture that was read to its end."""
+        """(height, width) of a picture as training will read it, which the processor takes."""
         if path not in self.probed:
-            self.probed[path] = _probe(path)
+            try:
+                size = size_of(path)
+                if size not in self.taken:
+                    self.taken[size] = self._refusal(size)
+                reason = self.taken[size]
+                self.probed[path] = size if reason is None else f"image {str(path)!r} {reason}"
+            except DuetError as error:
+                self.probed[path] = str(error)
         found = self.probed[path]
         if isinstance(found, str):
             raise DuetError(found)
         return found
 
-    def check_videos(self, paths: tuple[Path, ...]) -> None:
-        from ..video.decoding import read_frames
-
+    def length_with_videos(self, rendered: Rendered, chosen: Conversation) -> int:
+        """What only the batch itself tells: how long a video becomes, and whether the processor takes it."""
         if getattr(self.processor, "video_processor", None) is None:
             raise DuetError("it has a video, and this model reads none")
-        for path in paths:
-            read_frames(path, lambda total, rate: [0])
+        images = tuple(read_image(path) for path in chosen.images)
+        row = Loaded(rendered, images, tuple(self.video(path) for path in chosen.videos))
+        try:
+            batch = Collator(self.processor, self.max_length)([row])
+        except Exception as error:  # processors raise many kinds
+            raise DuetError(f"it is refused by the model's processor ({_told(error)})") from error
+        if not (batch["labels"] != IGNORED).any():
+            raise DuetError(f"all its labels are masked: no answer begins before max_length {self.max_length}")
+        length: int = batch["labels"].shape[1]
+        return length
+
+    def _refusal(self, size: tuple[int, int]) -> str | None:
+        """Why the processor takes no picture of (height, width), which is all that RGB pictures differ in to it."""
+        height, width = size
+        try:
+            self.processor.image_processor(images=[Image.new("RGB", (width, height))], return_tensors="pt")
+        except Exception as error:  # as above
+            return f"of {width} x {height} pixels is refused by the model's processor ({_told(error)})"
+        return None
 
 
-def _probe(path: Path) -> tuple[int, int] | str:
-    from PIL import Image
-
-    if not path.is_file():
-        return f"its image {str(path)!r} does not exist"
-    try:
-        with Image.open(path) as file:
-            width, height = file.size
-            file.draft("RGB", (1, 1))  # JPEG: read to the end, but decode an eighth
-            file.load()
-    except Exception as error:  # decoders raise many kinds
-        return f"its image {str(path)!r} cannot be read ({str(error).rstrip('.')})"
-    return height, width
+def _told(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def check_records(

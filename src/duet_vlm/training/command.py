@@ -143,7 +143,7 @@ def trainer_of(run: Run) -> DuetTrainer:
     return DuetTrainer(
         handle=handle,
         lengths=run.checked.lengths if settings.group_by_length else None,
-        stamp=lambda folder: (folder / resuming.FILE).write_text(json.dumps(run.stamp, indent=2)),
+        stamp=lambda folder: (folder / resuming.FILE).write_text(json.dumps(run.stamp, indent=2), encoding="utf-8"),
         model=model,
         args=arguments,
         data_collator=Collator(processor, settings.max_length),
@@ -182,7 +182,7 @@ def save(run: Run, trainer: DuetTrainer, output: Path) -> Path:
     if run.arguments.should_save:
         (part / "training_args.bin").unlink(missing_ok=True)  # a pickle, of no use to whoever loads the model
         if lora:
-            (part / "duet.json").write_text(json.dumps(run.full.to_dict(), indent=2))
+            (part / "duet.json").write_text(json.dumps(run.full.to_dict(), indent=2), encoding="utf-8")
         publish(part, target)
         if lora and run.settings.lora.merge:
             target = output / "model"

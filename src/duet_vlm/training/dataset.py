@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..images import read_image
 from ..queries import IGNORED
-from ..request import read_image
 from ..video.decoding import Clip, read_frames
 from ..video.sampling import spread
 from .conversations import Rendered, Renderer

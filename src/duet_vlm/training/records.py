@@ -8,7 +8,7 @@ text, and images may stand beside the messages under "images".
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DuetError
+from ..text_files import SPACE, NotJson, check_whole, lines, may_be_torn, parse, read_text
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 TAG = re.compile(r"\s*<(image|video)>\s*")
@@ -67,27 +68,41 @@ def read_records(files: tuple[str, ...]) -> list[Record]:
 
 
 def _read_file(file: str) -> list[Record]:
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise DuetError(f"data {file!r} is no file: give a JSON list or JSON lines of conversations.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DuetError(f"data {file!r} is no text in UTF-8: give a JSON list or JSON lines.") from error
-    if text.lstrip().startswith("["):
+    text = read_text(Path(os.path.expanduser(file)), "data", "a JSON list or JSON lines of conversations")
+    torn = may_be_torn(text)
+    if text.lstrip(SPACE).startswith("["):
         try:
-            listed = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DuetError(f"data {file!r} is no JSON at line {error.lineno}: {error.msg}.") from error
-        return [Record(file, i, data) for i, data in enumerate(listed)]
-    return [Record(file, i, _line(line)) for i, line in enumerate(text.splitlines()) if line.strip()]
+            return [Record(file, i, _whole(data) if torn else data) for i, data in enumerate(parse(text))]
+        except NotJson as error:
+            if not _is_json(next(lines(text))[1]):
+                place = "" if error.line is None else f" at line {error.line}"
+                raise DuetError(f"data {file!r} is no JSON{place}: {error}.") from error
+            # else JSON lines whose first record is a list by mistake
+    return [Record(file, number - 1, _line(line, torn)) for number, line in lines(text)]
 
 
-def _line(line: str) -> Any:
+def _line(line: str, torn: bool) -> Any:
     try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        return Unreadable(f"the line is no JSON: {error.msg}")
+        data = parse(line)
+    except NotJson as error:
+        return Unreadable(f"the line is no JSON: {error}")
+    return _whole(data) if torn else data
+
+
+def _whole(data: Any) -> Any:
+    try:
+        check_whole(data)
+    except NotJson as error:
+        return Unreadable(str(error))
+    return data
+
+
+def _is_json(line: str) -> bool:
+    try:
+        parse(line)
+    except NotJson:
+        return False
+    return True
 
 
 def conversation(data: Any, folder: Path | None) -> Conversation:
@@ -116,6 +131,9 @@ def conversation(data: Any, folder: Path | None) -> Conversation:
         messages.pop(0)
     if not any(m["role"] == "assistant" and _says(m) for m in messages):
         raise DuetError("it has no answer")
+    for i, message in enumerate(messages):
+        if message["role"] == "assistant" and not _says(message):
+            raise DuetError(f"its answer in turn {i} is empty: a model would learn to say nothing")
     found = {kind: _media(data, kind, own[kind], messages, folder) for kind in KINDS}
     return Conversation(messages, found["image"], found["video"])
 
@@ -181,4 +199,4 @@ def _media(
     places = sum(part["type"] == kind for message in messages for part in message["content"])
     if places != len(listed):
         raise DuetError(f"it has {len(listed)} {kind}s and {places} <{kind}> places")
-    return tuple((folder or Path()) / Path(given).expanduser() for given in listed)
+    return tuple((folder or Path()) / os.path.expanduser(given) for given in listed)

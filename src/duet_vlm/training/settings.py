@@ -10,6 +10,7 @@ from typing import Any
 from ..config import DuetConfig
 from ..errors import DuetError
 from ..presets import preset, stages
+from ..text_files import read_yaml
 from .fields import FLAG, MAPPING, TEXT, TEXTS, choice, group, number, read, setting, whole
 
 
@@ -137,14 +138,4 @@ def read_settings(file: Path) -> TrainSettings:
     Raises:
         ValueError: no such file, no YAML, an unknown setting or a wrong value.
     """
-    import yaml
-
-    if not file.is_file():
-        raise DuetError(f"config {str(file)!r} is no file: give a YAML file, for example examples/train.yaml.")
-    try:
-        data = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        place = f" at line {where.line + 1}" if where is not None else ""
-        raise DuetError(f"config {str(file)!r} is no YAML{place}: {getattr(error, 'problem', error)}.") from error
-    return read(TrainSettings, data)
+    return read(TrainSettings, read_yaml(file, "config", "a YAML file, for example examples/train.yaml"))

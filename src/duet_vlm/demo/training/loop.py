@@ -99,7 +99,7 @@ def train(
             line = {"step": done, "minutes": round((now - began) / 60, 2)}
             line["seconds_per_step"] = round((now - window[1]) / (done - window[0]), 3)
             line |= {name: round(total / n, 4) for name, (total, n) in sums.items()}
-            with log.open("a") as stream:
+            with log.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
             text = " ".join(f"{k} {v}" for k, v in line.items() if k != "step")
             window, sums = (done, now), {}

@@ -17,7 +17,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from ....errors import DuetError
+from duet_vlm.errors import DuetError
+from duet_vlm.text_files import read_json
 
 logger = logging.getLogger(__name__)
 ROOT, JUDGE = "DUET_VIDEO_QA", "DUET_VIDEO_QA_JUDGE"
@@ -122,8 +123,5 @@ def _root() -> Path:
 
 
 def _records(file: Path) -> list[dict[str, Any]]:
-    try:
-        found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DuetError(f"{str(file)!r} cannot be read ({error}): see docs/lmms-eval.md for the layout.") from error
+    found: list[dict[str, Any]] = read_json(file, "file", "the benchmark's, see docs/lmms-eval.md for the layout")
     return found
