@@ -142,7 +142,7 @@ def test_a_constant_budget_is_the_config_at_every_step() -> None:
 def test_budgets_of_models_whose_images_differ() -> None:
     full = DuetConfig(dominant=0.25, contextual=0.05, drops=[Drop(14, 0.5)])
     half = weaker(full, 0.5, None)
-    assert (half.dominant, half.contextual, half.drops) == (pytest.approx(0.625), 0.025, [Drop(14, 0.75)])
+    assert (half.dominant, half.contextual, half.drops) == (pytest.approx(0.625), 0.025, (Drop(14, 0.75),))
     for refused in (DuetConfig(dominant=30), DuetConfig(dominant=0.5, contextual=3), DuetConfig(downsample=(7, 7))):
         with pytest.raises(ValueError, match="a linear schedule"):
             Budget(refused, None, 28, falling=0.3)

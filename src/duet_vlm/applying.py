@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .arguments import check_config, check_tokenizer, model_of, saved_config
 from .config import DuetConfig
 from .engine import Duet
 from .errors import DuetError
@@ -27,16 +28,12 @@ def apply(
             that memory.
 
     Raises:
-        ValueError: an unsupported model, one that is compressed already, or settings that do not fit it.
+        DuetError: an unsupported model or something that is none, one that is compressed already, no DuetConfig, or
+            settings that do not fit the model.
     """
-    if hasattr(model, "get_base_model"):
-        model = model.get_base_model()
-    given = config is not None
-    if config is None:
-        saved = getattr(model.config, "duet", None)
-        if saved is None:
-            raise DuetError("there is no config: pass a DuetConfig, or load a model whose config.duet was saved.")
-        config = DuetConfig.from_dict(saved)
+    model, given = model_of(model), config is not None
+    config = check_config(config) if given else saved_config(model.config)
+    check_tokenizer(tokenizer)
     check(model, config, tokenizer)
     _check_free(model)
     duet = Duet(model, config, tokenizer, full_logits)

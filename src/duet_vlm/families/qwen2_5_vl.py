@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from ..config import DuetConfig
+from ..errors import DuetError
 from ..merging import Encoded
 from .family import Family, refuse_renumbering
 from .received import Tap, encoding, merged_in_place
@@ -88,7 +89,10 @@ class Qwen25VL(Family):
 
     def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
         frames, rows, columns = (1, *grid)[-3:]
-        return frames * rows * columns // config.vision_config.spatial_merge_size**2
+        tokens: int = frames * rows * columns // config.vision_config.spatial_merge_size**2
+        if not tokens:
+            raise DuetError(f"grid {grid} is less than one visual token of a {config.model_type}: give an image's.")
+        return tokens
 
     def check(self, config: Any, duet: DuetConfig) -> None:
         refuse_renumbering(config, duet, "its positions have three axes")
