@@ -11,6 +11,7 @@ from .errors import DuetError
 from .families import decoder_of, family_of
 from .families.family import check_downsampling
 from .proportional import check_attention
+from .values import check_flag
 from .words import check_language
 
 
@@ -34,6 +35,7 @@ def apply(
     model, given = model_of(model), config is not None
     config = check_config(config) if given else saved_config(model.config)
     check_tokenizer(tokenizer)
+    check_flag("full_logits", full_logits)
     check(model, config, tokenizer)
     _check_free(model)
     duet = Duet(model, config, tokenizer, full_logits)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .errors import DuetError, closest, shown
-from .values import as_count, as_sides, is_number, is_whole
+from .values import as_count, as_sides, check_flag, is_number, is_whole
 
 MERGING = ("duet", "visionzip", "random", "uniform", "pool", "prumerge", "divprune", "holov")
 COMBINE = ("anchor+mean", "mean")
@@ -116,8 +116,7 @@ class DuetConfig:
                 raise DuetError(f"{name} {shown(value)} is unknown: choose one of {', '.join(allowed)}.")
             _set(self, **{name: allowed[allowed.index(value)]})
         for name in ("diverse", "rest", "proportional", "debias"):
-            if not isinstance(getattr(self, name), bool):
-                raise DuetError(f"{name} {shown(getattr(self, name))} must be True or False.")
+            check_flag(name, getattr(self, name))
         if not isinstance(self.language, str) or not _LANGUAGE.fullmatch(self.language):
             raise DuetError(f"language {shown(self.language)} must be the code of one, for example 'en'.")
         if not is_whole(self.cluster_width, 1):

@@ -1,4 +1,4 @@
-"""Numbers as users give them: which are taken, and as what. numpy's are; truth values and texts are not."""
+"""Plain values as users give them. As numbers, numpy's are taken too; truth values and texts are not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from typing import Any
 from .errors import DuetError, shown
 
 LARGEST = 2**31 - 1  # of counts and layers; no image and no model has as many
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raises DuetError for what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise DuetError(f"{name} {shown(value)} must be True or False.")
 
 
 def is_whole(value: Any, least: int) -> bool:
