@@ -210,7 +210,7 @@ def test_any_value_for_any_argument_is_one_sentence() -> None:
 @pytest.mark.parametrize("value", [None, 1, "no", torch.tensor(True)], ids=repr)
 def test_full_logits_is_true_or_false(value: Any) -> None:
     model = tiny.build()
-    with pytest.raises(DuetError, match="full_logits .* must be True or False") as error:
+    with pytest.raises(DuetError, match=r"full_logits .* must be True or False") as error:
         duet_vlm.apply(model, CONFIG, tokenizer=tiny.Words(), full_logits=value)
     one_sentence(error)
     assert untouched(model)

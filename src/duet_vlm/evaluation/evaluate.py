@@ -149,7 +149,7 @@ def prepare(
         try:
             media.append(asker.medium(record))
             good.append(record)
-        except ValueError as error:
+        except DuetError as error:
             wrong[record.id] = str(error)
     if not good:
         return None, None, wrong

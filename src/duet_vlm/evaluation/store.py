@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DuetError
+from ..files import writing
 from .runs import Run
 
 Key = tuple[str, float | None, str]  # method, budget, record
@@ -35,7 +36,8 @@ class Folder:
         self.path, self.rank = path, rank
         if path.exists() and not path.is_dir():
             raise DuetError(f"output folder {str(path)!r} is a file: give another folder.")
-        path.mkdir(parents=True, exist_ok=True)
+        with writing(path, "the answers"):
+            path.mkdir(parents=True, exist_ok=True)
         self._claim(json.loads(json.dumps(settings)))
         (path / PARTS).mkdir(exist_ok=True)
         self.file = path / PARTS / f"answers-{rank}.jsonl"
@@ -77,7 +79,7 @@ class Folder:
 
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
         """Write lines, and have them on the disk before returning."""
-        with self.file.open("ab") as file:
+        with writing(self.path, "the answers"), self.file.open("ab") as file:
             file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
             file.flush()
             os.fsync(file.fileno())
@@ -96,8 +98,9 @@ class Folder:
 def write_whole(file: Path, text: str, rank: int = 0) -> None:
     """Write a file so that a stop leaves the old one or the new one, never half of it."""
     new = file.with_name(f"{file.name}.{rank}.new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(file)
+    with writing(file, "the results"):
+        new.write_text(text, encoding="utf-8")
+        new.replace(file)
 
 
 def _drop_half_a_line(file: Path) -> None:

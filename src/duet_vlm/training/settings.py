@@ -9,6 +9,7 @@ from typing import Any
 
 from ..config import DuetConfig
 from ..errors import DuetError
+from ..files import reading
 from ..presets import preset, stages
 from .fields import FLAG, MAPPING, TEXT, TEXTS, choice, group, number, read, setting, whole
 
@@ -55,12 +56,9 @@ class Compression:
             ValueError: an unknown field, a wrong value, or a budget out of reach on this model.
         """
         changes = self.settings or {}
-        try:
-            if self.method == "settings":
-                return DuetConfig.from_dict(changes)
-            return preset(self.method, model=model_config, tokens=self.tokens, keep=self.keep, **changes)
-        except TypeError as error:  # a misspelt field inside a drop
-            raise DuetError(f"compression.settings cannot be read: {error}.") from error
+        if self.method == "settings":
+            return DuetConfig.from_dict(changes)
+        return preset(self.method, model=model_config, tokens=self.tokens, keep=self.keep, **changes)
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,8 @@ def read_settings(file: Path) -> TrainSettings:
     if not file.is_file():
         raise DuetError(f"config {str(file)!r} is no file: give a YAML file, for example examples/train.yaml.")
     try:
-        data = yaml.safe_load(file.read_text())
+        with reading(file, "config"):
+            data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         place = f" at line {where.line + 1}" if where is not None else ""
