@@ -54,7 +54,7 @@ class Folder:
                 )
             write_whole(file, json.dumps(settings, indent=1) + "\n", self.rank)
         # of processes that start together the last one's settings stand, and are the same
-        found = json.loads(file.read_text())
+        found = _parsed(file, file.read_bytes())
         for name in sorted({*settings, *found}):
             if found.get(name) != settings.get(name):
                 raise DuetError(
@@ -67,7 +67,7 @@ class Folder:
         for file in [self.path / ANSWERS, *sorted((self.path / PARTS).glob("answers-*.jsonl"))]:
             if file.exists():
                 with file.open("rb") as lines:
-                    yield from (json.loads(line) for line in lines if line.endswith(b"\n"))
+                    yield from (_parsed(file, line) for line in lines if line.endswith(b"\n"))
 
     def answered(self) -> dict[Key, dict[str, Any]]:
         """(method, budget, record) -> its answer, each once."""
@@ -101,6 +101,16 @@ def write_whole(file: Path, text: str, rank: int = 0) -> None:
     with writing(file, "the results"):
         new.write_text(text, encoding="utf-8")
         new.replace(file)
+
+
+def _parsed(file: Path, text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise DuetError(f"{str(file)!r} is not as duet eval wrote it ({error}): give another folder.") from error
+    if not isinstance(found, dict):
+        raise DuetError(f"{str(file)!r} is not as duet eval wrote it: give another folder.")
+    return found
 
 
 def _drop_half_a_line(file: Path) -> None:
