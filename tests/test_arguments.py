@@ -126,7 +126,15 @@ def test_adapters_that_put_tokens_before_the_prompt_are_refused(kind: Any) -> No
         assert handle.trace is not None  # the advice can be followed
 
 
-@pytest.mark.parametrize("wrap", [torch.compile, lambda m: get_peft_model(m, LoraConfig(target_modules=["q_proj"]))])
+def compiled_inside(model: Any) -> Any:
+    model.model = torch.compile(model.model, backend="eager")
+    return model
+
+
+WRAPS = [torch.compile, compiled_inside, lambda m: get_peft_model(m, LoraConfig(target_modules=["q_proj"]))]
+
+
+@pytest.mark.parametrize("wrap", WRAPS, ids=["compiled", "compiled inside", "adapters"])
 def test_compiled_models_and_adapters_go_through(wrap: Any) -> None:
     model = tiny.build()
     with duet_vlm.apply(wrap(model), CONFIG, tokenizer=tiny.Words()) as handle, torch.no_grad():

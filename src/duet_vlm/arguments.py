@@ -118,7 +118,7 @@ def _is_model(value: Any) -> bool:
         not isinstance(value, type)
         and _is_model_config(getattr(value, "config", None))
         and core is not None
-        and getattr(core, "base_model", None) is core  # not so where a wrapper passes for a model
+        and not hasattr(core, getattr(core, "base_model_prefix", ""))  # else a wrapper passes for a model
         and callable(getattr(core, "get_decoder", None))
     )
 

@@ -139,7 +139,7 @@ def check_device(device: str | None) -> str:
         there.insert(0, "cuda")
     if device is None:
         return there[0]
-    kind, _, number = device.partition(":")
+    kind, _, number = str(device).partition(":")
     if kind not in there or (number and not (number.isdigit() and int(number) < max(1, torch.cuda.device_count()))):
         raise DuetError(f"device {device!r} is not available here: choose one of {', '.join(there)}.")
     return device
