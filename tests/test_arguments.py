@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import zoo
 from hostile import VALUES, one_sentence
 from peft import LoraConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from torch import nn
@@ -24,7 +25,7 @@ from transformers import (
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, DuetError
-from duet_vlm.arguments import check_config, check_tokenizer
+from duet_vlm.arguments import check_config, check_tokenizer, config_of, model_of
 from duet_vlm.demo.model import load
 
 CONFIG = DuetConfig(dominant=9, contextual=3, drops=[Drop(2, 0.5)])
@@ -124,6 +125,12 @@ def test_adapters_that_put_tokens_before_the_prompt_are_refused(kind: Any) -> No
     with duet_vlm.apply(wrapped.get_base_model(), CONFIG, tokenizer=tiny.Words()) as handle, torch.no_grad():
         model(**tiny.inputs())
         assert handle.trace is not None  # the advice can be followed
+
+
+@pytest.mark.parametrize("family", zoo.FAMILIES)
+def test_every_family_is_a_model(family: str) -> None:
+    model = zoo.build(family)
+    assert model_of(model) is model and config_of(model) is config_of(model.config) is model.config
 
 
 def compiled_inside(model: Any) -> Any:

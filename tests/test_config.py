@@ -7,6 +7,8 @@ import itertools
 import json
 import math
 import pickle
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
@@ -159,6 +161,11 @@ def test_numbers_of_numpy_are_kept_as_pythons() -> None:
     kept = [numpys.dominant, numpys.contextual, numpys.cluster_width, drop.layer, drop.keep, drop.rank_at]
     assert [type(value) for value in kept] == [int, float, int, int, float, int]
     assert type(DuetConfig(downsample=[np.int64(3), 4]).to_dict()["downsample"][0]) is int  # type: ignore[arg-type]
+
+
+def test_configs_and_presets_are_imported_without_torch() -> None:
+    code = "import sys, duet_vlm.presets, duet_vlm.arguments; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_one_token_is_not_all_of_them() -> None:

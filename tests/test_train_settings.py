@@ -9,7 +9,7 @@ import pytest
 from saved import LAYERS, PATCHES, config
 from train_data import plain, written
 
-from duet_vlm import Drop, DuetConfig
+from duet_vlm import Drop, DuetConfig, DuetError
 from duet_vlm.budget import tokens_per_layer
 from duet_vlm.training.arguments import training_arguments
 from duet_vlm.training.fields import read
@@ -109,10 +109,18 @@ def test_compression_for_a_model() -> None:
     by_hand = {"dominant": 30, "contextual": 4, "drops": [{"layer": 2, "keep": 0.5}]}
     made = read(TrainSettings, LEAST | {"compression": {"method": "settings", "settings": by_hand}})
     assert made.compression.config(config()) == DuetConfig(dominant=30, contextual=4, drops=[Drop(2, 0.5)])
-    for wrong in ({"dominand": 3}, {"drops": [{"layr": 3}]}):
-        made = read(TrainSettings, LEAST | {"compression": {"method": "settings", "settings": wrong}})
-        with pytest.raises(ValueError):
-            made.compression.config(config())
+    for wrong, message in (
+        ({"dominand": 3}, "setting 'dominand' is unknown: a DuetConfig has dominant, which is the nearest name"),
+        ({"drops": [{"layr": 3}]}, "has an unknown 'layr'"),
+        ({"drops": 5}, "drops 5 must be a list of drops"),
+        ({"keep": 0.5}, "setting 'keep' is unknown"),
+        ({"name": "duet"}, "setting 'name' is unknown"),
+        ({"model": "x"}, "setting 'model' is unknown"),
+    ):
+        for method in ({"method": "settings"}, {"method": "duet", "keep": 0.33}):
+            made = read(TrainSettings, LEAST | {"compression": method | {"settings": wrong}})
+            with pytest.raises(DuetError, match=message):
+                made.compression.config(config())
 
 
 @pytest.mark.parametrize(

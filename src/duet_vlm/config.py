@@ -43,9 +43,7 @@ class Drop:
         if not is_number(keep) or not 0 <= keep <= 1:
             raise DuetError(f"keep ratio {shown(keep)} at drop layer {layer} must be a number from 0 to 1.")
         if rank_at is not None and not (is_whole(rank_at, 0) and rank_at <= layer):
-            raise DuetError(
-                f"rank_at {shown(rank_at)} must be a layer from 0 to the drop layer {layer}, or None for it."
-            )
+            raise DuetError(f"rank_at {shown(rank_at)} must be a layer from 0 to the drop layer {layer}, or None.")
         _set(self, layer=int(layer), keep=abs(float(keep)), rank_at=None if rank_at is None else int(rank_at))
 
     @property
@@ -57,7 +55,7 @@ class Drop:
 class DuetConfig:
     """Both stages of DUET-VLM (arXiv 2602.18846), as written in the paper's terms.
 
-    It never changes: for another one use `dataclasses.replace`. Numbers may be numpy's; they are kept as Python's.
+    It never changes: `dataclasses.replace` makes another. Numbers may be numpy's; they are kept as Python's.
 
     Args:
         dominant: stage 1, K1: visual tokens kept unchanged per image (int), or a fraction of the image's tokens
@@ -112,7 +110,7 @@ class DuetConfig:
         _set(self, drops=_as_drops(self.drops))
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
-            if not isinstance(value, str) or value not in allowed:
+            if not (isinstance(value, str) and value in allowed):
                 raise DuetError(f"{name} {shown(value)} is unknown: choose one of {', '.join(allowed)}.")
             _set(self, **{name: allowed[allowed.index(value)]})
         for name in ("diverse", "rest", "proportional", "debias"):
@@ -146,10 +144,8 @@ class DuetConfig:
         if self.diverse and self.merging not in SCORED:
             raise DuetError(f"diverse has no meaning for merging {self.merging!r}: use it with {' or '.join(SCORED)}.")
         if self.rest and self.merging not in DISCARDING:
-            raise DuetError(
-                f"merging {self.merging!r} discards nothing, so rest has no meaning: use it with "
-                f"{', '.join(DISCARDING)}."
-            )
+            listed = ", ".join(DISCARDING)
+            raise DuetError(f"merging {self.merging!r} discards nothing, so rest has no meaning: use it with {listed}.")
         if self.rest and not self.contextual:
             raise DuetError("rest takes one of the contextual tokens: give contextual of at least 1.")
         if self.proportional and not self._averages:
@@ -207,12 +203,7 @@ class DuetConfig:
         """
         if not isinstance(data, Mapping):
             raise DuetError(f"a DuetConfig is read from a mapping of its fields to values, not from {shown(data)}.")
-        known = [f.name for f in fields(cls)]
-        for key in data:
-            if key not in known:
-                near = closest(key, known)
-                listed = ", ".join(known) if near is None else f"{near}, which is the nearest name"
-                raise DuetError(f"setting {shown(key)} is unknown: a DuetConfig has {listed}.")
+        check_names(data)
         return cls(**data)
 
     @classmethod
@@ -223,6 +214,16 @@ class DuetConfig:
         from .presets import preset
 
         return preset(name, model=model, tokens=tokens, keep=keep, **changes)
+
+
+def check_names(settings: Mapping[Any, Any]) -> None:
+    """Raises DuetError for a setting that `DuetConfig` does not have, with the nearest one."""
+    known = [f.name for f in fields(DuetConfig)]
+    for name in settings:
+        if name not in known:
+            near = closest(name, known)
+            listed = ", ".join(known) if near is None else f"{near}, which is the nearest name"
+            raise DuetError(f"setting {shown(name)} is unknown: a DuetConfig has {listed}.")
 
 
 def _set(frozen: Any, **values: Any) -> None:

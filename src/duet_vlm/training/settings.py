@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import DuetConfig
+from ..config import DuetConfig, check_names
 from ..errors import DuetError
 from ..files import reading
 from ..presets import preset, stages
@@ -56,6 +56,7 @@ class Compression:
             ValueError: an unknown field, a wrong value, or a budget out of reach on this model.
         """
         changes = self.settings or {}
+        check_names(changes)  # `name` and `keep` would be a preset's own arguments
         if self.method == "settings":
             return DuetConfig.from_dict(changes)
         return preset(self.method, model=model_config, tokens=self.tokens, keep=self.keep, **changes)
