@@ -102,7 +102,7 @@ def test_settings_scale_published_drops() -> None:
     assert [d.layer for d in listed[3].config.drops] == [2, 4, 6]
     assert [(d.layer, d.rank_at) for d in listed[5].config.drops] == [(1, 0)]
     assert settings(config, ["duet"], [192])[1].config == DuetConfig.preset("duet", model=config, tokens=192)
-    assert scaled(DuetConfig(drops=[Drop(16, 0.5), Drop(24, 0.0)]), 32, 2).drops == [Drop(1, 0.0)]
+    assert scaled(DuetConfig(drops=[Drop(16, 0.5), Drop(24, 0.0)]), 32, 2).drops == (Drop(1, 0.0),)
 
 
 @pytest.mark.parametrize(

@@ -125,5 +125,5 @@ def test_ablations_change_one_thing_and_meet_the_budget() -> None:
         assert abs(average - 0.22 * VISUAL_TOKENS) <= 0.5, run.method
     by_name = {run.method: run.config for run in runs}
     assert {c.cluster_width for c in by_name.values()} == {1, 2, 4, 6, 8}
-    assert by_name["stage 1 alone"].drops == [] and by_name["stage 1 alone"].merges
+    assert by_name["stage 1 alone"].drops == () and by_name["stage 1 alone"].merges
     assert not next(config for name, config in by_name.items() if name.startswith("stage 2 alone")).merges

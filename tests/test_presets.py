@@ -37,7 +37,7 @@ def average(config: DuetConfig, visual_tokens: int, layers: int) -> float:
 def test_published_duet_rows(tokens: int, k1: int, k2: int) -> None:
     config = DuetConfig.preset("duet", model=llava(), tokens=tokens)
     assert (config.dominant, config.contextual, config.cluster_width) == (k1, k2, 4)
-    assert config.drops == [Drop(16, 0.5), Drop(24, 0.0)]
+    assert config.drops == (Drop(16, 0.5), Drop(24, 0.0))
     assert config.query == "salient" and config.positions == "auto"
     assert DuetConfig.preset("duet", model=llava(), keep=tokens / 576) == config
 
@@ -45,7 +45,7 @@ def test_published_duet_rows(tokens: int, k1: int, k2: int) -> None:
 @pytest.mark.parametrize(("tokens", "k1", "k2"), [(192, 162, 30), (128, 108, 20), (64, 54, 10)])
 def test_published_visionzip_rows(tokens: int, k1: int, k2: int) -> None:
     config = DuetConfig.preset("visionzip", model=llava(), tokens=tokens)
-    assert (config.dominant, config.contextual, config.merging, config.drops) == (k1, k2, "visionzip", [])
+    assert (config.dominant, config.contextual, config.merging, config.drops) == (k1, k2, "visionzip", ())
 
 
 def test_published_pyramiddrop_and_fastv() -> None:
@@ -53,7 +53,7 @@ def test_published_pyramiddrop_and_fastv() -> None:
     assert [d.layer for d in config.drops] == [8, 16, 24] and config.query == "last" and config.dominant is None
     assert [keep_count(d.keep, 576) for d in config.drops] == [288, 144, 72]
     config = DuetConfig.preset("fastv", model=llava(), tokens=306)
-    assert config.drops == [Drop(2, 0.5, rank_at=1)] and config.query == "last"
+    assert config.drops == (Drop(2, 0.5, rank_at=1),) and config.query == "last"
 
 
 PAIRS = [f"{first}+{second}" for first in (*STAGE_1, "none") for second in (*STAGE_2, "none")]
@@ -142,11 +142,11 @@ def test_duet_plus_is_duet_with_options(budget: dict[str, float]) -> None:
 
 def test_stages_are_joined_by_name() -> None:
     config = DuetConfig.preset("visionzip+fastv", model=llava(), tokens=128)
-    assert config.drops == [Drop(2, 0.5, rank_at=1)] and config.query == "last" and config.merging == "visionzip"
+    assert config.drops == (Drop(2, 0.5, rank_at=1),) and config.query == "last" and config.merging == "visionzip"
     both = [DuetConfig.preset(name, model=llava(), tokens=192) for name in ("duet", "duet+duet")]
     assert both[0] == both[1]
     alone = DuetConfig.preset("duet+none", model=llava(), tokens=192)
-    assert alone.drops == [] and (alone.dominant, alone.contextual) == (160, 32)
+    assert alone.drops == () and (alone.dominant, alone.contextual) == (160, 32)
     late = DuetConfig.preset("none+duet", model=llava(), tokens=350)
     assert late.dominant is None and [d.layer for d in late.drops] == [16, 24] and late.drops[1].keep == 0
     sparse = DuetConfig.preset("sparsevlm", model=llava(), tokens=192)
@@ -183,7 +183,7 @@ def test_unknown_names(name: str, message: str) -> None:
 @pytest.mark.parametrize(("video", "k1", "k2"), [(960, 160, 32), (136, 22, 5)])
 def test_published_video_llava_rows(video: int, k1: int, k2: int) -> None:
     config = DuetConfig.preset("duet", model=llava(16), tokens=video / 8)
-    assert (config.dominant, config.contextual, config.drops) == (k1, k2, [Drop(16, 0.5), Drop(24, 0.0)])
+    assert (config.dominant, config.contextual, config.drops) == (k1, k2, (Drop(16, 0.5), Drop(24, 0.0)))
 
 
 class TestQwen:
@@ -194,11 +194,11 @@ class TestQwen:
 
     def test_published_rows(self) -> None:
         config = DuetConfig.preset("duet", model=self.model(), tokens=440)
-        assert (config.dominant, config.contextual, config.drops) == (540, 100, [Drop(14, 0.5), Drop(21, 0.25)])
+        assert (config.dominant, config.contextual, config.drops) == (540, 100, (Drop(14, 0.5), Drop(21, 0.25)))
         assert sum(tokens_per_layer(config, 5000, 28, dynamic=True)) / 28 == 440
         config = DuetConfig.preset("duet", model=self.model(), keep=0.4375)
         assert (config.dominant, config.contextual) == (0.65, 0.05)
-        assert config.drops == [Drop(7, 0.75), Drop(14, 0.5), Drop(21, 0.25)]
+        assert config.drops == (Drop(7, 0.75), Drop(14, 0.5), Drop(21, 0.25))
 
     @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("none", "downsample")] + ["prumerge+sparsevlm"])
     @pytest.mark.parametrize("keep", [0.3, 0.11])

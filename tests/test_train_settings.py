@@ -9,7 +9,7 @@ import pytest
 from saved import LAYERS, PATCHES, config
 from train_data import plain, written
 
-from duet_vlm import Drop, DuetConfig
+from duet_vlm import Drop, DuetConfig, DuetError
 from duet_vlm.budget import tokens_per_layer
 from duet_vlm.training.arguments import training_arguments
 from duet_vlm.training.fields import read
@@ -109,10 +109,18 @@ def test_compression_for_a_model() -> None:
     by_hand = {"dominant": 30, "contextual": 4, "drops": [{"layer": 2, "keep": 0.5}]}
     made = read(TrainSettings, LEAST | {"compression": {"method": "settings", "settings": by_hand}})
     assert made.compression.config(config()) == DuetConfig(dominant=30, contextual=4, drops=[Drop(2, 0.5)])
-    for wrong in ({"dominand": 3}, {"drops": [{"layr": 3}]}):
-        made = read(TrainSettings, LEAST | {"compression": {"method": "settings", "settings": wrong}})
-        with pytest.raises(ValueError):
-            made.compression.config(config())
+    for wrong, message in (
+        ({"dominand": 3}, "setting 'dominand' is unknown: a DuetConfig has dominant, which is the nearest name"),
+        ({"drops": [{"layr": 3}]}, "has an unknown 'layr'"),
+        ({"drops": 5}, "drops 5 must be a list of drops"),
+        ({"keep": 0.5}, "setting 'keep' is unknown"),
+        ({"name": "duet"}, "setting 'name' is unknown"),
+        ({"model": "x"}, "setting 'model' is unknown"),
+    ):
+        for method in ({"method": "settings"}, {"method": "duet", "keep": 0.33}):
+            made = read(TrainSettings, LEAST | {"compression": method | {"settings": wrong}})
+            with pytest.raises(DuetError, match=message):
+                made.compression.config(config())
 
 
 @pytest.mark.parametrize(
@@ -142,7 +150,7 @@ def test_a_constant_budget_is_the_config_at_every_step() -> None:
 def test_budgets_of_models_whose_images_differ() -> None:
     full = DuetConfig(dominant=0.25, contextual=0.05, drops=[Drop(14, 0.5)])
     half = weaker(full, 0.5, None)
-    assert (half.dominant, half.contextual, half.drops) == (pytest.approx(0.625), 0.025, [Drop(14, 0.75)])
+    assert (half.dominant, half.contextual, half.drops) == (pytest.approx(0.625), 0.025, (Drop(14, 0.75),))
     for refused in (DuetConfig(dominant=30), DuetConfig(dominant=0.5, contextual=3), DuetConfig(downsample=(7, 7))):
         with pytest.raises(ValueError, match="a linear schedule"):
             Budget(refused, None, 28, falling=0.3)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from .arguments import check_config, check_tokenizer, model_of, saved_config
 from .config import DuetConfig
 from .engine import Engine
 from .errors import DuetError
 from .handle import Duet, handle_of
 from .plan import Plan
+from .values import check_flag
 
 
 def apply(
@@ -28,16 +30,13 @@ def apply(
             that memory.
 
     Raises:
-        DuetError: an unsupported model, one that is compressed already, or settings that do not fit it.
+        DuetError: an unsupported model or something that is none, one that is compressed already, no DuetConfig, or
+            settings that do not fit the model.
     """
-    if hasattr(model, "get_base_model"):
-        model = model.get_base_model()
-    given = config is not None
-    if config is None:
-        saved = getattr(model.config, "duet", None)
-        if saved is None:
-            raise DuetError("there is no config: pass a DuetConfig, or load a model whose config.duet was saved.")
-        config = DuetConfig.from_dict(saved)
+    model, given = model_of(model), config is not None
+    config = check_config(config) if given else saved_config(model.config)
+    check_tokenizer(tokenizer)
+    check_flag("full_logits", full_logits)
     if handle_of(model) is not None:
         raise DuetError(
             "this model, or a part that it shares with another one, is compressed already: call remove() on the first "

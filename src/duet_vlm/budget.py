@@ -8,6 +8,7 @@ from typing import Any
 
 from .config import DuetConfig
 from .errors import DuetError
+from .values import as_sides
 
 SLACK = 1e-6  # the engine floors with the same
 
@@ -15,6 +16,15 @@ SLACK = 1e-6  # the engine floors with the same
 def keep_count(keep: float, visual_tokens: int) -> int:
     """`floor(keep * visual_tokens)`, with `SLACK` for ratios such as 0.29 that binary floats round down."""
     return math.floor(keep * visual_tokens + SLACK)
+
+
+def as_grid(grid: Any) -> tuple[int, ...]:
+    """The patch grid of an image as it is given: rows and columns, or frames before them, as in `image_grid_thw`.
+
+    Raises:
+        DuetError: anything but 2 or 3 whole numbers of at least 1, in a tuple, a list, a tensor or an array.
+    """
+    return as_sides("grid", getattr(grid, "tolist", lambda: grid)(), 3, "(rows, columns) or (frames, rows, columns)")
 
 
 def stage1_counts(config: DuetConfig, visual_tokens: int, dynamic: bool = False) -> tuple[int, int]:

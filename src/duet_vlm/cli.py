@@ -23,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
+    cls=terminal.Commands,
 )
 
 Model = Annotated[
@@ -52,6 +53,9 @@ def _version(wanted: bool) -> None:
 def options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option(terminal.DEBUG, help="Show where an error comes from; may stand behind the command, too.")
     ] = False,
 ) -> None:
     pass
@@ -103,14 +107,11 @@ def run(
       duet run clip.mp4 --ask "What happens?" --model LanguageBind/Video-LLaVA-7B-hf --frames 8 --show kept.png
     """
     with terminal.status() as status:
-        with terminal.plain_errors():
-            from .request import Request, prepare
+        from .request import Request, prepare
 
-            terminal.check_folder(json_file)
-            asked = Request(
-                media, ask, model, method, tokens, keep, show, compare, dtype, device, max_new_tokens, frames
-            )
-            prepared = prepare(asked, status)
+        terminal.check_json(json_file)
+        asked = Request(media, ask, model, method, tokens, keep, show, compare, dtype, device, max_new_tokens, frames)
+        prepared = prepare(asked, status)
         if prepared.unknown_words:
             words = ", ".join(prepared.unknown_words)
             print(f"duet: the demonstration model has never seen these words: {words}.", file=sys.stderr)
@@ -155,12 +156,12 @@ def budget(
 
       duet budget --model llava-hf/llava-1.5-7b-hf --method visionzip --keep 0.11 --json budget.json
     """
-    with terminal.plain_errors(), terminal.status():
+    with terminal.status():
         from . import costs
         from .loading import read_config, shape_config
         from .request import budget_config
 
-        terminal.check_folder(json_file)
+        terminal.check_json(json_file)
         config = shape_config(shape) if shape and not model else read_config(_one_of(model, shape))
         settings = budget_config(config, method, tokens, keep, grid=grid)
         costed = costs.report(config, settings, text_tokens, grid=grid)
@@ -216,31 +217,30 @@ def bench(
 
       duet bench --train --shape llava-1.5-7b --layers 4 --tune lora --json train.json
     """
-    with terminal.plain_errors():
-        from .bench import Options, benchmark, settings, shortened, steps
-        from .loading import check_device, check_dtype, random_model, read_config, read_weights, shape_config
+    from .bench import Options, benchmark, settings, shortened, steps
+    from .loading import check_device, check_dtype, random_model, read_config, read_weights, shape_config
 
-        terminal.check_folder(json_file)
-        if layers and not shape:
-            raise DuetError(f"--layers {layers} needs --shape: a model's own layers are all used.")
-        config = shape_config(shape) if shape and not model else read_config(_one_of(model, shape))
-        listed = settings(config, method or ["duet"], tokens or [192.0, 128.0, 64.0], layers)
-        dtype, device = check_dtype(dtype), check_device(device)
-        how = Options(runs, batch_size, text_tokens, decode_steps, dtype, device, threads)
-        if train:
-            from . import train_bench
+    terminal.check_json(json_file)
+    if layers and not shape:
+        raise DuetError(f"--layers {layers} needs --shape: a model's own layers are all used.")
+    config = shape_config(shape) if shape and not model else read_config(_one_of(model, shape))
+    listed = settings(config, method or ["duet"], tokens or [192.0, 128.0, 64.0], layers)
+    dtype, device = check_dtype(dtype), check_device(device)
+    how = Options(runs, batch_size, text_tokens, decode_steps, dtype, device, threads)
+    if train:
+        from . import train_bench
 
-            training = train_bench.TrainOptions(
-                runs, batch_size, text_tokens, answer_tokens, tuple(tune or train_bench.TUNES), rank, checkpointing,
-                dtype, device, threads,
-            )  # fmt: skip
-        with terminal.status() as status:
-            if model:
-                status("Loading the model")
-                network = read_weights(model, how.dtype, how.device)
-            else:
-                status("Filling random weights")
-                network = random_model(shortened(config, layers), how.dtype, how.device)
+        training = train_bench.TrainOptions(
+            runs, batch_size, text_tokens, answer_tokens, tuple(tune or train_bench.TUNES), rank, checkpointing,
+            dtype, device, threads,
+        )  # fmt: skip
+    with terminal.status() as status:
+        if model:
+            status("Loading the model")
+            network = read_weights(model, how.dtype, how.device)
+        else:
+            status("Filling random weights")
+            network = random_model(shortened(config, layers), how.dtype, how.device)
     with terminal.progress(train_bench.steps(listed, training) if train else steps(listed, how)) as advance:
         if train:
             whole = settings(config, method or ["duet"], tokens or [192.0, 128.0, 64.0])

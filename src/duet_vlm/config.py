@@ -1,12 +1,14 @@
-"""What to do: the recipe of a compression, as plain data. Imports nothing of ours but the errors."""
+"""What to do: the recipe of a compression, as plain data. Imports nothing heavy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from .errors import DuetError
+from .errors import DuetError, closest, shown
+from .values import as_count, as_sides, check_flag, is_number, is_whole
 
 MERGING = ("duet", "visionzip", "random", "uniform", "pool", "prumerge", "divprune", "holov")
 COMBINE = ("anchor+mean", "mean")
@@ -16,6 +18,7 @@ POSITIONS = ("auto", "renumber", "keep")
 CHOICES = {"query": QUERIES, "positions": POSITIONS, "merging": MERGING, "combine": COMBINE, "ranking": RANKING}
 SCORED = ("duet", "visionzip", "prumerge")  # methods whose dominant tokens are the best by score
 DISCARDING = ("duet", "random", "uniform", "divprune", "holov")  # methods that leave tokens out
+_LANGUAGE = re.compile("[A-Za-z]{2,8}")
 AVERAGING = ("pool", "prumerge")  # methods whose every token is a mean
 
 
@@ -34,23 +37,25 @@ class Drop:
     rank_at: int | None = None
 
     def __post_init__(self) -> None:
-        if not _is_int(self.layer) or self.layer < 1:
-            raise DuetError(f"drop layer {self.layer!r} is not possible: it must be a whole number of at least 1.")
-        if not _is_number(self.keep) or not 0 <= self.keep <= 1:
-            raise DuetError(f"keep ratio {self.keep!r} at drop layer {self.layer} must be a number from 0 to 1.")
-        if self.rank_at is not None and not (_is_int(self.rank_at) and 0 <= self.rank_at <= self.layer):
-            raise DuetError(
-                f"rank_at {self.rank_at!r} must be a layer from 0 to the drop layer {self.layer}, or None for it."
-            )
+        layer, keep, rank_at = self.layer, self.keep, self.rank_at
+        if not is_whole(layer, 1):
+            raise DuetError(f"drop layer {shown(layer)} is not possible: it must be a whole number of at least 1.")
+        if not is_number(keep) or not 0 <= keep <= 1:
+            raise DuetError(f"keep ratio {shown(keep)} at drop layer {layer} must be a number from 0 to 1.")
+        if rank_at is not None and not (is_whole(rank_at, 0) and rank_at <= layer):
+            raise DuetError(f"rank_at {shown(rank_at)} must be a layer from 0 to the drop layer {layer}, or None.")
+        _set(self, layer=int(layer), keep=abs(float(keep)), rank_at=None if rank_at is None else int(rank_at))
 
     @property
     def ranking_layer(self) -> int:
         return self.layer if self.rank_at is None else self.rank_at
 
 
-@dataclass
+@dataclass(frozen=True)
 class DuetConfig:
     """Both stages of DUET-VLM (arXiv 2602.18846), as written in the paper's terms.
+
+    It never changes: `dataclasses.replace` makes another. Numbers may be numpy's; they are kept as Python's.
 
     Args:
         dominant: stage 1, K1: visual tokens kept unchanged per image (int), or a fraction of the image's tokens
@@ -58,7 +63,7 @@ class DuetConfig:
             None leaves the encoder alone.
         contextual: stage 1, K2: merged tokens per image, int or fraction; 0 for none.
         cluster_width: stage 1, w: a pool of `w * K2` tokens is merged into the K2 contextual ones.
-        drops: stage 2: drop layers and keep ratios.
+        drops: stage 2: drop layers and keep ratios, a list or a tuple; kept as a tuple, by layer.
         query: whose attention ranks the visual tokens: "salient" words and the last token, "all" text tokens after
             the first image, or the "last" instruction token.
         positions: after tokens are gone, "renumber" the rest without gaps or "keep" their places; "auto" is what the
@@ -80,12 +85,15 @@ class DuetConfig:
             token of the sample: what is left is due to content.
         downsample: (rows, columns) of patches to which the image is shrunk before the encoder; a stage 1 of its own, so
             `dominant` stays None.
+
+    Raises:
+        DuetError: a value that is not possible, or two that contradict each other.
     """
 
     dominant: int | float | None = None
     contextual: int | float = 0
     cluster_width: int = 4
-    drops: list[Drop] = field(default_factory=list)
+    drops: Sequence[Drop] = ()
     query: str = "salient"
     positions: str = "auto"
     merging: str = "duet"
@@ -99,18 +107,22 @@ class DuetConfig:
     downsample: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        self.drops = sorted((_as_drop(d) for d in self.drops), key=lambda d: d.layer)
+        _set(self, drops=_as_drops(self.drops))
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise DuetError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(allowed)}.")
+            value = getattr(self, name)
+            if not (isinstance(value, str) and value in allowed):
+                raise DuetError(f"{name} {shown(value)} is unknown: choose one of {', '.join(allowed)}.")
+            _set(self, **{name: allowed[allowed.index(value)]})
         for name in ("diverse", "rest", "proportional", "debias"):
-            if not isinstance(getattr(self, name), bool):
-                raise DuetError(f"{name} {getattr(self, name)!r} must be True or False.")
-        if not _is_int(self.cluster_width) or self.cluster_width < 1:
-            raise DuetError(f"cluster_width {self.cluster_width!r} must be a whole number of at least 1.")
+            check_flag(name, getattr(self, name))
+        if not isinstance(self.language, str) or not _LANGUAGE.fullmatch(self.language):
+            raise DuetError(f"language {shown(self.language)} must be the code of one, for example 'en'.")
+        if not is_whole(self.cluster_width, 1):
+            raise DuetError(f"cluster_width {shown(self.cluster_width)} must be a whole number of at least 1.")
+        _set(self, language=self.language[:], cluster_width=int(self.cluster_width))
         if self.dominant is not None:
-            _check_count("dominant", self.dominant, least=1)
-        _check_count("contextual", self.contextual, least=0)
+            _set(self, dominant=as_count("dominant", self.dominant, least=1))
+        _set(self, contextual=as_count("contextual", self.contextual, least=0))
         if self.dominant is None and self.contextual:
             raise DuetError(f"contextual {self.contextual!r} needs stage 1: give dominant too, or contextual=0.")
         self._check_options()
@@ -132,10 +144,8 @@ class DuetConfig:
         if self.diverse and self.merging not in SCORED:
             raise DuetError(f"diverse has no meaning for merging {self.merging!r}: use it with {' or '.join(SCORED)}.")
         if self.rest and self.merging not in DISCARDING:
-            raise DuetError(
-                f"merging {self.merging!r} discards nothing, so rest has no meaning: use it with "
-                f"{', '.join(DISCARDING)}."
-            )
+            listed = ", ".join(DISCARDING)
+            raise DuetError(f"merging {self.merging!r} discards nothing, so rest has no meaning: use it with {listed}.")
         if self.rest and not self.contextual:
             raise DuetError("rest takes one of the contextual tokens: give contextual of at least 1.")
         if self.proportional and not self._averages:
@@ -148,9 +158,14 @@ class DuetConfig:
                 f"debias has no meaning for ranking {self.ranking!r}: use it with 'attention' or 'sparsevlm'."
             )
         if self.downsample is not None:
-            self.downsample = _as_grid(self.downsample)
+            _set(self, downsample=as_sides("downsample", self.downsample, 2, "(rows, columns)"))
             if self.dominant is not None:
                 raise DuetError("downsample is a stage 1 of its own: leave dominant None, or downsample None.")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DuetConfig):
+            return NotImplemented
+        return repr(self) == repr(other)  # 1 is one token and 1.0 is all of them, which Python calls equal
 
     @property
     def merges(self) -> bool:
@@ -175,15 +190,20 @@ class DuetConfig:
         return any(0 < d.keep < 1 for d in self.drops)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for `model.config.duet` and JSON."""
-        return asdict(self)
+        """Plain data for `model.config.duet` and JSON: dicts, lists, numbers, texts, bools and None."""
+        data = asdict(self) | {"drops": [asdict(drop) for drop in self.drops]}
+        return data if self.downsample is None else data | {"downsample": list(self.downsample)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> DuetConfig:
-        known = [f.name for f in fields(cls)]
-        for key in data:
-            if key not in known:
-                raise DuetError(f"setting {key!r} is unknown: a DuetConfig has {', '.join(known)}.")
+        """What `to_dict` gave, or any mapping of fields to values; missing fields have their defaults.
+
+        Raises:
+            DuetError: no mapping, a field that is unknown, or a value as in `DuetConfig`.
+        """
+        if not isinstance(data, Mapping):
+            raise DuetError(f"a DuetConfig is read from a mapping of its fields to values, not from {shown(data)}.")
+        check_names(data)
         return cls(**data)
 
     @classmethod
@@ -196,32 +216,35 @@ class DuetConfig:
         return preset(name, model=model, tokens=tokens, keep=keep, **changes)
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def check_names(settings: Mapping[Any, Any]) -> None:
+    """Raises DuetError for a setting that `DuetConfig` does not have, with the nearest one."""
+    known = [f.name for f in fields(DuetConfig)]
+    for name in settings:
+        if name not in known:
+            near = closest(name, known)
+            listed = ", ".join(known) if near is None else f"{near}, which is the nearest name"
+            raise DuetError(f"setting {shown(name)} is unknown: a DuetConfig has {listed}.")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _set(frozen: Any, **values: Any) -> None:
+    for name, value in values.items():
+        object.__setattr__(frozen, name, value)
+
+
+def _as_drops(value: Any) -> tuple[Drop, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise DuetError(f"drops {shown(value)} must be a list of drops, for example [Drop(16, 0.5)].")
+    return tuple(sorted(map(_as_drop, value), key=lambda drop: drop.layer))
 
 
 def _as_drop(value: Any) -> Drop:
     if isinstance(value, Drop):
         return value
-    if isinstance(value, Mapping):
-        return Drop(**value)
-    raise DuetError(f"{value!r} is no drop: write Drop(layer, keep), for example Drop(16, 0.5).")
-
-
-def _as_grid(value: Any) -> tuple[int, int]:
-    sides = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    if len(sides) != 2 or not all(_is_int(side) and side >= 1 for side in sides):
-        raise DuetError(f"downsample {value!r} must be (rows, columns) of patches, each a whole number of at least 1.")
-    return sides
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, float):
-        if not 0 < value <= 1:
-            raise DuetError(f"{name} {value!r} is a fraction and must be in (0, 1]: give an int to count tokens.")
-    elif not _is_int(value) or value < least:
-        raise DuetError(f"{name} {value!r} must be an int of at least {least}, or a float fraction in (0, 1].")
+    if not isinstance(value, Mapping):
+        raise DuetError(f"{shown(value)} is no drop: write Drop(layer, keep), for example Drop(16, 0.5).")
+    known = [f.name for f in fields(Drop)]
+    wrong = [f"an unknown {shown(key)}" for key in value if key not in known]
+    wrong += [f"no {key}" for key in ("layer", "keep") if key not in value]
+    if wrong:
+        raise DuetError(f"the drop {shown(value)} has {wrong[0]}: a drop is layer, keep and, if wanted, rank_at.")
+    return Drop(**value)

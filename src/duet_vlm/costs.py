@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .budget import DecoderShape, after_drops, stage1_counts
+from .budget import DecoderShape, after_drops, as_grid, stage1_counts
 from .config import DuetConfig
 from .families import family_of
 
@@ -33,6 +33,7 @@ class ImageShape:
         Raises:
             ValueError: no grid, and a model whose images differ.
         """
+        grid = None if grid is None else as_grid(grid)
         family, tiled = family_of(config), bool(getattr(config, "image_grid_pinpoints", None))
         rows, columns, in_row = tiles(config) if tiled else (0, 0, 0)
         if grid is None and tiled and family.dynamic:

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import numbers
+import reprlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+LONGEST = 40  # characters of a value in a sentence
+
 
 class DuetError(ValueError):
     """A value, a model or a file that this library cannot work with; the message says what to do instead.
@@ -12,3 +20,40 @@ class DuetError(ValueError):
 
 class CacheError(DuetError, TypeError):
     """A key-value cache of a kind that visual tokens cannot be dropped from."""
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence names it: plain data as written, shortened; of anything else its class."""
+    if isinstance(value, type):
+        return f"the class {short(value.__name__)}"
+    if value is None or isinstance(value, (str, bytes, numbers.Number, list, tuple, set, frozenset, Mapping)):
+        return short(_repr.repr(value))
+    return f"an object of type {short(type(value).__name__)}"
+
+
+def short(text: str, longest: int = LONGEST) -> str:
+    """A text on one line, its middle left out where it is long."""
+    text = " ".join(text.split())
+    half = (longest - 3) // 2
+    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
+
+
+def reason(error: BaseException, longest: int = 80) -> str:
+    """The first line of another library's error, to stand inside a sentence."""
+    return short((str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".: "), longest)
+
+
+def closest(name: Any, known: Iterable[str]) -> str | None:
+    """The known name that is most like one that is not."""
+    found = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []
+    return found[0] if found else None
+
+
+class _Repr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write whole numbers of more than 4,300 digits
+        return repr(x) if abs(x) < 10**20 else f"about {'-' * (x < 0)}10**{round(x.bit_length() * 0.30103)}"
+
+
+_repr = _Repr()
+_repr.maxstring = _repr.maxother = LONGEST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .arguments import check_config
 from .config import DuetConfig
 from .engine import Engine
 from .errors import DuetError
@@ -70,7 +71,7 @@ class Duet:
         """
         if not self.applied:
             raise DuetError("this handle was removed, so there is nothing to change: call duet_vlm.apply again.")
-        self.engine.use(Plan.of(self.model, config, self.tokenizer))
+        self.engine.use(Plan.of(self.model, check_config(config), self.tokenizer))
 
     def remove(self) -> None:
         """Take the compression off; the model is stock again, and `model.config.duet` what it was before.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
-from .errors import DuetError
+from .errors import DuetError, reason, short
 from .families import family_of
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -137,7 +139,7 @@ def check_device(device: str | None) -> str:
         there.insert(0, "cuda")
     if device is None:
         return there[0]
-    kind, _, number = device.partition(":")
+    kind, _, number = str(device).partition(":")
     if kind not in there or (number and not (number.isdigit() and int(number) < max(1, torch.cuda.device_count()))):
         raise DuetError(f"device {device!r} is not available here: choose one of {', '.join(there)}.")
     return device
@@ -164,19 +166,28 @@ def _existing(model: str) -> str:
 
 
 def _read(model: str, load: Callable[[], Any]) -> Any:
+    """What `load` reads of a model; where that cannot be read, one sentence says so. Anything else is a bug."""
     try:
         return load()
-    except ValueError as error:
-        if str(error).startswith("model "):
+    except DuetError:
+        raise
+    except Exception as error:
+        if not _unreadable(error):
             raise
-        raise DuetError(_cannot(model, error)) from error
-    except Exception as error:  # the loaders under transformers raise many kinds
-        raise DuetError(_cannot(model, error)) from error
+        raise DuetError(
+            f"model {short(model, 80)!r} cannot be read ({reason(error)}): give a folder written by save_pretrained "
+            "with its processor, or the id of a model on the hub."
+        ) from error
 
 
-def _cannot(model: str, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".: ")
-    return (
-        f"model {model!r} cannot be read ({reason}): give a folder written by save_pretrained with its processor, "
-        "or the id of a model on the hub."
-    )
+def _unreadable(error: Exception) -> bool:
+    """Whether an error of the loaders tells of files that are missing, damaged or not for this installation."""
+    from safetensors import SafetensorError
+
+    if isinstance(error, (OSError, ValueError, ImportError, EOFError, UnpicklingError, SafetensorError)):
+        return True
+    if type(error).__module__ == "huggingface_hub.errors":  # also of values in a config that are of the wrong type
+        return True
+    if isinstance(error, RuntimeError):  # torch's, where weights are cut off or have other shapes than the config says
+        return re.search("PytorchStreamReader|mismatch", str(error)) is not None
+    return type(error) is Exception  # the tokenizers' Rust side has no other

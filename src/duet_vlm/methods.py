@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from .config import Drop
-from .errors import DuetError
+from .errors import DuetError, shown
 
 Settings = dict[str, Any]
 
@@ -90,19 +90,20 @@ def stages(name: str) -> tuple[str, str]:
     """The stage 1 and the stage 2 that a method's name stands for; "none" for a stage that is off.
 
     Raises:
-        ValueError: an unknown name.
+        DuetError: an unknown name, or something that is none.
     """
-    if name in NAMES:
+    if isinstance(name, str) and name in NAMES:
         return NAMES[name]
-    first, plus, second = name.partition("+")
+    first, plus, second = name.partition("+") if isinstance(name, str) else ("", "", "")
     if not plus:
         raise DuetError(
-            f"method {name!r} is unknown: choose one of {', '.join(NAMES)}, or join two, as in visionzip+fastv."
+            f"method {shown(name)} is unknown: choose one of {', '.join(NAMES)}, or join two, as in visionzip+fastv."
         )
     for stage, given, known in ((1, first, [*STAGE_1, "none"]), (2, second, [*STAGE_2, "none"])):
         if given not in known:
             raise DuetError(
-                f"method {name!r} is unknown: {given!r} is no stage {stage}, which is one of {', '.join(known)}."
+                f"method {shown(name)} is unknown: {shown(given)} is no stage {stage}, which is one of "
+                f"{', '.join(known)}."
             )
     return first, second
 

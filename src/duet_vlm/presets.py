@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from .arguments import config_of
+from .budget import as_grid
 from .config import DuetConfig
-from .errors import DuetError
+from .errors import DuetError, shown
 from .fitting import Problem
 from .methods import CHANGES, NAMES, stages
+from .values import LARGEST, is_number
 
 
 def preset(
@@ -41,31 +44,35 @@ def preset(
         changes: fields of `DuetConfig` to set afterwards, for example `query="all"`.
 
     Raises:
-        ValueError: unknown name, no budget or two, or a budget that the method cannot meet on this model.
+        DuetError: an unknown name, an unsupported model or something that is none, no budget or two, one that the
+            method cannot meet on this model, or changes that are no settings.
     """
-    from .families import facts_of, family_of
-    from .families.family import check_downsampling
-
     first, second = stages(name)
+    grid = None if grid is None else as_grid(grid)
+    if tokens is not None and not (is_number(tokens) and 0 < tokens <= LARGEST):
+        raise DuetError(f"tokens {shown(tokens)} must be a number above 0, and at most {LARGEST}.")
+    if keep is not None and not (is_number(keep) and 0 < keep <= 1):
+        raise DuetError(f"keep {shown(keep)} must be a fraction in (0, 1].")
     if (first, second) == ("none", "none"):
-        return DuetConfig(**changes)
+        return DuetConfig.from_dict(changes)
     if model is None:
         raise DuetError(f"preset {name!r} needs model=: the model to compress, or its config.")
     if (tokens is None) == (keep is None):
         raise DuetError("give the budget once: either tokens=, an average per layer, or keep=, a fraction in (0, 1].")
-    if keep is not None and not 0 < keep <= 1:
-        raise DuetError(f"keep {keep!r} must be a fraction in (0, 1].")
-    config = getattr(model, "config", model)
+    from .families import facts_of, family_of
+    from .families.family import check_downsampling
+
+    config = config_of(model)
     if first == "downsample":
         check_downsampling(family_of(config), config)
-    facts = facts_of(model, grid)
+    facts = facts_of(config, grid)
     problem = Problem(name, first, second, facts.layers, facts.late)
     whole = facts.visual_tokens
     if keep is not None:
-        solved = problem.shares(keep) if whole is None else problem.counts(keep * whole, whole)
+        solved = problem.shares(float(keep)) if whole is None else problem.counts(float(keep) * whole, whole)
     else:
         assert tokens is not None
-        solved = problem.counts_of_any_image(tokens) if whole is None else problem.counts(tokens, whole)
+        solved = problem.counts_of_any_image(float(tokens)) if whole is None else problem.counts(float(tokens), whole)
     return DuetConfig.from_dict(solved | CHANGES.get(name, {}) | changes)
 
 

@@ -12,6 +12,7 @@ from .config import DuetConfig
 from .demo.model import folder as demo_folder
 from .errors import DuetError
 from .families import family_of
+from .files import check_file
 from .images import read_image
 from .loading import check_device, check_dtype, read_config, read_processor, read_weights
 from .placeholders import check_text
@@ -158,8 +159,7 @@ def check_picture_file(path: Path) -> None:
     """Raises ValueError where no picture can be written."""
     if path.suffix.lower() not in PICTURES:
         raise DuetError(f"picture {str(path)!r} has no known ending: choose one of {', '.join(PICTURES)}.")
-    if not path.absolute().parent.is_dir():
-        raise DuetError(f"picture {str(path)!r} cannot be written: its folder does not exist, create it first.")
+    check_file(path, "the picture")
 
 
 def read_config_of(request: Request) -> Any:
@@ -189,7 +189,14 @@ def prompt(processor: Any, question: str, media: list[dict[str, str]] | None = N
 
     Args:
         media: what stands before the question in a chat; one image if not given.
+
+    Raises:
+        DuetError: a question that holds what stands for an image or video in a prompt.
     """
+    for kind in ("image", "video"):
+        token = getattr(processor, f"{kind}_token", None)
+        if token and token in question:
+            raise DuetError(f"the question holds {token!r}, which stands for the {kind} in a prompt: leave it out.")
     media = [{"type": "image"}] if media is None else media
     if getattr(processor, "chat_template", None):
         said = [*media, {"type": "text", "text": question}]

@@ -11,6 +11,7 @@ import torch
 from .applying import apply
 from .config import DuetConfig
 from .families import visual_token_ids
+from .files import writing
 from .generated import TokenTimes, bytes_per_token
 from .host import output_cache
 from .request import Prepared
@@ -60,7 +61,8 @@ def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) ->
         from .visualize import picture
 
         figure = picture(prepared, trace, title=title(report), counts=counts)
-        figure.savefig(request.show, dpi=150)
+        with writing(request.show, "the picture"):
+            figure.savefig(request.show, dpi=150)
     return report | {"trace": None if trace is None else trace.to_dict()}
 
 

@@ -5,22 +5,47 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import traceback
 from collections.abc import Iterator
 from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
+from . import files
 from .errors import DuetError
+
+DEBUG = "--debug"
+
+
+class Commands(TyperGroup):
+    """Commands that say what a user can put right in one line; `--debug` may stand anywhere among their options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        options = [word for word in args[:end] if word != DEBUG]
+        wanted = [DEBUG] if len(options) < end else []
+        return super().parse_args(ctx, wanted + options + args[end:])
+
+    def invoke(self, ctx: Any) -> Any:
+        with plain_errors(ctx.find_root().params.get("debug", False)):
+            return super().invoke(ctx)
 
 
 @contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """What a user can put right is one sentence on stderr and exit code 2."""
+def plain_errors(debug: bool = False) -> Iterator[None]:
+    """What a user can put right is one sentence on stderr and exit code 2; all else is a bug and keeps its trace.
+
+    Args:
+        debug: print the trace of that, too.
+    """
     try:
         yield
-    except (ValueError, OSError) as error:
+    except DuetError as error:
+        if debug:
+            traceback.print_exc()
         print(f"duet: {error}", file=sys.stderr)
         raise typer.Exit(2) from error
 
@@ -72,10 +97,10 @@ def escape(text: str) -> str:
     return escape(text)
 
 
-def check_folder(file: Path | None) -> None:
-    """Raises ValueError where figures could not be written."""
-    if file is not None and not file.absolute().parent.is_dir():
-        raise DuetError(f"figures cannot be written to {str(file)!r}: its folder does not exist, create it first.")
+def check_json(file: Path | None) -> None:
+    """Raises DuetError where `write_json` could not write."""
+    if file is not None and file != files.STDOUT:
+        files.check_file(file, "figures")
 
 
 def write_json(report: dict[str, Any], file: Path | None) -> None:
@@ -83,7 +108,8 @@ def write_json(report: dict[str, Any], file: Path | None) -> None:
     if file is None:
         return
     text = json.dumps(report, indent=2) + "\n"
-    if file == Path("-"):
+    if file == files.STDOUT:
         sys.stdout.write(text)
-    else:
+        return
+    with files.writing(file, "figures"):
         file.write_text(text, encoding="utf-8")

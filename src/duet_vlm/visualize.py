@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .errors import DuetError
 from .families import family_of, visual_token_ids
 from .request import Prepared, grid_of
 from .shown import Shown, shown_frames, shown_image
@@ -35,6 +36,9 @@ def patches_of(trace: Trace, patches: int, number: int = 0, tokens: int | None =
         patches: merged patches of one image, crop or frame.
         number: which of them, 0 the first.
         tokens: visual tokens of each; one more than `patches` where CLS is the first.
+
+    Raises:
+        DuetError: tokens that are not the patches of an image.
     """
     tokens = patches if tokens is None else tokens
     visual = trace.samples[0].visual
@@ -47,6 +51,8 @@ def patches_of(trace: Trace, patches: int, number: int = 0, tokens: int | None =
     retained = [*image.dominant, *image.anchors]
     if sorted(patch for patch in in_place.values() if patch != CLS) == sorted(retained):
         return in_place
+    if len(in_place) < len(retained):
+        raise DuetError("the visual tokens of this prompt are not the patches of its image, so they cannot be drawn.")
     return dict(zip(in_place, [*[CLS] * (len(in_place) - len(retained)), *retained], strict=True))
 
 

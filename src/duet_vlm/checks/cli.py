@@ -40,7 +40,7 @@ def check(
 
       duet check --model ./my-llava --method visionzip --keep 0.25 --json check.json
     """
-    with terminal.status() as status, terminal.plain_errors():
+    with terminal.status() as status:
         from ..demo.model import folder
         from ..loading import read_processor
         from ..request import DEFAULT_KEEP, Request, budget_config, load, read_config_of

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .. import terminal
+from ..errors import DuetError
+from ..files import STDOUT, check_file, check_folder, writing
+
 app = typer.Typer(
+    cls=terminal.Commands,
     no_args_is_help=True,
     help="The demonstration model: a LLaVA of 5 M parameters, trained from scratch on drawn scenes.",
 )
@@ -35,7 +39,7 @@ def train(
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Run the last stage only, from this checkpoint (few.pt)."),
+        typer.Option(help="Run the last stage only, from this checkpoint (few.pt)."),
     ] = None,
 ) -> None:
     """Train the demonstration model from scratch (about two hours on two cores), or resume.
@@ -43,6 +47,9 @@ def train(
     Three stages: vision, warm-up with attention hints, full. Checkpoints are written every 100 steps; progress and
     accuracies go to the terminal and to OUT/checkpoints/*.jsonl.
     """
+    check_folder(out, "the model")
+    if start is not None and not start.is_file():
+        raise DuetError(f"checkpoint {str(start)!r} is no file: give the few.pt of an earlier training.")
     from duet_vlm.demo.train import Recipe
     from duet_vlm.demo.train import train as run
 
@@ -57,9 +64,10 @@ def train_time(
     rounds: Annotated[int, typer.Option(min=1, help="Steps of each, in turn, after two for warming up.")] = 8,
     scenes: Annotated[int, typer.Option(min=1, help="Scenes per step; 8 per process is the shipped recipe.")] = 8,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Fuse decoder blocks; needs g++.")] = True,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.", dir_okay=False)] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here; - is stdout.")] = None,
 ) -> None:
     """Measure what a training step costs with and without compression, next to what its operations say."""
+    terminal.check_json(json_file)
     from rich.console import Console
     from rich.table import Table
 
@@ -69,15 +77,14 @@ def train_time(
     table = Table("visual tokens", "CPU seconds", "time", "operations", title="forward and backward of a training step")
     for name, row in results["budgets"].items():
         table.add_row(name, f"{row['cpu_seconds']:.3f}", f"{row['time_ratio']:.1%}", f"{row['flops_ratio']:.1%}")
-    Console().print(table)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    terminal.write_json(results, json_file)
+    if json_file != STDOUT:
+        Console().print(table)
 
 
 @app.command()
 def scene(
-    out: Annotated[Path, typer.Argument(help="PNG file to write.", dir_okay=False)],
+    out: Annotated[Path, typer.Argument(help="PNG file to write.")],
     seed: Annotated[int | None, typer.Option(min=0, help="Draw this scene; by default a new one each time.")] = None,
     scale: Annotated[int, typer.Option(min=1, max=16, help="Enlarge the 112 x 112 picture by a whole number.")] = 4,
 ) -> None:
@@ -85,6 +92,9 @@ def scene(
 
     The picture may be enlarged: the model's processor shrinks it back to 112 x 112 pixels.
     """
+    if out.suffix.lower() != ".png":
+        raise DuetError(f"the scene cannot be written to {str(out)!r}: give a file that ends in .png.")
+    check_file(out, "the scene")
     import numpy as np
     from PIL import Image
     from rich.console import Console
@@ -98,8 +108,8 @@ def scene(
     rng = np.random.default_rng(seed)
     drawn = make_scene(rng)
     image = Image.fromarray(drawn.image)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(out, format="PNG")
+    with writing(out, "the scene"):
+        image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(out)
     table = Table("skill", "question", "answer", title=f"{out}  (seed {seed}, {len(drawn.objects)} objects)")
     for question in ask(rng, drawn, SKILLS):
         if question is not None:
@@ -110,7 +120,7 @@ def scene(
 @app.command("eval")
 def evaluate(
     limit: Annotated[int, typer.Option(min=9, help="Number of held-out questions, an equal share per skill.")] = 5000,
-    model: Annotated[Path | None, typer.Option(help="Folder of another copy of the model.", file_okay=False)] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of another copy of the model.")] = None,
     ablations: Annotated[
         bool, typer.Option("--ablations", help="Also drop all visual tokens at each layer, and select 11% of them.")
     ] = False,
@@ -121,9 +131,14 @@ def evaluate(
     validation: Annotated[
         bool, typer.Option("--validation", help="Ask about the scenes for decisions, not the held-out ones.")
     ] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.", dir_okay=False)] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here; - is stdout.")] = None,
 ) -> None:
     """Print the accuracy per skill on held-out scenes, with 95% intervals."""
+    terminal.check_json(json_file)
+    if model is not None and not (model / "config.json").is_file():
+        raise DuetError(f"model {str(model)!r} holds no config.json: give a folder that duet demo train wrote.")
+    if keep and ablations:
+        raise DuetError("--keep and --ablations are two tables: ask for one at a time.")
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
@@ -133,12 +148,8 @@ def evaluate(
     from duet_vlm.demo.evaluate import evaluate as measure
     from duet_vlm.demo.model import load
 
-    if model is not None and not (model / "config.json").exists():
-        raise typer.BadParameter(f"{model} holds no config.json; give a folder that `duet demo train` wrote.")
-    if keep and ablations:
-        raise typer.BadParameter("--keep and --ablations are two tables: ask for one at a time.")
     loaded, processor = load(model)
-    console, seed = Console(), VALIDATION_SEED if validation else HELD_OUT_SEED
+    console, seed = Console(stderr=json_file == STDOUT), VALIDATION_SEED if validation else HELD_OUT_SEED
     with Progress(console=console) as progress:
         if ablations or keep:
             chosen = tables.budgets(loaded, keep) if keep else tables.settings(loaded)
@@ -162,7 +173,4 @@ def evaluate(
             low, high = interval(round(result["accuracy"] * result["questions"]), result["questions"])
             table.add_row(name, f"{result['accuracy']:.1%}", f"{low:.1%} to {high:.1%}")
         console.print(table)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        shown = results if ablations or keep else first
-        json_file.write_text(json.dumps(shown, indent=1) + "\n", encoding="utf-8")
+    terminal.write_json(results if ablations or keep else first, json_file)

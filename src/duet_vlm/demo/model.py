@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duet_vlm.demo.scenes import GRID, IMAGE_SIZE, PATCH_SIZE
+from duet_vlm.errors import DuetError, shown
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
@@ -43,10 +44,20 @@ def folder() -> Path:
 
 
 def load(path: str | Path | None = None) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """The demonstration model in float32, in eval mode, and its processor; `path` names another copy of it."""
-    import torch
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
+    """The demonstration model in float32, in eval mode, and its processor.
 
-    path = folder() if path is None else Path(path)
-    model = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32, local_files_only=True)
-    return model.eval(), AutoProcessor.from_pretrained(path, local_files_only=True)
+    Args:
+        path: the folder of another copy of it.
+
+    Raises:
+        DuetError: no folder, or one whose files are not those of a model.
+    """
+    if path is not None and not isinstance(path, (str, Path)):
+        raise DuetError(f"path {shown(path)} must be the folder of a model, as a text or a Path.")
+    source = str(folder() if path is None else path)
+    if not Path(source).is_dir():
+        raise DuetError(f"model {source!r} is no folder: give one that duet demo train wrote.")
+    from ..loading import read_model
+
+    model, processor = read_model(source, "float32", "cpu")
+    return model, processor

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from .. import terminal
+from ..files import check_folder
 from .processes import Process
 
 DEMO = "demo"
@@ -79,25 +80,25 @@ def evaluate(
       duet eval --model llava-hf/llava-1.5-7b-hf --data questions.jsonl --methods duet fastv --tokens 192 64 --out eval
     """
     process = Process.this()
-    with terminal.plain_errors():
-        with terminal.status() as status:
-            from .asked import prepare
+    check_folder(out, "the answers")
+    with terminal.status() as status:
+        from .asked import prepare
 
-            asked = prepare(
-                model, data, methods or ["none", "duet"], tokens or [], keep or [], limit, strict, dtype, device,
-                process, status,
-            )  # fmt: skip
-        if process.first:
-            for problem in asked.problems:
-                print(f"duet: {problem}", file=sys.stderr)
-        from .evaluate import evaluate as run
+        asked = prepare(
+            model, data, methods or ["none", "duet"], tokens or [], keep or [], limit, strict, dtype, device,
+            process, status,
+        )  # fmt: skip
+    if process.first:
+        for problem in asked.problems:
+            print(f"duet: {problem}", file=sys.stderr)
+    from .evaluate import evaluate as run
 
-        with counter(len(asked.records) * len(asked.runs) // process.count, shown=process.first) as advance:
-            results = run(
-                asked.model, asked.processor, asked.records, asked.runs, out, batch_size=batch_size, seed=seed,
-                max_new_tokens=max_new_tokens, strict=strict, problems=asked.problems, about=asked.about,
-                process=process, advance=advance,
-            )  # fmt: skip
+    with counter(len(asked.records) * len(asked.runs) // process.count, shown=process.first) as advance:
+        results = run(
+            asked.model, asked.processor, asked.records, asked.runs, out, batch_size=batch_size, seed=seed,
+            max_new_tokens=max_new_tokens, strict=strict, problems=asked.problems, about=asked.about,
+            process=process, advance=advance,
+        )  # fmt: skip
     if results is not None:
         show(results, out)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..errors import DuetError
 from ..families import family_of
 from ..request import grid_of
 from ..shown import seen
@@ -45,7 +46,7 @@ def kept_picture(image: Any, trace: Trace | None, inputs: Any, processor: Any, c
         return Image.fromarray(base.astype(np.uint8))
     try:
         places = patches_of(trace, rows * columns)
-    except ValueError:
+    except DuetError:
         return None
 
     def pixelwise(values: np.ndarray) -> np.ndarray:

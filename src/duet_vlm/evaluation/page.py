@@ -14,6 +14,7 @@ from .overlay import kept_picture
 from .plots import CATEGORIES, PARETO
 from .records import Record, source_of
 from .runs import FULL, Run
+from .store import write_whole
 from .table import COLUMNS, cells
 
 PAGE, EXAMPLES = "report.html", 12
@@ -53,7 +54,7 @@ def write_page(
             "Each example is asked alone here; its answers are those of the evaluation.</p>"
         )
         parts += [_example(asker, record, shown, answers) for record in examples]
-    (folder / PAGE).write_text("\n".join(parts) + "\n", encoding="utf-8")
+    write_whole(folder / PAGE, "\n".join(parts) + "\n")
 
 
 def runs_of_the_smallest_budget(runs: list[Run], results: dict[str, Any]) -> list[Run]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DuetError
+from ..files import writing
 from ..timing import hardware
 from .answering import Asker
 from .metrics import yes_no_figures
@@ -55,7 +56,8 @@ def report(
     from .page import write_page
     from .plots import write_plots
 
-    write_plots(results, folder.path)
+    with writing(folder.path, "the plots"):
+        write_plots(results, folder.path)
     write_page(asker, records, runs, answers, results, folder.path)
     return results
 

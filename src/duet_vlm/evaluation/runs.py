@@ -75,7 +75,7 @@ def runs_of(
     for method in compressed:
         try:
             stages(method)
-        except ValueError as error:
+        except DuetError as error:
             problems.append(Problem(str(error)))
             continue
         for budget in tokens or keep:
@@ -85,7 +85,7 @@ def runs_of(
                 else:
                     settings = preset(method, model=config, keep=budget)
                 runs.append(Run(method, settings, budget))
-            except ValueError as error:
+            except DuetError as error:
                 problems.append(Problem(f"{method} at {budget:g}: {error}"))
     if compressed and len(runs) == 1:
         raise DuetError(str(problems[0]))

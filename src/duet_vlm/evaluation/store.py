@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DuetError
+from ..files import writing
 from .runs import Run
 
 Key = tuple[str, float | None, str]  # method, budget, record
@@ -35,7 +36,8 @@ class Folder:
         self.path, self.rank = path, rank
         if path.exists() and not path.is_dir():
             raise DuetError(f"output folder {str(path)!r} is a file: give another folder.")
-        path.mkdir(parents=True, exist_ok=True)
+        with writing(path, "the answers"):
+            path.mkdir(parents=True, exist_ok=True)
         self._claim(json.loads(json.dumps(settings)))
         (path / PARTS).mkdir(exist_ok=True)
         self.file = path / PARTS / f"answers-{rank}.jsonl"
@@ -52,7 +54,7 @@ class Folder:
                 )
             write_whole(file, json.dumps(settings, indent=1) + "\n", self.rank)
         # of processes that start together the last one's settings stand, and are the same
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = _parsed(file, file.read_bytes())
         for name in sorted({*settings, *found}):
             if found.get(name) != settings.get(name):
                 raise DuetError(
@@ -65,7 +67,7 @@ class Folder:
         for file in [self.path / ANSWERS, *sorted((self.path / PARTS).glob("answers-*.jsonl"))]:
             if file.exists():
                 with file.open("rb") as lines:
-                    yield from (json.loads(line) for line in lines if line.endswith(b"\n"))
+                    yield from (_parsed(file, line) for line in lines if line.endswith(b"\n"))
 
     def answered(self) -> dict[Key, dict[str, Any]]:
         """(method, budget, record) -> its answer, each once."""
@@ -77,7 +79,7 @@ class Folder:
 
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
         """Write lines, and have them on the disk before returning."""
-        with self.file.open("ab") as file:
+        with writing(self.path, "the answers"), self.file.open("ab") as file:
             file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
             file.flush()
             os.fsync(file.fileno())
@@ -96,8 +98,19 @@ class Folder:
 def write_whole(file: Path, text: str, rank: int = 0) -> None:
     """Write a file so that a stop leaves the old one or the new one, never half of it."""
     new = file.with_name(f"{file.name}.{rank}.new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(file)
+    with writing(file, "the results"):
+        new.write_text(text, encoding="utf-8")
+        new.replace(file)
+
+
+def _parsed(file: Path, text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise DuetError(f"{str(file)!r} is not as duet eval wrote it ({error}): give another folder.") from error
+    if not isinstance(found, dict):
+        raise DuetError(f"{str(file)!r} is not as duet eval wrote it: give another folder.")
+    return found
 
 
 def _drop_half_a_line(file: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import DuetError
+from ..errors import DuetError, shown
 from .family import Family
 from .gemma3 import Gemma3
 from .internvl import InternVL
@@ -55,10 +55,11 @@ def family_of(config: Any) -> Family:
     Raises:
         ValueError: no family file for its model_type.
     """
-    family = FAMILIES.get(getattr(config, "model_type", ""))
+    kind = getattr(config, "model_type", type(config).__name__)
+    family = FAMILIES.get(kind)
     if family is None:
         raise DuetError(
-            f"models of type {getattr(config, 'model_type', type(config).__name__)!r} are not supported: "
+            f"models of type {shown(kind)} are not supported: "
             f"duet-vlm compresses {', '.join(FAMILIES)}."
         )
     return family

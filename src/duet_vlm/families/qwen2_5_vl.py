@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..config import DuetConfig
+from ..errors import DuetError
 from ..merging import Encoded, merge
 from . import received
 from .encoding import merged_in_place
@@ -79,7 +80,10 @@ class Qwen25VL(Family):
 
     def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
         frames, rows, columns = (1, *grid)[-3:]
-        return frames * rows * columns // config.vision_config.spatial_merge_size**2
+        tokens: int = frames * rows * columns // config.vision_config.spatial_merge_size**2
+        if not tokens:
+            raise DuetError(f"grid {grid} is less than one visual token of a {config.model_type}: give an image's.")
+        return tokens
 
     def check(self, config: Any, duet: DuetConfig) -> None:
         refuse_renumbering(config, duet, "its positions have three axes")

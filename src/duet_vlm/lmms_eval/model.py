@@ -18,11 +18,12 @@ from transformers import LogitsProcessorList
 from ..applying import apply
 from ..config import DuetConfig
 from ..demo.model import folder as demo_folder
-from ..errors import DuetError
+from ..errors import DuetError, shown
 from ..evaluation.asked import DEMO
 from ..host import output_cache
 from ..loading import check_device, check_dtype, read_config, read_model
 from ..presets import preset
+from ..values import is_whole
 from .conversation import Conversation, Reader
 from .generation import cut, settings
 from .measures import Clock, Measures, measure, summary
@@ -77,8 +78,8 @@ class DuetHF(lmms):  # type: ignore[misc]
             raise DuetError(f"batch size {batch_size!r} is not possible with duet_hf: give a whole number from 1.")
         if method == "none" and not (tokens is None and keep is None):
             raise DuetError("method 'none' compresses nothing: leave out tokens and keep, or choose another.")
-        if max_frames is not None and max_frames < 1:
-            raise DuetError(f"max_frames {max_frames} shows the model nothing: give 1 or more.")
+        if max_frames is not None and not is_whole(max_frames, 1):
+            raise DuetError(f"max_frames {shown(max_frames)} shows the model nothing: give 1 or more.")
         self.batch_size = int(batch_size)
         self.system_prompt = self._resolve_system_prompt(system_prompt)
         self.accelerator = Accelerator()

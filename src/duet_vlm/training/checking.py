@@ -144,7 +144,10 @@ class Checker:
         """Visual tokens of images of (height, width), as the processor will write them out."""
         if not sizes:
             return []
-        counts: list[int] = self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+        try:
+            counts: list[int] = self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+        except ValueError as error:  # of an image that is too narrow, for example
+            raise DuetError(f"the model's processor refuses its images ({str(error).rstrip('.')})") from error
         return counts
 
     def probe(self, path: Path) -> tuple[int, int]:

@@ -40,7 +40,7 @@ def train(
       accelerate launch --num_processes 8 --no_python duet train --config eight_gpus.yaml
     """
     first = int(os.environ.get("RANK", "0")) == 0
-    with _errors(first):
+    with _once(first):
         _needed()
         from .command import prepare
         from .settings import read_settings
@@ -60,16 +60,16 @@ def train(
 
 
 @contextlib.contextmanager
-def _errors(first: bool) -> Iterator[None]:
-    """As `terminal.plain_errors`, with the list of broken records; said once, not by every process."""
+def _once(first: bool) -> Iterator[None]:
+    """What a user can put right is said by one process, the list of broken records before it."""
     try:
         yield
-    except (ValueError, OSError) as error:
-        if first:
-            for broken in getattr(error, "broken", []):
-                print(broken, file=sys.stderr)
-            print(f"duet: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
+    except DuetError as error:
+        if not first:
+            raise typer.Exit(2) from error
+        for broken in getattr(error, "broken", []):
+            print(broken, file=sys.stderr)
+        raise
 
 
 def _needed() -> None:

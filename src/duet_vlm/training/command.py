@@ -14,6 +14,7 @@ from ..applying import apply
 from ..config import DuetConfig
 from ..errors import DuetError
 from ..families import facts_of
+from ..files import check_folder, writing
 from ..loading import read_config, read_processor
 from . import models, resuming
 from .arguments import training_arguments
@@ -23,7 +24,7 @@ from .dataset import Collator, Conversations
 from .records import conversation, read_records
 from .schedule import Budget, BudgetSchedule
 from .settings import TrainSettings
-from .trainer import PART, DuetTrainer, SaveError, cannot_save, publish
+from .trainer import PART, DuetTrainer, SaveError, cannot_save, of_the_disk, publish
 
 Bar = Callable[[int], AbstractContextManager[Callable[[int], Any]]]
 
@@ -78,8 +79,9 @@ def prepare(settings: TrainSettings, resume: bool, skip_broken: bool, bar: Bar, 
         BrokenRecords: with the list of them.
         ValueError: one sentence that says what to put right.
     """
-    arguments = training_arguments(settings)
     output = Path(settings.output).expanduser()
+    check_folder(output, "the trained model")
+    arguments = training_arguments(settings)
     checkpoint = resuming.last_checkpoint(output)
     if resume and checkpoint is None:
         raise DuetError(f"output {settings.output!r} holds no checkpoint: leave out --resume to start.")
@@ -107,7 +109,8 @@ def prepare(settings: TrainSettings, resume: bool, skip_broken: bool, bar: Bar, 
         checker = Checker(renderer, folder, settings.max_length, settings.video_frames)
         with bar(len(records)) as advance:
             found = check_records(records, checker, settings.workers, advance)
-        found.write(output, key)
+        with writing(output, "the list of records"):
+            found.write(output, key)
         return found
 
     with arguments.main_process_first(desc="checking the data"):  # the others read what the first one found
@@ -166,8 +169,10 @@ def train(run: Run) -> Path:
     trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
     try:
         return save(run, trainer, output)
-    except Exception as error:  # torch and safetensors tell of a full disk in classes of their own
+    except Exception as error:
         shutil.rmtree(output / PART, ignore_errors=True)
+        if not of_the_disk(error):
+            raise
         raise SaveError(cannot_save("the trained model", error, output)) from error
 
 

@@ -1,13 +1,12 @@
-"""Settings from YAML into dataclasses: unknown keys and wrong values are one sentence each. Imports nothing of ours."""
+"""Settings from YAML into dataclasses: unknown keys and wrong values are one sentence each. Imports nothing heavy."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar
 
-from ..errors import DuetError
+from ..errors import DuetError, closest, shown
 
 T = TypeVar("T")
 
@@ -17,7 +16,7 @@ class Kind:
     """What a setting may be.
 
     Attributes:
-        read: the value as it is used; raises TypeError or ValueError for a wrong one.
+        read: the value as it is used; raises TypeError, ValueError or OverflowError for a wrong one.
         must: the end of the sentence "NAME must be ...".
     """
 
@@ -43,7 +42,7 @@ def read(of: type[T], data: Any, where: str = "") -> T:
         ValueError: an unknown key (with the nearest valid one), a missing or a wrong value.
     """
     if not isinstance(data, Mapping):
-        raise DuetError(f"{where or 'the settings'} must be a mapping of names to values, not {data!r}.")
+        raise DuetError(f"{where or 'the settings'} must be a mapping of names to values, not {shown(data)}.")
     known: dict[str, Field[Any]] = {f.name: f for f in fields(of)}  # type: ignore[arg-type]
     values = {}
     for key, value in data.items():
@@ -63,8 +62,8 @@ def read(of: type[T], data: Any, where: str = "") -> T:
 
 def nearest(name: str, known: list[str]) -> str:
     """The valid name that is most like one that is not, or all of them."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"the nearest valid one is {close[0]!r}" if close else f"choose one of {', '.join(known)}"
+    close = closest(name, known)
+    return f"the nearest valid one is {close!r}" if close is not None else f"choose one of {', '.join(known)}"
 
 
 def _value(entry: Field[Any], name: str, value: Any) -> Any:
@@ -72,8 +71,8 @@ def _value(entry: Field[Any], name: str, value: Any) -> Any:
         return None
     try:
         return entry.metadata["kind"].read(value)
-    except (TypeError, ValueError) as error:
-        raise DuetError(f"setting {name} must be {_must(entry)}, not {value!r}.") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DuetError(f"setting {name} must be {_must(entry)}, not {shown(value)}.") from error
 
 
 def _must(entry: Field[Any]) -> str:

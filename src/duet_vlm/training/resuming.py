@@ -55,8 +55,11 @@ def check(checkpoint: Path, now: dict[str, Any]) -> None:
     shown = repr(str(checkpoint))
     try:
         then = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        known = then.keys() >= now.keys()
+    except (OSError, ValueError, AttributeError) as error:
         raise DuetError(f"checkpoint {shown} was not written by duet train: choose another output folder.") from error
+    if not known:
+        raise DuetError(f"checkpoint {shown} was not written by this duet train: choose another output folder.")
     if then["model"] != now["model"]:
         raise DuetError(
             f"checkpoint {shown} belongs to another model ({then['model']}, not {now['model']}): give the model it was "

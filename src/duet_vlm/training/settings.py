@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import DuetConfig
+from ..config import DuetConfig, check_names
 from ..errors import DuetError
 from ..presets import preset, stages
 from ..text_files import read_yaml
@@ -56,12 +56,10 @@ class Compression:
             ValueError: an unknown field, a wrong value, or a budget out of reach on this model.
         """
         changes = self.settings or {}
-        try:
-            if self.method == "settings":
-                return DuetConfig.from_dict(changes)
-            return preset(self.method, model=model_config, tokens=self.tokens, keep=self.keep, **changes)
-        except TypeError as error:  # a misspelt field inside a drop
-            raise DuetError(f"compression.settings cannot be read: {error}.") from error
+        check_names(changes)  # `name` and `keep` would be a preset's own arguments
+        if self.method == "settings":
+            return DuetConfig.from_dict(changes)
+        return preset(self.method, model=model_config, tokens=self.tokens, keep=self.keep, **changes)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@ finds again, and progress in samples, tokens and visual tokens saved."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -118,7 +120,7 @@ class DuetTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             if self.args.should_save:
                 self.stamp(self.part / name)
-        except Exception as error:  # torch and safetensors tell of a full disk in classes of their own
+        except Exception as error:  # whatever it is, the other ranks wait for this one
             failure = error
         finally:
             self.part = None
@@ -126,6 +128,8 @@ class DuetTrainer(Trainer):
         if float(self.accelerator.reduce(failed, "sum")):  # every rank stops, not only the one whose disk is full
             if self.args.should_save:
                 shutil.rmtree(out / PART, ignore_errors=True)
+            if failure is not None and not of_the_disk(failure):
+                raise failure
             raise SaveError(cannot_save(name, failure, out)) from failure
         if self.args.should_save:
             publish(out / PART / name, out / name)
@@ -157,6 +161,12 @@ def publish(part: Path, target: Path) -> None:
         target.rename(old)
     part.rename(target)
     shutil.rmtree(part.parent, ignore_errors=True)
+
+
+def of_the_disk(error: Exception) -> bool:
+    """Whether it tells of a disk, which torch and safetensors do in classes of their own; all else is a bug."""
+    written = isinstance(error, RuntimeError) and re.search("inline_container|PytorchStreamWriter", str(error))
+    return isinstance(error, (OSError, SafetensorError)) or bool(written)
 
 
 def cannot_save(name: str, error: Exception | None, out: Path) -> str:
