@@ -180,13 +180,13 @@ def a_failed_call_leaves_something(model: Any, patch: pytest.MonkeyPatch) -> Non
 
 
 BREAKS: dict[str, tuple[Break, str, str]] = {
-    "off changes something": (off_changes_something, OFF, "DuetConfig()"),
+    "off changes something": (off_changes_something, OFF, " instead of 0; logits"),
     "text is touched": (text_is_touched, TEXT, "without a picture"),
     "a hook stays": (a_hook_stays, REMOVED, "LlamaDecoderLayer has other hooks or methods"),
     "a method stays": (a_method_stays, REMOVED, "LlavaModel has other hooks or methods"),
     "settings stay": (settings_stay, REMOVED, "config.duet is not what it was"),
     "a module tells the cache": (a_module_tells_the_cache, CACHED, "stock itself differs by"),
-    "decoding forgets what is gone": (decoding_forgets_what_is_gone, CACHED, "stock's own difference is"),
+    "decoding forgets what is gone": (decoding_forgets_what_is_gone, CACHED, " instead of at most "),
     "a module looks at other rows": (a_module_looks_at_other_rows, BATCH, "stock itself differs by"),
     "rows choose for each other": (rows_choose_for_each_other, BATCH, "kept places differ at layer 2"),
     "one token more is kept": (one_token_more_is_kept, COUNTS, "tokens per layer instead of"),

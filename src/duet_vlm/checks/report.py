@@ -66,6 +66,7 @@ def judged(promise: str, measured: float, allowed: float, note: str = "", fault:
     finite = measured if math.isfinite(measured) else None
     if finite is None and not fault:
         fault = "not a finite number"
-    fails = bool(fault) or measured > allowed
+    if measured > allowed and not fault:
+        fault = f"{measured:.2g} instead of at most {allowed:.2g}" if allowed else f"{measured:.2g} instead of 0"
     said = "; ".join(part for part in (fault, note) if part)
-    return Line(promise, FAILS if fails else HOLDS, finite, allowed, said)
+    return Line(promise, FAILS if fault else HOLDS, finite, allowed, said)
