@@ -72,7 +72,7 @@ def decoder(model: Any) -> Any:
 
 
 def applied(model: Any) -> bool:
-    return any(isinstance(getattr(h, "__self__", None), engine.Duet) for h in model._forward_pre_hooks.values())
+    return any(isinstance(getattr(h, "__self__", None), engine.Engine) for h in model._forward_pre_hooks.values())
 
 
 def beams_raise(model: Any, patch: pytest.MonkeyPatch) -> None:

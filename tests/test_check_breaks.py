@@ -31,7 +31,7 @@ from check_cases import (
 )
 from torch import Tensor, nn
 
-from duet_vlm import DuetConfig, cache, engine, segments
+from duet_vlm import DuetConfig, cache, dropping, handle, segments
 
 # ---- models and libraries that are broken on purpose: exactly one promise each ----
 
@@ -65,33 +65,33 @@ def text_is_touched(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 def a_hook_stays(model: Any, patch: pytest.MonkeyPatch) -> None:
-    real = engine.Duet.remove
+    real = handle.Duet.remove
 
     def remove(self: Any) -> None:
         real(self)
         decoder(self.model).layers[2].register_forward_hook(lambda *_: None)
 
-    patch.setattr(engine.Duet, "remove", remove)
+    patch.setattr(handle.Duet, "remove", remove)
 
 
 def a_method_stays(model: Any, patch: pytest.MonkeyPatch) -> None:
-    real = engine.Duet.remove
+    real = handle.Duet.remove
 
     def remove(self: Any) -> None:
         real(self)
         self.model.model.get_image_features = self.model.model.get_image_features
 
-    patch.setattr(engine.Duet, "remove", remove)
+    patch.setattr(handle.Duet, "remove", remove)
 
 
 def settings_stay(model: Any, patch: pytest.MonkeyPatch) -> None:
-    real = engine.Duet.remove
+    real = handle.Duet.remove
 
     def remove(self: Any) -> None:
-        self.wrote_config = False
+        self.engine.wrote = False
         real(self)
 
-    patch.setattr(engine.Duet, "remove", remove)
+    patch.setattr(handle.Duet, "remove", remove)
 
 
 def a_module_tells_the_cache(model: Any, patch: pytest.MonkeyPatch) -> None:
@@ -118,16 +118,16 @@ def a_module_looks_at_other_rows(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 def rows_choose_for_each_other(model: Any, patch: pytest.MonkeyPatch) -> None:
     """Ours alone: what a row of a batch keeps is chosen by its neighbour's scores."""
-    real = engine.ranking.best
+    real = dropping.ranking.best
 
     def best(scores: Tensor, spans: Tensor, limits: Tensor) -> Tensor:
         return real(scores.roll(1, 0), spans, limits)
 
-    patch.setattr(engine.ranking, "best", best)
+    patch.setattr(dropping.ranking, "best", best)
 
 
 def one_token_more_is_kept(model: Any, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(engine, "SLACK", 1.0)
+    patch.setattr(dropping, "SLACK", 1.0)
 
 
 def one_token_too_many_is_stored(model: Any, patch: pytest.MonkeyPatch) -> None:

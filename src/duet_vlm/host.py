@@ -7,7 +7,7 @@ and a test of that name tells which.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache as remembered
 from importlib.metadata import version
 from typing import Any
@@ -71,7 +71,7 @@ def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> d
     """The arguments of a call of a module, positional ones by the names that its forward gives them."""
     if not args:
         return kwargs
-    kind: Hashable = type(module)
+    kind: Any = type(module)
     names = _parameters(kind)
     if names is None or len(args) > len(names):
         raise DuetError(

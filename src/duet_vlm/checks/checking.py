@@ -12,7 +12,8 @@ from torch import nn
 from .. import applying
 from ..config import DuetConfig
 from ..errors import DuetError
-from ..families import decoder_of, family_of
+from ..families import family_of
+from ..host import decoder_of
 from ..presets import preset
 from ..timing import versions
 from . import counts, exact, ways

@@ -46,7 +46,7 @@ def check(
         from ..request import DEFAULT_KEEP, Request, budget_config, load, read_config_of
         from .checking import check as run
 
-        terminal.check_folder(json_file)
+        terminal.check_json(json_file)
         named = None if model == DEMO else model
         asked = Request(Path(), "", model=named, dtype=dtype, device=device)
         config, settings = read_config_of(asked), None

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..budget import DecoderShape, after_drops, stage1_counts
 from ..config import DuetConfig
 from ..families import family_of, visual_token_ids
+from ..host import output_cache
 from ..trace import ImageTrace
-from .host import cache_of
 from .report import FAILS, NOT_CHECKED, Line, judged
 from .state import unchanged
 from .subject import Subject
@@ -66,9 +66,9 @@ def kv_bytes(promise: str, subject: Subject) -> Line:
     shape = DecoderShape.of(subject.model.config, subject.model.dtype.itemsize)
     measured, planned, stored, expected, stock = 0, 0, [], [], 0
     for row in subject.singles:
-        stock += _bytes(cache_of(subject.forced(row, subject.answer[:1])))
+        stock += _bytes(output_cache(subject.forced(row, subject.answer[:1])))
         with unchanged(subject.model), subject.apply() as handle:
-            cache, trace = cache_of(subject.forced(row, subject.answer[:1])), handle.trace
+            cache, trace = output_cache(subject.forced(row, subject.answer[:1])), handle.trace
             if _has_picture(row) and trace is None:
                 return _nothing(promise, subject)
             images = trace.images if trace is not None else []

@@ -13,8 +13,9 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from .. import applying
 from ..config import DuetConfig
-from ..families import decoder_of, visual_token_ids
+from ..families import visual_token_ids
 from ..handle import Duet
+from ..host import decoder_of
 from . import prompts
 
 NEW = 4  # tokens of every answer

@@ -9,10 +9,10 @@ from threading import Barrier
 import torch
 from torch import Tensor
 
+from ..host import cache_argument, output_cache
 from ..queries import IGNORED
 from . import prompts
 from .alike import Answer, LastTrace, Pairs
-from .host import cache_argument, cache_of
 from .kept import Kept
 from .subject import Subject, chances
 
@@ -65,7 +65,7 @@ def second_turn(subject: Subject, trace: LastTrace) -> Pairs:
     out, seen = subject.forced(row), Kept.of(trace())
     turn = torch.cat([answer, subject.singles[-1]["input_ids"][0, -TURN:]])
     following = {name: x for name, x in prompts.longer(row, turn).items() if not name.startswith("pixel_")}
-    steps = subject.steps(following | cache_argument(subject.model, cache_of(out)))[0]
+    steps = subject.steps(following | cache_argument(type(subject.model).forward, output_cache(out)))[0]
     again = whole(subject, row, torch.cat([turn, answer[:-1]]))
     return [(Answer(steps, seen), Answer(again[-len(answer) :], Kept.of(trace())))]
 
