@@ -87,7 +87,9 @@ def _of_causal(mask: Tensor, rows: int, past: int) -> Seen:
     causal = torch.ones(length, past + length, dtype=torch.bool, device=mask.device).tril(past)
     real = valid[:, past:]
     expected = causal & valid[:, None]
-    if not bool((visible == expected)[real].all()):
+    others = visible[:, :, past:] & ~torch.eye(length, dtype=torch.bool, device=mask.device)
+    seen_padding = (others & ~real[:, None]).any()  # then it is another sample
+    if bool(seen_padding) or not bool((visible == expected)[real].all()):
         raise DuetError(
             "the four-dimensional attention_mask is not causal with padding, so rows hold several samples or a window: "
             "give every sample a row of its own and the two-dimensional mask of the tokenizer."
