@@ -240,8 +240,8 @@ def test_files_that_cannot_be_read(here: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(here)
     (tmp_path / "no.yaml").write_text("a: [")
     for config, message in (
-        ("nowhere.yaml", "config 'nowhere.yaml' is no file"),
-        ("model", "config 'model' is no file"),
+        ("nowhere.yaml", "config 'nowhere.yaml' does not exist"),
+        ("model", "config 'model' is a folder"),
         (tmp_path / "no.yaml", "no.yaml' is no YAML at line 1"),
     ):
         refused(duet("train", "--config", config), message)
@@ -266,7 +266,7 @@ def denied(*_: Any, **__: Any) -> None:
 
 def test_a_question_with_the_place_of_an_image_is_refused(here: Path) -> None:
     result = duet("run", here / "photo.png", "--ask", "what <image> color ?", "--model", here / "model")
-    refused(result, "the question holds '<image>', which stands for the image in a prompt: leave it out.")
+    refused(result, "which this model takes for the place of a picture: leave it out or write it otherwise.")
 
 
 def test_figures_of_the_demonstration_go_to_stdout(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,4 +86,5 @@ class Around:
 
 def wrap(owner: Any, name: str, around: Callable[..., Any]) -> Replaced:
     """Put `around` around the method `name` of one object, until the result's `remove()`."""
+    owner = getattr(owner, "_orig_mod", owner)  # a compiled module asks the one inside
     return Replaced(owner, name, Around(owner, name, around))
