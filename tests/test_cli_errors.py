@@ -256,8 +256,8 @@ def test_files_that_cannot_be_read(here: Path, tmp_path: Path, monkeypatch: pyte
             "manifest 'folder.png'")  # fmt: skip
     refused(duet("bench", "--model", "file"), "model 'file' is no folder")
     refused(duet("budget", "--model", "folder.png", "--keep", "0.5"), "model folder 'folder.png' has no config.json")
-    monkeypatch.setattr(Path, "read_text", denied)
-    refused(duet("train", "--config", "train.yaml"), "config 'train.yaml' cannot be read (Permission denied)")
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    refused(duet("train", "--config", "train.yaml"), "config 'train.yaml' cannot be read")
 
 
 def denied(*_: Any, **__: Any) -> None:
