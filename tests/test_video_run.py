@@ -15,7 +15,7 @@ from clips import clip, song
 from PIL import Image
 from typer.testing import CliRunner
 
-from duet_vlm import request
+from duet_vlm import loading, request
 from duet_vlm.cli import app
 from duet_vlm.trace import DropTrace, ImageTrace, SampleTrace, Trace
 from duet_vlm.visualize import CLS, patches_of
@@ -134,7 +134,7 @@ def test_image_models_refuse(here: Path, tmp_path: Path, monkeypatch: pytest.Mon
         "models of type 'llava' take pictures only: give --model one of type llava_onevision, video_llava, qwen2_5_vl, "
     )
     refused(duet("run", here / "clip.mp4", *ASK, "--model", tmp_path / "llava"), message)
-    monkeypatch.setattr(request, "demo_folder", lambda: tmp_path / "llava")
+    monkeypatch.setattr(loading, "demo_folder", lambda: tmp_path / "llava")
     refused(duet("run", here / "clip.mp4", *ASK), message)
     assert not loaded
 
@@ -146,7 +146,7 @@ def test_image_models_refuse(here: Path, tmp_path: Path, monkeypatch: pytest.Mon
         (["--frames", "-3"], "--frames -3 shows the model nothing: give 1 or more."),
         (["--frames", "21"], "21 frames are more than the 20 of this video: ask for at most 20."),
         (["--tokens", "300"], "cannot meet a budget of 300 tokens here"),
-        (["--keep", "2"], "keep 2.0 must be a fraction in (0, 1]."),
+        (["--keep", "2"], "duet: --keep 2.0 must be a fraction in (0, 1]."),
     ],
 )
 def test_bad_options(here: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:

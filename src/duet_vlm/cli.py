@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from . import terminal
 from .demo.cli import app as demo
@@ -17,21 +19,28 @@ from .training.cli import train
 app = typer.Typer(
     name="duet",
     help="Compress the visual tokens of vision-language models: merge them at the encoder, drop them inside the "
-    "language model.\n\nStart with: duet run photo.png --ask 'What color is the star?' --show kept.png",
-    no_args_is_help=True,
+    "language model.\n\nStart with: duet run examples/scene.png --ask 'What color is the star?' --show kept.png",
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
 
 Model = Annotated[
-    str | None, typer.Option(help="A LLaVA-1.5 or LLaVA-NeXT model: a folder written by save_pretrained, or a hub id.")
+    str | None,
+    typer.Option(
+        help="A supported model: a folder written by save_pretrained, a hub id, or demo for the demonstration model."
+    ),
 ]
 Shape = Annotated[
     str | None, typer.Option(help="Instead of a model, a published shape: llava-1.5-7b, llava-1.5-13b or tiny.")
 ]
 Method = Annotated[
-    str, typer.Option(help="duet, duet-plus, visionzip, fastv, random, ..., two joined as visionzip+fastv, or none.")
+    str | None,
+    typer.Option(
+        help="duet, duet-plus, visionzip, fastv, random, ..., two joined as visionzip+fastv, none, or saved: the "
+        "settings saved with the model. Without a method and a budget these, where there are any; else duet."
+    ),
 ]
 Keep = Annotated[float | None, typer.Option(help="The budget as a fraction of the image's visual tokens, in (0, 1].")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures here; - is stdout.")]
@@ -47,13 +56,23 @@ def _version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
+class Grids(TyperCommand):
+    """A command whose --grid takes its two numbers as `8 12` or as `8x12`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        written = re.sub(r"(?<=\0)--grid[=\0](\d+)[xX](\d+)(?=\0)", r"--grid\0\1\0\2", "\0".join(["", *args, ""]))
+        return super().parse_args(ctx, written.split("\0")[1:-1])
+
+
+@app.callback(invoke_without_command=True)
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -66,13 +85,13 @@ def run(
     ],
     ask: Annotated[str, typer.Option(help="The question about the picture or video.")],
     model: Annotated[
-        str | None,
+        str,
         typer.Option(
-            help="A supported model: a folder written by save_pretrained, or a hub id; for videos one that takes them. "
-            "The small demonstration model inside the package if not given."
+            help="A supported model: a folder written by save_pretrained or by duet train, or a hub id; for videos one "
+            "that takes them. demo is the small demonstration model inside the package, which knows drawn scenes only."
         ),
-    ] = None,
-    method: Method = "duet",
+    ] = "demo",
+    method: Method = None,
     tokens: Annotated[
         float | None, typer.Option(help="The budget: visual tokens per layer on average; by default a third of them.")
     ] = None,
@@ -93,7 +112,7 @@ def run(
 
     Examples:
 
-      duet run photo.png --ask "What color is the star?" --show kept.png
+      duet run examples/scene.png --ask "What color is the star?" --show kept.png
 
       duet run photo.jpg --ask "What does the sign say?" --model llava-hf/llava-1.5-7b-hf --tokens 64 --compare
 
@@ -110,9 +129,8 @@ def run(
                 media, ask, model, method, tokens, keep, show, compare, dtype, device, max_new_tokens, frames
             )
             prepared = prepare(asked, status)
-        if prepared.unknown_words:
-            words = ", ".join(prepared.unknown_words)
-            print(f"duet: the demonstration model has never seen these words: {words}.", file=sys.stderr)
+        for note in prepared.notes:
+            print(f"duet: {note}", file=sys.stderr)
         from .run import answer
 
         report = answer(prepared, status)
@@ -138,7 +156,7 @@ def budget(
     keep: Keep = None,
     model: Model = None,
     shape: Shape = None,
-    method: Method = "duet",
+    method: Method = None,
     grid: Annotated[
         tuple[int, int] | None,
         typer.Option(help="Rows and columns of the image's patches, for models whose images differ in size."),
@@ -156,14 +174,15 @@ def budget(
     """
     with terminal.plain_errors(), terminal.status():
         from . import costs
+        from .choice import chosen, option_names
         from .loading import read_config, shape_config
-        from .request import budget_config
 
         terminal.check_folder(json_file)
         config = shape_config(shape) if shape and not model else read_config(_one_of(model, shape))
-        settings = budget_config(config, method, tokens, keep, grid=grid)
-        costed = costs.report(config, settings, text_tokens, grid=grid)
-        report = {"model": model or shape, "method": method, **costed}
+        settings = chosen(config, method, tokens, keep, grid=grid)
+        with option_names():
+            costed = costs.report(config, settings.config, text_tokens, grid=grid)
+        report = {"model": model or shape, "method": settings.method, "settings": settings.words, **costed}
     terminal.write_json(report, json_file)
     if json_file != Path("-"):
         from .tables import budget_table
@@ -269,4 +288,8 @@ def _one_of(model: str | None, shape: str | None) -> str:
 
 
 def main() -> None:
-    app()
+    app(prog_name="duet")
+
+
+if __name__ == "__main__":
+    main()

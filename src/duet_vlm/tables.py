@@ -136,10 +136,10 @@ def budget_table(report: dict[str, Any]) -> Table:
 
 def run_table(report: dict[str, Any]) -> Table:
     """What an answer cost, beside the uncompressed one if it was asked for."""
-    columns = [("compressed", report)]
+    columns = [("not compressed" if report["method"] == "none" else "compressed", report)]
     if "uncompressed" in report:
         columns.append(("uncompressed", report["uncompressed"]))
-    table = Table()
+    table = Table(title=report["settings"])
     table.add_column("")
     for name, _ in columns:
         table.add_column(name, justify="right")
@@ -147,7 +147,7 @@ def run_table(report: dict[str, Any]) -> Table:
     def line(name: str, show: Any) -> None:
         table.add_row(name, *(show(column) for _, column in columns))
 
-    line("visual tokens of the image", lambda r: str(r["visual_tokens"]))
+    line(f"visual tokens of the {report['media']}", lambda r: str(r["visual_tokens"]))
     line("into the language model", lambda r: str(r["tokens_in"]))
     for i, drop in enumerate(report["drops"]):
         line(

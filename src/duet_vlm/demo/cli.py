@@ -10,9 +10,14 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    no_args_is_help=True,
     help="The demonstration model: a LLaVA of 5 M parameters, trained from scratch on drawn scenes.",
 )
+
+
+@app.callback(invoke_without_command=True)
+def options(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
