@@ -71,10 +71,12 @@ def refused(result: Any, message: str) -> None:
 @pytest.mark.parametrize("family", WHOLE)
 def test_run(here: Path, tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     labels: list[str] = []
+    notes: list[str] = []
     save = matplotlib.figure.Figure.savefig
 
     def noting(self: Any, *args: Any, **kwargs: Any) -> None:
         labels.extend(axes.get_label() for axes in self.axes)
+        notes.extend(text.get_text() for text in self.texts if text.get_text().endswith("drawn."))
         save(self, *args, **{**kwargs, "dpi": 30})
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", noting)
@@ -92,6 +94,7 @@ def test_run(here: Path, tmp_path: Path, family: str, monkeypatch: pytest.Monkey
     drops = [f"drop {drop['layer']}" for drop in report["drops"]]
     expected = [f"{label} of frame {frame}" for frame in first for label in ("image", "stage 1", *drops)]
     assert labels == [*expected, "tokens"]
+    assert notes == ([] if encoded == 3 else ["4 of 5 frames are drawn."])
     with Image.open(tmp_path / "kept.png") as drawn:
         drawn.load()
         assert np.asarray(drawn).std() > 10
@@ -102,6 +105,11 @@ def test_nothing_compressed(here: Path, tmp_path: Path) -> None:
     stock = answered(*common, "--method", "none", "--show", tmp_path / "all.png")
     assert stock["visual_tokens"] == 8 * 37 == stock["tokens_average"]
     assert answered(*common, "--keep", 0.4, "--compare")["uncompressed"]["answer"] == stock["answer"]
+
+
+def test_a_video_is_not_called_an_image(here: Path) -> None:
+    result = duet("run", here / "clip.mp4", *ASK, "--model", here / "video_llava", "--frames", 2, "--max-new-tokens", 1)
+    assert "visual tokens of the video" in result.stdout and "of the image" not in result.stdout
 
 
 def test_tokens_are_those_of_a_frame(here: Path) -> None:
