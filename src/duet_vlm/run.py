@@ -16,6 +16,11 @@ from .generated import TokenTimes, bytes_per_token
 from .loading import DEMO
 from .request import Prepared
 
+CROPS = (
+    " LLaVA-NeXT's budget is that of each crop's patches: tokens chosen in padding and the ends of rows go as well, "
+    "which leaves {:.1%} of this image's tokens."
+)
+
 
 def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) -> dict[str, Any]:
     """Answer compressed, and uncompressed if that was asked for; draw the picture if that was asked for.
@@ -55,6 +60,9 @@ def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) ->
     if stock is not None:
         report["uncompressed"] = stock | _tokens(whole, [whole] * layers, DuetConfig())
         report["note"] = "One run of each after a warm-up, no benchmark; to measure speed use duet bench."
+    report["kept"] = report["tokens_average"] / whole
+    if prepared.config.merges and model.config.model_type == "llava_next":
+        report["note"] += CROPS.format(report["kept"])
     if request.show is not None:
         status("Drawing")
         from .visualize import picture

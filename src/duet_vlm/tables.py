@@ -116,6 +116,7 @@ def train_table(report: dict[str, Any], tune: str) -> Table:
 
 def budget_table(report: dict[str, Any]) -> Table:
     """One row per run of layers with the same tokens, before and after, and the totals."""
+    padded = "; a photo with padding in its crops keeps fewer" if report["unit"] == "crop" else ""
     described, _, aside = report["settings"].partition(";")
     settings, aside = (described if report["method"] == "saved" else report["method"]), aside and f";{aside}"
     parts, whole = report["parts"], f"{report['visual_tokens']} visual tokens"
@@ -123,7 +124,8 @@ def budget_table(report: dict[str, Any]) -> Table:
         whole += f" of {several(parts, report['unit'])}"
     table = Table(
         title=f"{report['model']}, {settings}: {report['average_tokens']:.1f} of {whole} on average",
-        caption=f"per prompt, with {report['text_tokens']} text tokens; keys and values in half precision{aside}",
+        caption=f"per prompt, with {report['text_tokens']} text tokens; keys and values in half precision"
+        f"{padded}{aside}",
     )
     for name in ("decoder layers", "visual tokens", "GFLOP before", "after", "KV before", "after"):
         table.add_column(name, justify="left" if name == "decoder layers" else "right")
@@ -174,7 +176,7 @@ def run_table(report: dict[str, Any]) -> Table:
             f"after the drop at layer {drop['layer']}",
             lambda r, i=i: str(r["drops"][i]["tokens"]) if r["drops"] else str(r["visual_tokens"]),
         )
-    line("layer average", lambda r: f"{r['tokens_average']:.1f}")
+    line("layer average", lambda r: f"{r['tokens_average']:.1f} ({r['tokens_average'] / r['visual_tokens']:.1%})")
     line("KV cache of the prompt, tokens per layer", lambda r: f"{r['kv_tokens']:.1f}")
     line("KV cache of the prompt", lambda r: size(r["kv_bytes"]))
     line("time to the first token", lambda r: f"{1e3 * r['seconds_to_first_token']:.0f} ms")
