@@ -2,7 +2,7 @@
 #   PYTHON    the interpreter that makes it, 3.11 or newer     make test PYTHON=python3.12
 #   PIP_ARGS  more for pip, such as another index for a CPU build of torch:
 #             make demo PIP_ARGS="--extra-index-url https://..."
-#   ASK       the question of the demo                         make demo ASK="How many circles are there?"
+#   ASK       the question of the demo                         make demo ASK="Where is the red ring?"
 #   JOBS      test processes, and processes of `make results`
 #   LIMIT     questions of `make results`                         make results LIMIT=900
 #   MODEL     another copy of the demonstration model, with RESULTS and PAGE, where its results go

@@ -16,12 +16,13 @@ from transformers import LlamaConfig
 from typer.testing import CliRunner
 
 import duet_vlm
-from duet_vlm import request
+from duet_vlm import loading, request
 from duet_vlm.cli import app
 from duet_vlm.loading import read_processor
 from duet_vlm.words import finder
 
 ASK = ["--ask", "What color is the square?"]
+SCENES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,18 @@ def test_run_methods(here: Path, tmp_path: Path, family: str, method: str) -> No
         assert picture.width > 500
 
 
+@pytest.mark.parametrize("size", [(224, 112), (200, 160), (90, 300)])
+def test_run_states_the_share_that_is_kept(here: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    """LLaVA-NeXT keeps less of a photo with padding than its budget, which is that of a crop."""
+    common = ("run", photo(tmp_path / "photo.png", *size), *ASK, "--model", here / "next", "--max-new-tokens", 1)
+    report = answered(*common, "--keep", 0.3)
+    true = sum(report["tokens_per_layer"]) / len(report["tokens_per_layer"]) / report["visual_tokens"]
+    assert report["kept"] == pytest.approx(true)
+    assert f"leaves {true:.1%} of this image's tokens." in report["note"]
+    assert f"({true:.1%})" in duet(*common, "--keep", 0.3).stdout
+    assert "of this image's tokens" not in answered(*common, "--method", "none")["note"]
+
+
 def test_run_meets_a_third_by_default(here: Path) -> None:
     report = answered("run", here / "photo.png", *ASK, "--model", here / "model", "--max-new-tokens", 1)
     assert abs(report["tokens_average"] - PATCHES / 3) <= 0.5
@@ -123,11 +136,31 @@ def test_run_without_a_chat_template(tmp_path: Path) -> None:
     assert request.prompt(processor, "why ?") == "USER: <image>\nwhy ? ASSISTANT:"
 
 
-def test_demonstration_model_and_its_unknown_words(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request, "demo_folder", lambda: here / "model")
-    result = duet("run", here / "photo.png", "--ask", "What color is the giraffe?", "--max-new-tokens", 1)
-    assert result.exit_code == 0, result.output
-    assert "never seen these words: giraffe." in result.stderr
+@pytest.mark.parametrize("module", ["duet_vlm", "duet_vlm.cli"])
+def test_modules_are_the_command(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"duet-vlm {duet_vlm.__version__}\n")
+
+
+@pytest.mark.parametrize("command", ["", "run", "budget", "bench", "eval", "train", "demo", "demo eval"])
+def test_h_is_help(command: str) -> None:
+    words = command.split()
+    short, long = duet(*words, "-h"), duet(*words, "--help")
+    assert short.exit_code == 0 and short.stdout == long.stdout and "Usage" in short.stdout
+
+
+@pytest.mark.parametrize("command", [[], ["demo"]])
+def test_a_bare_command_is_its_help(command: list[str]) -> None:
+    bare = duet(*command)
+    assert bare.exit_code == 0 and bare.stderr == ""
+    assert "Usage" in bare.stdout and bare.stdout.split() == duet(*command, "--help").stdout.split()
+
+
+def test_tables_say_what_they_show(here: Path) -> None:
+    common = ("run", here / "photo.png", *ASK, "--model", here / "model", "--max-new-tokens", 1)
+    compressed, whole = duet(*common, "--keep", 0.5).stdout, duet(*common, "--method", "none").stdout
+    assert " compressed" in compressed and "not compressed" not in compressed
+    assert "not compressed" in whole and "visual tokens of the image" in whole
 
 
 def bad_pictures(folder: Path) -> dict[str, tuple[Path, str]]:
@@ -163,8 +196,8 @@ def test_bad_pictures(here: Path, tmp_path: Path, case: str) -> None:
         ([*ASK, "--method", "none", "--tokens", "64"], "leave out --tokens and --keep"),
         ([*ASK, "--tokens", "5000"], "cannot meet a budget of 5000 tokens here"),
         ([*ASK, "--method", "fastv", "--tokens", "3"], "fastv cannot meet a budget of 3 tokens here"),
-        ([*ASK, "--keep", "0"], "keep 0.0 must be a fraction in (0, 1]."),
-        ([*ASK, "--keep", "1.5"], "keep 1.5 must be a fraction in (0, 1]."),
+        ([*ASK, "--keep", "0"], "duet: --keep 0.0 must be a fraction in (0, 1]."),
+        ([*ASK, "--keep", "1.5"], "duet: --keep 1.5 must be a fraction in (0, 1]."),
         ([*ASK, "--show", "kept"], "picture 'kept' has no known ending: choose one of .png"),
         ([*ASK, "--show", "nowhere/kept.png"], "its folder does not exist, create it first."),
         ([*ASK, "--json", "nowhere/run.json"], "its folder does not exist, create it first."),
@@ -218,7 +251,7 @@ def test_bad_models(here: Path, tmp_path: Path, case: str, message: str) -> None
 
 
 def test_no_demonstration_model(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request, "demo_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr(loading, "demo_folder", lambda: tmp_path / "none")
     refused(duet("run", here / "photo.png", *ASK), "this installation has no demonstration model: give --model")
 
 

@@ -15,7 +15,7 @@ from clips import clip, song
 from PIL import Image
 from typer.testing import CliRunner
 
-from duet_vlm import request
+from duet_vlm import loading, request
 from duet_vlm.cli import app
 from duet_vlm.trace import DropTrace, ImageTrace, SampleTrace, Trace
 from duet_vlm.visualize import CLS, patches_of
@@ -71,10 +71,12 @@ def refused(result: Any, message: str) -> None:
 @pytest.mark.parametrize("family", WHOLE)
 def test_run(here: Path, tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     labels: list[str] = []
+    notes: list[str] = []
     save = matplotlib.figure.Figure.savefig
 
     def noting(self: Any, *args: Any, **kwargs: Any) -> None:
         labels.extend(axes.get_label() for axes in self.axes)
+        notes.extend(text.get_text() for text in self.texts if text.get_text().endswith("drawn."))
         save(self, *args, **{**kwargs, "dpi": 30})
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", noting)
@@ -92,6 +94,7 @@ def test_run(here: Path, tmp_path: Path, family: str, monkeypatch: pytest.Monkey
     drops = [f"drop {drop['layer']}" for drop in report["drops"]]
     expected = [f"{label} of frame {frame}" for frame in first for label in ("image", "stage 1", *drops)]
     assert labels == [*expected, "tokens"]
+    assert notes == ([] if encoded == 3 else ["4 of 5 frames are drawn."])
     with Image.open(tmp_path / "kept.png") as drawn:
         drawn.load()
         assert np.asarray(drawn).std() > 10
@@ -102,6 +105,11 @@ def test_nothing_compressed(here: Path, tmp_path: Path) -> None:
     stock = answered(*common, "--method", "none", "--show", tmp_path / "all.png")
     assert stock["visual_tokens"] == 8 * 37 == stock["tokens_average"]
     assert answered(*common, "--keep", 0.4, "--compare")["uncompressed"]["answer"] == stock["answer"]
+
+
+def test_a_video_is_not_called_an_image(here: Path) -> None:
+    result = duet("run", here / "clip.mp4", *ASK, "--model", here / "video_llava", "--frames", 2, "--max-new-tokens", 1)
+    assert "visual tokens of the video" in result.stdout and "of the image" not in result.stdout
 
 
 def test_tokens_are_those_of_a_frame(here: Path) -> None:
@@ -134,7 +142,7 @@ def test_image_models_refuse(here: Path, tmp_path: Path, monkeypatch: pytest.Mon
         "models of type 'llava' take pictures only: give --model one of type llava_onevision, video_llava, qwen2_5_vl, "
     )
     refused(duet("run", here / "clip.mp4", *ASK, "--model", tmp_path / "llava"), message)
-    monkeypatch.setattr(request, "demo_folder", lambda: tmp_path / "llava")
+    monkeypatch.setattr(loading, "demo_folder", lambda: tmp_path / "llava")
     refused(duet("run", here / "clip.mp4", *ASK), message)
     assert not loaded
 
@@ -146,7 +154,7 @@ def test_image_models_refuse(here: Path, tmp_path: Path, monkeypatch: pytest.Mon
         (["--frames", "-3"], "--frames -3 shows the model nothing: give 1 or more."),
         (["--frames", "21"], "21 frames are more than the 20 of this video: ask for at most 20."),
         (["--tokens", "300"], "cannot meet a budget of 300 tokens here"),
-        (["--keep", "2"], "keep 2.0 must be a fraction in (0, 1]."),
+        (["--keep", "2"], "duet: --keep 2.0 must be a fraction in (0, 1]."),
     ],
 )
 def test_bad_options(here: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:

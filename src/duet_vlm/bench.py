@@ -13,11 +13,14 @@ import torch
 
 from . import dropping
 from .applying import apply
+from .choice import SAVED, chosen
 from .config import Drop, DuetConfig
+from .costs import ImageShape, largest_tiles
 from .errors import DuetError
 from .handle import Duet
 from .loading import random_model
 from .presets import preset
+from .random_images import usual_grid
 from .timing import Clock, PeakMemory, hardware, median, time_in_hooks, time_modules, versions
 from .workload import OneWordPerToken, Workload, narrow, stored_bytes
 
@@ -44,6 +47,7 @@ class Options:
         text_tokens: text tokens per row.
         decode_steps: tokens decoded after each prefill.
         dtype, device, threads: where and in what to compute; None leaves torch's number of threads.
+        grid, tiles: of each image; see `Workload`.
     """
 
     runs: int = 5
@@ -53,6 +57,8 @@ class Options:
     dtype: str = "bfloat16"
     device: str = "cpu"
     threads: int | None = None
+    grid: tuple[int, ...] | None = None
+    tiles: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("runs", 1), ("batch_size", 1), ("text_tokens", 1), ("decode_steps", 1)):
@@ -62,11 +68,21 @@ class Options:
             raise DuetError(f"threads {self.threads} must be at least 1.")
 
 
-def settings(config: Any, methods: list[str], budgets: list[float], layers: int | None = None) -> list[Setting]:
-    """Stock, and every method at every budget.
+def settings(
+    config: Any,
+    methods: list[str],
+    budgets: list[float],
+    layers: int | None = None,
+    grid: tuple[int, ...] | None = None,
+    tiles: int | None = None,
+) -> list[Setting]:
+    """Stock, every method at every budget, and for "saved" the settings that the model brings.
 
     Each is solved on the model's full depth, so published settings stay as published; on fewer `layers` the drop
     layers are scaled (16 and 24 of 32 become 4 and 6 of 8), which keeps the average of tokens per layer.
+
+    Args:
+        grid, tiles: of each image; see `Workload`.
 
     Raises:
         ValueError: an unknown method, a budget that it cannot meet, or more layers than the model has.
@@ -76,9 +92,21 @@ def settings(config: Any, methods: list[str], budgets: list[float], layers: int 
     if not 1 <= layers <= full:
         raise DuetError(f"layers {layers} is not possible: this model has {full} decoder layers, choose 1 to {full}.")
     listed = [Setting("stock", None, DuetConfig())]
+    grid = usual_grid(config) if grid is None else grid
+    image = ImageShape.of(config, grid, tiles)
+    if grid is None and image.dynamic:
+        rows, columns, in_row = largest_tiles(config)
+        grid = rows * in_row, columns * in_row
     for method in methods:
+        if method == SAVED:
+            saved = chosen(config, method, None, None).config
+            counts = image.tokens_per_layer(saved, full)
+            parts = 1 if image.unit == "image" else image.crops
+            listed.append(Setting(method, sum(counts) / full / parts, scaled(saved, full, layers)))
+            continue
         for tokens in budgets:
-            listed.append(Setting(method, tokens, scaled(preset(method, model=config, tokens=tokens), full, layers)))
+            whole = preset(method, model=config, tokens=tokens, grid=grid)
+            listed.append(Setting(method, tokens, scaled(whole, full, layers)))
     return listed
 
 
@@ -122,7 +150,7 @@ def benchmark(
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     try:
-        work = Workload(model, options.batch_size, options.text_tokens)
+        work = workload(model, options)
         seen: list[dict[str, list[Any]]] = [{} for _ in listed]
         for run in range(WARM_UPS + options.runs):
             for setting, notes in zip(listed, seen, strict=True):
@@ -140,6 +168,7 @@ def benchmark(
             "settings": rows[1:],
             "stock": rows[0],
             "options": asdict(options) | {"layers": len(rows[0]["tokens_per_layer"])},
+            "unit": work.image.unit,
             "hardware": hardware(options.device),
             "versions": versions(),
         }
@@ -150,6 +179,10 @@ def benchmark(
 def steps(listed: list[Setting], options: Options) -> int:
     """How often `benchmark` calls `advance`."""
     return (WARM_UPS + options.runs) * len(listed) + 1
+
+
+def workload(model: Any, options: Options) -> Workload:
+    return Workload(model, options.batch_size, options.text_tokens, options.grid, options.tiles)
 
 
 def label(setting: Setting) -> str:
@@ -165,7 +198,7 @@ def compressed(model: Any, config: DuetConfig) -> Iterator[Duet]:
 def measure(work: Workload, setting: Setting, options: Options) -> dict[str, Any]:
     """One run of one setting: seconds, and bytes."""
     clock, memory = Clock(options.device), PeakMemory(options.device)
-    core, layers = work.core, list(work.core.language_model.layers)
+    layers = list(work.layers)
     with compressed(work.model, setting.config) as handle:
         memory.start()
         encode, features = clock.time(work.encode)
@@ -176,9 +209,9 @@ def measure(work: Workload, setting: Setting, options: Options) -> dict[str, Any
             "encode": encode, "prefill": prefill, "decode": decode, "kv_bytes": stored, "peak": memory.read(),
             "queries": 0 if handle.trace is None else len(handle.trace.samples[0].queries),
         }  # fmt: skip
-        with time_modules([core.vision_tower], clock) as tower, time_in_hooks(core, clock) as hooks:
+        with time_modules([work.tower], clock) as tower, time_in_hooks(work.core, clock) as hooks:
             features = work.encode()
-        figures |= {"tower": tower[0][0], "stage1": sum(hooks)}
+        figures |= {"tower": sum(tower[0]), "stage1": sum(hooks)}
         if setting.config.ranks:
             rankings: dict[int, float] = {}
 
@@ -200,7 +233,7 @@ def decode_overheads(config: Any, listed: list[Setting], options: Options) -> li
     decode in turns, token by token.
     """
     clock = Clock(options.device)
-    stock = Workload(random_model(narrow(config), "float32", options.device), options.batch_size, options.text_tokens)
+    stock = workload(random_model(narrow(config), "float32", options.device), options)
     found = []
     for setting in listed[1:]:
         work = copy.deepcopy(stock)
@@ -210,7 +243,7 @@ def decode_overheads(config: Any, listed: list[Setting], options: Options) -> li
             for _ in range(OVERHEAD_STEPS):
                 before = clock.time(lambda: stock.step(plain))[0]  # noqa: B023
                 difference.append(clock.time(lambda: work.step(pruned))[0] - before)  # noqa: B023
-        found.append(median(difference[OVERHEAD_STEPS // 10 :]) * 1e6 / len(stock.core.language_model.layers))
+        found.append(median(difference[OVERHEAD_STEPS // 10 :]) * 1e6 / len(stock.layers))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from matplotlib.patheffects import withStroke
 
 INK, FAINT = "#1d2433", "#6b7385"
 SALIENT, LAST, BAR, EMPTY = "#ffd257", "#dfe4ee", "#3d6fd6", "#e9edf4"
-COLUMNS = 4
+GONE, DROPPED = (0.10, 0.11, 0.14), (0.62, 0.16, 0.24)  # what went earlier, what goes here
+COLUMNS, TITLES = 4, 6
 INCHES = {1: 6.4, 2: 4.9, 3: 4.2, 4: 3.3}  # width of a panel, by their number in a row
 LINE = 9  # characters of the question per inch
 
@@ -29,12 +31,14 @@ class Marks:
         anchors: patches framed in their cluster's colour.
         clusters: members of each anchor; they and it carry the cluster's number.
         colors: anchor -> (r, g, b).
+        numbers: what an anchor and its cluster are called; 1, 2, ... in order, if None.
     """
 
     outlined: set[int]
     anchors: list[int]
     clusters: list[list[int]]
     colors: dict[int, tuple[float, float, float]]
+    numbers: list[int] | None = None
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Panel:
         heading: above it.
         text: below it.
         pixels: (H, W, 3) floats in [0, 1].
+        grid: its rows and columns of patches.
         marks: what is drawn over it.
     """
 
@@ -53,41 +58,54 @@ class Panel:
     heading: str
     text: str
     pixels: np.ndarray
+    grid: tuple[int, int]
     marks: Marks | None = None
 
 
 def compose(
     figure: Figure,
     rows: list[list[Panel]],
-    grid: tuple[int, int],
     words: list[tuple[str, str]],
     title: str,
     counts: list[int],
     whole: int,
+    note: str = "",
 ) -> Figure:
     """Title, question, rows of panels, and the visual tokens of every decoder layer, `whole` of them uncompressed."""
     columns = max(map(len, rows))
     inches, around = INCHES.get(columns, 2.7), 0.55
-    tall = inches * grid[0] / grid[1]
+    heights = [inches * max(panel.grid[0] / panel.grid[1] for panel in row) for row in rows]
     lines = wrap(words, int(LINE * columns * inches))
-    head, foot = 0.56 + 0.31 * len(lines), 1.75
-    width, height = columns * inches + 0.5, head + len(rows) * (tall + around) + foot
+    width = columns * inches + 0.5
+    titles = textwrap.wrap(title, int(7.8 * width), max_lines=TITLES, placeholder=" …")
+    above = 0.28 * (len(titles) - 1)
+    head, foot = above + 0.56 + 0.31 * len(lines) + 0.28 * bool(note), 1.75
+    height = head + sum(heights) + len(rows) * around + foot
     figure.set_size_inches(width, height)
     figure.set_facecolor("white")
     left = 0.25 / width
-    longest = int(7.8 * width)
-    title = title if len(title) <= longest else title[: longest - 1].rstrip() + "…"
+    drawn = [panel for listed in rows for panel in listed if panel.marks is not None]
+    entries = meanings(drawn, {kind for _, kind in words})
+    per_row = len(entries) if sum(0.075 * len(str(e.get_label())) + 0.42 for e in entries) < width - 0.5 else 4
     style: dict[str, Any] = {"fontsize": 15, "fontweight": "bold", "color": INK, "va": "center"}
-    figure.text(left, 1 - 0.3 / height, plain(title), **style)
-    question(figure, lines, (left, 1 - 0.56 / height))
-    for row, listed in enumerate(rows):
-        bottom = height - head - (row + 1) * (tall + around) + 0.26
+    for i, line in enumerate(titles):
+        figure.text(left, 1 - (0.3 + 0.28 * i) / height, plain(line), **style)
+    question(figure, lines, (left, 1 - (0.56 + above) / height))
+    if note:
+        figure.text(left, 1 - (head - 0.2) / height, plain(note), fontsize=10, color=FAINT, va="center")
+    bottom = height - head + 0.26
+    for tall, listed in zip(heights, rows, strict=True):
+        bottom -= tall + around
         for column, panel in enumerate(listed):
-            box = (0.31 + column * inches) / width, bottom / height, (inches - 0.12) / width, (tall - 0.12) / height
-            show(figure.add_axes(box, label=panel.label), panel, grid)
-    bars(figure, (0.7 / width, 0.62 / height, 1 - 1.05 / width, (foot - 0.95) / height), counts, whole)
-    stage1 = any(panel.label.startswith("stage 1") for listed in rows for panel in listed)
-    legend(figure, len(rows[0]) > 1, stage1, {kind for _, kind in words}, (left, 0.04 / height))
+            high = inches * panel.grid[0] / panel.grid[1] - 0.12
+            low = bottom + tall - 0.12 - high
+            box = (0.31 + column * inches) / width, low / height, (inches - 0.12) / width, high / height
+            show(figure.add_axes(box, label=panel.label), panel)
+    bars(figure, (0.7 / width, 0.64 / height, 1 - 1.05 / width, (foot - 0.95) / height), counts, whole)
+    figure.legend(
+        handles=entries, loc="lower left", bbox_to_anchor=(left, 0.0), ncols=max(1, per_row), frameon=False,
+        fontsize=9, handlelength=1.2, columnspacing=1.6, labelcolor=FAINT, labelspacing=0.25,
+    )  # fmt: skip
     return figure
 
 
@@ -126,25 +144,32 @@ def question(figure: Figure, lines: list[list[tuple[str, str]]], corner: tuple[f
     figure.add_artist(anchored)
 
 
-def show(axes: Any, panel: Panel, grid: tuple[int, int]) -> None:
+def show(axes: Any, panel: Panel) -> None:
     """One panel."""
-    axes.imshow(panel.pixels.clip(0, 1), interpolation="nearest")
-    axes.set_axis_off()
+    grid = panel.grid
+    axes.imshow(panel.pixels.clip(0, 1), interpolation="nearest", aspect="auto")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in axes.spines.values():  # a light picture has no edge of its own
+        side.set(color=FAINT, linewidth=0.6)
     axes.set_title(panel.heading, loc="left", fontsize=11, fontweight="bold", color=INK, pad=5)
     axes.text(0, -0.02, panel.text, transform=axes.transAxes, fontsize=10, color=FAINT, va="top")
     marks, cell, columns = panel.marks, panel.pixels.shape[0] // grid[0], grid[1]
     if marks is None:
         return
-    axes.add_collection(LineCollection(borders(marks.outlined, grid, cell), colors="white", linewidths=0.8))
+    edges = borders(marks.outlined, grid, cell)
+    for color, line in (("black", 2.2), ("white", 0.9)):  # seen on light pictures and on dark ones
+        axes.add_collection(LineCollection(edges, colors=color, linewidths=line))
     size = 0.42 * 72 * axes.bbox.width / axes.figure.dpi / columns
     stroke = [withStroke(linewidth=1.2, foreground="black")]
-    for number, (anchor, members) in enumerate(zip(marks.anchors, marks.clusters, strict=True), start=1):
-        color = marks.colors[anchor]
+    numbers = marks.numbers or list(range(1, len(marks.anchors) + 1))
+    for number, anchor, members in zip(numbers, marks.anchors, marks.clusters, strict=True):
+        hue = marks.colors[anchor]
         row, column = divmod(anchor, columns)
         corner = (column * cell - 0.5, row * cell - 0.5)
-        axes.add_patch(Rectangle(corner, cell, cell, fill=False, edgecolor=color, linewidth=2.2, zorder=3))
+        axes.add_patch(Rectangle(corner, cell, cell, fill=False, edgecolor=hue, linewidth=2.2, zorder=3))
         # colours alone do not tell dozens of clusters apart
-        for patch in (anchor, *members) if members else ():
+        for patch in (anchor, *members):
             x, y = center(patch, columns, cell)
             axes.text(
                 x, y, str(number), fontsize=size, color="white", ha="center", va="center_baseline", zorder=4,
@@ -201,20 +226,25 @@ def bars(figure: Figure, box: tuple[float, float, float, float], counts: list[in
         axes.spines[side].set_visible(False)
 
 
-def legend(figure: Figure, kept: bool, stage1: bool, kinds: set[str], corner: tuple[float, float]) -> None:
-    """What the colours mean, for what is in the picture."""
+def swatch(colour: tuple[float, float, float], label: str) -> Patch:
+    red, green, blue = (min(1.0, c + 0.2) for c in colour)
+    return Patch(facecolor=colour, edgecolor=(red, green, blue), hatch="//////", linewidth=0, label=label)
+
+
+def meanings(drawn: list[Panel], kinds: set[str]) -> list[Patch]:
+    """What the colours mean, for what is in the picture: panels with marks, and kinds of words."""
     entries = []
     if "salient" in kinds:
         entries.append(Patch(facecolor=SALIENT, label="asks: salient words"))
     if "last" in kinds:
         entries.append(Patch(facecolor=LAST, label="asks: the last token"))
-    if kept:
-        entries.append(Patch(facecolor="#8f8f8f", edgecolor="white", label="bright: kept"))
-        entries.append(Patch(facecolor="#2a2a2a", label="dark: gone"))
-    if stage1:
+    if drawn:
+        entries.append(Patch(facecolor="white", edgecolor="black", linewidth=1.2, label="outlined: kept"))
+    if any(panel.label.startswith("drop") for panel in drawn):
+        entries.append(swatch(DROPPED, "red: dropped here"))
+    if drawn:
+        entries.append(swatch(GONE, "dark: gone before"))
+    if any(panel.label.startswith("stage 1") for panel in drawn):
         entries.append(Patch(facecolor="none", edgecolor="#ff7a1a", linewidth=2, label="framed: anchors"))
-        entries.append(Patch(facecolor="#ffb98a", label="tinted: merged into the anchor of that number"))
-    figure.legend(
-        handles=entries, loc="lower left", bbox_to_anchor=corner, ncols=len(entries), frameon=False, fontsize=9,
-        handlelength=1.2, columnspacing=1.6, labelcolor=FAINT,
-    )  # fmt: skip
+        entries.append(Patch(facecolor="#ffb98a", label="tinted: merged into that anchor"))
+    return entries

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from .demo.model import folder as demo_folder
 from .errors import DuetError, reason, short
 from .families import family_of
 
+DEMO = "demo"  # the demonstration model's name in every command
+NO_HUB = " or in its cache; where there is no connection, HF_HUB_OFFLINE=1 in the environment spares the attempts."
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 _CLIP_L_336 = dict(
@@ -86,14 +90,39 @@ def random_model(config: Any, dtype: str, device: str) -> Any:
 def read_config(model: str) -> Any:
     """The config of a model on disk or on the hub, without its weights.
 
+    A folder of LoRA adapters, as `duet train` writes it, is the model that they belong to, with the settings of their
+    duet.json as its `duet`.
+
     Raises:
         ValueError: it cannot be read, or duet-vlm does not support its type.
     """
     from transformers import AutoConfig
 
-    config = _read(model, lambda: AutoConfig.from_pretrained(_existing(model)))
+    source = _existing(model)
+    base = adapted(source)
+    if base is not None:
+        config, settings = read_config(base), Path(source) / "duet.json"
+        if settings.is_file():
+            config.duet = _read(model, lambda: json.loads(settings.read_text(encoding="utf-8")))
+        return config
+    config = _read(model, lambda: AutoConfig.from_pretrained(source))
     family_of(config)
     return config
+
+
+def adapted(source: str) -> str | None:
+    """The model that a folder of LoRA adapters belongs to; None where it is no such folder.
+
+    Raises:
+        ValueError: the folder does not say.
+    """
+    file = Path(source) / "adapter_config.json"
+    if not file.is_file() or (Path(source) / "config.json").is_file():
+        return None
+    base = _read(source, lambda: json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path"))
+    if not base:
+        raise DuetError(f"adapter {source!r} does not name its base model: merge it and give the resulting folder.")
+    return str(base)
 
 
 def read_model(model: str, dtype: str, device: str) -> tuple[Any, Any]:
@@ -108,19 +137,35 @@ def read_model(model: str, dtype: str, device: str) -> tuple[Any, Any]:
 
 def read_processor(model: str) -> Any:
     """A model's stock processor; see `read_model`."""
-    from transformers import AutoConfig
-
     from .video.stock import stock_processor
 
     source = _existing(model)
-    return _read(model, lambda: stock_processor(source, AutoConfig.from_pretrained(source)))
+    base = adapted(source)
+    if base is not None and not any(Path(source).glob("*processor_config.json")):
+        return read_processor(base)
+    config = read_config(model)
+    return _read(model, lambda: stock_processor(source, config))
 
 
 def read_weights(model: str, dtype: str, device: str) -> Any:
-    """A model in eval mode alone; see `read_model`."""
+    """A model in eval mode alone; see `read_model`. Adapters are in its layers."""
     from transformers import AutoModelForImageTextToText
 
-    network = _read(model, lambda: AutoModelForImageTextToText.from_pretrained(_existing(model), dtype=dtype))
+    source = _existing(model)
+    base = adapted(source)
+    if base is not None:
+        network = read_weights(base, dtype, device)
+        try:
+            from peft import PeftModel
+        except ImportError as error:
+            raise DuetError(
+                f"model {model!r} is a LoRA adapter, which needs peft: pip install 'duet-vlm[train]'."
+            ) from error
+        network = _read(model, lambda: PeftModel.from_pretrained(network, source)).get_base_model()
+        return network.to(device).eval()
+    # the demonstration model is saved in half precision to be small; it computes in full
+    kind = "float32" if model == DEMO and dtype == "auto" else dtype
+    network = _read(model, lambda: AutoModelForImageTextToText.from_pretrained(source, dtype=kind))
     return network.to(device).eval()
 
 
@@ -153,15 +198,24 @@ def check_dtype(dtype: str) -> str:
 
 
 def _existing(model: str) -> str:
+    if model == DEMO:
+        if not (demo_folder() / "config.json").is_file():
+            raise DuetError("this installation has no demonstration model: give --model, a folder or a hub id.")
+        return str(demo_folder())
     path = Path(model).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise DuetError(
                 f"model folder {model!r} has no config.json: give a folder written by save_pretrained, or a hub id."
             )
         return str(path)
     if path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1 or not model.strip():
         raise DuetError(f"model {model!r} is no folder: give one written by save_pretrained, or a hub id.")
+    if "/" not in model:
+        raise DuetError(
+            f"model {model!r} is no folder, and an id on the hub is OWNER/NAME: give a folder written by "
+            f"save_pretrained, such an id, or {DEMO} for the demonstration model."
+        )
     return model
 
 
@@ -174,9 +228,11 @@ def _read(model: str, load: Callable[[], Any]) -> Any:
     except Exception as error:
         if not _unreadable(error):
             raise
+        told = reason(error)
+        offline = "connect" in told.lower() or "offline" in told.lower()
         raise DuetError(
-            f"model {short(model, 80)!r} cannot be read ({reason(error)}): give a folder written by save_pretrained "
-            "with its processor, or the id of a model on the hub."
+            f"model {short(model, 80)!r} cannot be read ({told}): give a folder written by save_pretrained with its "
+            "processor, or the id of a model on the hub" + (NO_HUB if offline else ".")
         ) from error
 
 

@@ -8,20 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .choice import Chosen, chosen
 from .config import DuetConfig
-from .demo.model import folder as demo_folder
 from .errors import DuetError
 from .families import family_of
 from .files import check_file
 from .images import read_image
-from .loading import check_device, check_dtype, read_config, read_processor, read_weights
+from .loading import DEMO, check_device, check_dtype, read_config, read_processor, read_weights
 from .placeholders import check_text
-from .presets import preset
 from .video.decoding import Clip, is_video
 from .video.inputs import check_model, content, show_frames, video_inputs
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
 DEFAULT_KEEP = 1 / 3
+UNKNOWN_TO_DEMO = "the demonstration model knows drawn scenes only{}; for photos give --model."
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,15 @@ class Request:
 
     Attributes:
         media: a picture, or a video by its ending.
+        model: a folder, a hub id, or "demo" for the demonstration model.
+        method: if None and there is no budget, the settings that the model brings, or "duet".
         frames: how many frames of a video; if None, as many as its model takes by itself.
     """
 
     media: Path
     ask: str
-    model: str | None = None
-    method: str = "duet"
+    model: str = DEMO
+    method: str | None = None
     tokens: float | None = None
     keep: float | None = None
     show: Path | None = None
@@ -54,16 +56,22 @@ class Prepared:
     Attributes:
         image: the PIL picture, or
         clip: the frames of the video.
+        notes: a sentence for each thing that the user should know before the answer.
     """
 
     request: Request
     image: Any
     clip: Clip | None
-    config: DuetConfig
+    chosen: Chosen
     model: Any
     processor: Any
     inputs: Any
     unknown_words: list[str]
+    notes: list[str]
+
+    @property
+    def config(self) -> DuetConfig:
+        return self.chosen.config
 
 
 def prepare(request: Request, status: Callable[[str], Any] = lambda _: None) -> Prepared:
@@ -82,11 +90,11 @@ def prepare(request: Request, status: Callable[[str], Any] = lambda _: None) -> 
     config = read_config_of(request)
     if image is None:
         check_model(config, request.media)
-    budget = partial(budget_config, config, request.method, request.tokens, request.keep, DEFAULT_KEEP)
+    budget = partial(chosen, config, request.method, request.tokens, request.keep, DEFAULT_KEEP)
     # where images differ in size, tokens are a share of this very one
-    duet = None if request.tokens is not None and family_of(config).dynamic else budget()
+    settings = None if request.tokens is not None and family_of(config).dynamic else budget()
     status("Loading the processor")
-    processor = read_processor(_source(request))
+    processor = read_processor(request.model)
     check_text(question, processor, config)
     if image is None:
         status("Decoding the video")
@@ -98,43 +106,27 @@ def prepare(request: Request, status: Callable[[str], Any] = lambda _: None) -> 
         inputs = processor(
             images=image, text=prompt(processor, question), return_tensors="pt", **special_tokens(processor)
         )
-    if duet is None:
-        duet = budget(grid=grid_of(inputs))
+    if settings is None:
+        settings = budget(grid=grid_of(inputs))
     status("Loading the model")
-    model = load(request)
-    words = []
-    if request.model is None:
-        from .demo.vocabulary import unknown_words
+    model = read_weights(request.model, request.dtype, check_device(request.device))
+    words, notes = list[str](), list[str]()
+    if request.model == DEMO:
+        words, notes = demo_notes(question, image)
+    inputs = inputs.to(model.device, model.dtype)
+    return Prepared(request, image, clip, settings, model, processor, inputs, words, notes)
 
-        words = unknown_words(question)
-    return Prepared(request, image, clip, duet, model, processor, inputs.to(model.device, model.dtype), words)
 
+def demo_notes(question: str, image: Any) -> tuple[list[str], list[str]]:
+    """The words of a question that the demonstration model has never seen; a sentence where it cannot know better."""
+    from .demo.recognise import is_scene
+    from .demo.vocabulary import unknown_words
 
-def budget_config(
-    config: Any,
-    method: str,
-    tokens: float | None,
-    keep: float | None,
-    default_keep: float | None = None,
-    grid: tuple[int, ...] | None = None,
-) -> DuetConfig:
-    """The preset that a command line asks for; `grid` is the image's or frame's, where images differ in size.
-
-    Raises:
-        ValueError: an unsupported model, an unknown method, or a budget that is missing, doubled or out of reach.
-    """
-    family_of(config)
-    if tokens is not None and keep is not None:
-        raise DuetError(f"--tokens {tokens:g} and --keep {keep:g} are both a budget: give one of them.")
-    if method == "none":
-        if tokens is not None or keep is not None:
-            raise DuetError("method 'none' compresses nothing: leave out --tokens and --keep, or choose another.")
-        return DuetConfig()
-    if tokens is None and keep is None:
-        if default_keep is None:
-            raise DuetError("there is no budget: give --tokens, an average per layer, or --keep, a fraction.")
-        keep = default_keep
-    return preset(method, model=config, tokens=tokens, keep=keep, grid=grid)
+    words = unknown_words(question)
+    if not words and is_scene(image):
+        return words, []
+    never = f" and has never seen these words: {', '.join(words)}" if words else ""
+    return words, [UNKNOWN_TO_DEMO.format(never)]
 
 
 def check_frames(frames: int | None, path: Path) -> None:
@@ -166,22 +158,7 @@ def read_config_of(request: Request) -> Any:
     """The config of the model asked for, and a check of where and in what it shall run."""
     check_dtype(request.dtype)
     check_device(request.device)
-    if request.model is not None:
-        return read_config(request.model)
-    if not (demo_folder() / "config.json").is_file():
-        raise DuetError("this installation has no demonstration model: give --model, a folder or a hub id.")
-    return read_config(str(demo_folder()))
-
-
-def load(request: Request) -> Any:
-    """The model asked for, in eval mode."""
-    # the demonstration model is saved in half precision to be small; it computes in full
-    dtype = "float32" if request.model is None and request.dtype == "auto" else request.dtype
-    return read_weights(_source(request), dtype, check_device(request.device))
-
-
-def _source(request: Request) -> str:
-    return str(demo_folder()) if request.model is None else request.model
+    return read_config(request.model)
 
 
 def prompt(processor: Any, question: str, media: list[dict[str, str]] | None = None) -> str:
@@ -189,14 +166,7 @@ def prompt(processor: Any, question: str, media: list[dict[str, str]] | None = N
 
     Args:
         media: what stands before the question in a chat; one image if not given.
-
-    Raises:
-        DuetError: a question that holds what stands for an image or video in a prompt.
     """
-    for kind in ("image", "video"):
-        token = getattr(processor, f"{kind}_token", None)
-        if token and token in question:
-            raise DuetError(f"the question holds {token!r}, which stands for the {kind} in a prompt: leave it out.")
     media = [{"type": "image"}] if media is None else media
     if getattr(processor, "chat_template", None):
         said = [*media, {"type": "text", "text": question}]

@@ -9,13 +9,20 @@ from typing import Any
 import torch
 
 from .applying import apply
+from .choice import SAVED
 from .config import DuetConfig
 from .families import visual_token_ids
 from .files import writing
 from .generated import TokenTimes, bytes_per_token
 from .host import output_cache
+from .loading import DEMO
 from .request import Prepared
 from .words import finder
+
+CROPS = (
+    " LLaVA-NeXT's budget is that of each crop's patches: tokens chosen in padding and the ends of rows go as well, "
+    "which leaves {:.1%} of this image's tokens."
+)
 
 
 def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) -> dict[str, Any]:
@@ -43,9 +50,11 @@ def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) ->
     layers = model.config.get_text_config().num_hidden_layers
     counts = [whole] * layers if trace is None else trace.samples[0].tokens_per_layer
     report = {
-        "model": request.model or "the demonstration model",
+        "model": "the demonstration model" if request.model == DEMO else request.model,
+        "media": "image" if prepared.clip is None else "video",
         "question": request.ask.strip(),
-        "method": request.method,
+        "method": prepared.chosen.method,
+        "settings": prepared.chosen.words,
         "config": prepared.config.to_dict(),
         **found,
         **_tokens(whole, counts, prepared.config),
@@ -56,6 +65,9 @@ def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) ->
     if stock is not None:
         report["uncompressed"] = stock | _tokens(whole, [whole] * layers, DuetConfig())
         report["note"] = "One run of each after a warm-up, no benchmark; to measure speed use duet bench."
+    report["kept"] = report["tokens_average"] / whole
+    if prepared.config.merges and model.config.model_type == "llava_next":
+        report["note"] += CROPS.format(report["kept"])
     if request.show is not None:
         status("Drawing")
         from .visualize import picture
@@ -71,7 +83,8 @@ def title(report: dict[str, Any]) -> str:
     if report["method"] == "none":
         return f"no compression, answer: {report['answer']}"
     average, whole = report["tokens_average"], report["visual_tokens"]
-    return f"{report['method']}, {average:.0f} of {whole} visual tokens on average, answer: {report['answer']}"
+    method = "settings saved with the model" if report["method"] == SAVED else report["method"]
+    return f"{method}, {average:.1f} of {whole} visual tokens on average, answer: {report['answer']}"
 
 
 def _generate(prepared: Prepared, max_new_tokens: int | None = None) -> dict[str, Any]:

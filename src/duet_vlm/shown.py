@@ -1,45 +1,103 @@
-"""What a picture shows: the image, or a few frames of the video, as the vision tower saw them."""
+"""What a picture shows: the image, all tiles of it put together, or a few frames of the video."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from . import spread
 from .request import Prepared
+from .spread import Spread
+from .tables import several
 from .video.sampling import ends
 
-ROWS = 4  # frames of a video that are drawn
+ROWS = 4  # frames of a video, or tiles without a place, that are drawn
 
 
 @dataclass
 class Shown:
-    """One image, or one frame of a video, that is drawn.
+    """One picture, or one frame of a video, that is drawn.
 
     Attributes:
         image: the PIL picture, the part of it that the tower saw.
         number: its place among what was encoded, 0 the first.
         tokens: visual tokens of each image or frame before it, and of itself.
         heading: what it is.
+        note: what the tower did not see of it, or sees otherwise.
         label: what the axes' labels end with.
+        grid: rows and columns of its patches; those of the others, if None.
+        spread: where its tokens stand, if they are not the ones from `number * tokens` on.
     """
 
     image: Any
     number: int
     tokens: int
     heading: str = "The image"
+    note: str = ""
     label: str = ""
+    grid: tuple[int, int] | None = None
+    spread: Spread | None = None
 
 
-def shown_image(prepared: Prepared, grid: tuple[int, int]) -> Shown:
-    """The picture of a prompt."""
-    processor = prepared.processor.image_processor
-    pixels = prepared.inputs["pixel_values"].float().cpu()
-    part = prepared.image
-    if pixels.ndim > 3:  # elsewhere flat patches of the whole picture
-        part = seen(part, pixels[0, 0] if pixels.ndim == 5 else pixels[0], processor.image_mean, processor.image_std)
-    return Shown(part, 0, grid[0] * grid[1])
+def shown_image(prepared: Prepared, visual: int, grid: tuple[int, int]) -> list[Shown]:
+    """The picture of a prompt; of an image cut into tiles, the overview and all tiles at their places.
+
+    Args:
+        visual: visual tokens of the image.
+        grid: rows and columns of an image's, crop's or tile's patches.
+    """
+    image, inputs = prepared.image, prepared.inputs
+    processor, patches = prepared.processor.image_processor, grid[0] * grid[1]
+    pixels = inputs["pixel_values"].float().cpu()
+    if pixels.ndim <= 3:  # flat patches of the whole picture
+        return [Shown(image, 0, patches, note=change(image, image, grid))]
+    pixels = pixels.flatten(0, -4)
+    mean, std = processor.image_mean, processor.image_std
+    base = seen(image, pixels[0], mean, std)
+    cut = len(pixels)
+    if cut == 1:
+        return [Shown(base, 0, patches, note=change(image, base, grid))]
+    if "image_sizes" in inputs:
+        whole, tokens, overview = spread.packed(prepared.model.base_model, inputs, cut, grid[0])
+        return [
+            Shown(base, 0, patches, "Base crop", change(image, base, grid), " of the base crop", grid, overview),
+            Shown(image, 1, patches, f"The image in {several(cut - 1, 'tile')}", "", "", whole, tokens),
+        ]
+    raw = pixels.numpy().transpose(0, 2, 3, 1) * np.asarray(std) + np.asarray(mean)
+    side = math.isqrt(visual // cut)
+    found = spread.arranged(image, raw.clip(0, 1))
+    if found is None:
+        return [
+            Shown(seen(image, pixels[i], mean, std), i, patches, f"Tile {i + 1} of {cut}", label=f" of tile {i + 1}")
+            for i in ends(cut, min(ROWS, cut))
+        ]
+    overview_number, (rows, columns) = found
+    numbers = [i for i in range(cut) if i != overview_number]
+    whole = rows * side, columns * side
+    name, tokens = f"The image in {several(len(numbers), 'tile')}", spread.of_tiles(numbers, (rows, columns), side)
+    shown = [Shown(image, 0, patches, name, change(image, image, whole), "", whole, tokens)]
+    if overview_number is not None:
+        part = seen(image, pixels[overview_number], mean, std)
+        note = change(image, part, grid)
+        shown.insert(0, Shown(part, overview_number, patches, "The image in one tile", note, " of the overview", grid))
+    return shown
+
+
+def change(image: Any, part: Any, grid: tuple[int, int]) -> str:
+    """Whether what is drawn is only a part of the image, or out of shape.
+
+    Args:
+        image: the PIL picture, and
+        part: what the tower saw of it.
+        grid: rows and columns of patches, which are square.
+    """
+    if part.size != image.size:
+        return " of its middle square" if min(part.size) == min(image.size) else ", as the model sees it"
+    squeezed = abs(math.log(part.width * grid[0] / (part.height * grid[1]))) > 0.1
+    return ", squeezed as the model sees it" * squeezed
 
 
 def shown_frames(prepared: Prepared, visual: int, grid: tuple[int, int]) -> list[Shown]:
@@ -65,8 +123,10 @@ def shown_frames(prepared: Prepared, visual: int, grid: tuple[int, int]) -> list
             frame = seen(frame, pixels[number], processor.image_mean, processor.image_std)
         first = number * together
         names = " and ".join(str(i + 1) for i in range(first, min(first + together, len(clip.indices))))
-        heading = f"Frame{'s' if ' ' in names else ''} {names} of {len(clip.indices)}, {clip.times[first]:.1f} s"
-        shown.append(Shown(frame, number, visual // len(encoded), heading, f" of frame {first + 1}"))
+        two = " and " in names
+        heading = f"Frame{'s' * two} {names} of {len(clip.indices)}, {clip.times[first]:.1f} s"
+        note = ", the first frame is drawn" * two
+        shown.append(Shown(frame, number, visual // len(encoded), heading, note, f" of frame {first + 1}"))
     return shown
 
 

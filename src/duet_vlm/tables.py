@@ -20,19 +20,35 @@ def size(count: float | None) -> str:
     return f"{count:.0f} {UNITS[step]}" if step == 0 else f"{count:.1f} {UNITS[step]}"
 
 
+def several(count: int, thing: str) -> str:
+    """ "1 thread", "2 threads"."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def medians(runs: int) -> str:
+    return "one run" if runs == 1 else f"medians of {runs} runs"
+
+
+def setting_name(row: dict[str, Any], unit: str) -> str:
+    """A method and its budget: "duet 64", or "duet 8 a crop" where that is what a budget is given for."""
+    if row["tokens"] is None:
+        return str(row["method"])
+    return f"{row['method']} {row['tokens']:g}" + ("" if unit == "image" else f" a {unit}")
+
+
 def bench_table(report: dict[str, Any]) -> Table:
     """One column per setting, stock first."""
     stock, rows = report["stock"], report["settings"]
     options, machine = report["options"], report["hardware"]
     table = Table(
         title=f"{report.get('model', 'model')}, {options['layers']} decoder layers, {options['dtype']}, batch "
-        f"{options['batch_size']}, {options['text_tokens']} text tokens, medians of {options['runs']} runs",
-        caption=f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads",
+        f"{options['batch_size']}, {options['text_tokens']} text tokens, {medians(options['runs'])}",
+        caption=f"{machine.get('gpu', machine['cpu'])}, {several(machine['threads'], 'thread')}",
     )
     table.add_column("")
     table.add_column("stock", justify="right")
     for row in rows:
-        table.add_column(f"{row['method']} {row['tokens']:g}", justify="right")
+        table.add_column(setting_name(row, report["unit"]), justify="right")
 
     def line(name: str, show: Any, with_stock: bool = True, **style: Any) -> None:
         table.add_row(name, show(stock) if with_stock else "", *(show(row) for row in rows), **style)
@@ -69,14 +85,14 @@ def train_table(report: dict[str, Any], tune: str) -> Table:
     table = Table(
         title=f"{report.get('model', 'model')}, {options['layers']} decoder layers, {tune} training, "
         f"{options['dtype']}, batch {options['batch_size']}, {options['text_tokens']} text tokens, "
-        f"{options['answer_tokens']} of them answer, medians of {options['runs']} runs",
-        caption=f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads",
+        f"{options['answer_tokens']} of them answer, {medians(options['runs'])}",
+        caption=f"{machine.get('gpu', machine['cpu'])}, {several(machine['threads'], 'thread')}",
     )
     table.add_column("")
     for name in ("stock, all logits", "stock"):
         table.add_column(name, justify="right")
     for row in rows:
-        table.add_column(f"{row['method']} {row['tokens']:g}", justify="right")
+        table.add_column(setting_name(row, report["unit"]), justify="right")
 
     def line(name: str, show: Any, before: str = "", **style: Any) -> None:
         """`before` says what stands in stock's columns, where nothing is saved."""
@@ -101,10 +117,16 @@ def train_table(report: dict[str, Any], tune: str) -> Table:
 
 def budget_table(report: dict[str, Any]) -> Table:
     """One row per run of layers with the same tokens, before and after, and the totals."""
+    padded = "; a photo with padding in its crops keeps fewer" if report["unit"] == "crop" else ""
+    described, _, aside = report["settings"].partition(";")
+    settings, aside = (described if report["method"] == "saved" else report["method"]), aside and f";{aside}"
+    parts, whole = report["parts"], f"{report['visual_tokens']} visual tokens"
+    if report["unit"] != "image":
+        whole += f" of {several(parts, report['unit'])}"
     table = Table(
-        title=f"{report['model']}, {report['method']}: {report['average_tokens']:.1f} of {report['visual_tokens']} "
-        "visual tokens on average",
-        caption=f"per prompt, with {report['text_tokens']} text tokens; keys and values in half precision",
+        title=f"{report['model']}, {settings}: {report['average_tokens']:.1f} of {whole} on average",
+        caption=f"per prompt, with {report['text_tokens']} text tokens; keys and values in half precision"
+        f"{padded}{aside}",
     )
     for name in ("decoder layers", "visual tokens", "GFLOP before", "after", "KV before", "after"):
         table.add_column(name, justify="left" if name == "decoder layers" else "right")
@@ -137,10 +159,10 @@ def budget_table(report: dict[str, Any]) -> Table:
 
 def run_table(report: dict[str, Any]) -> Table:
     """What an answer cost, beside the uncompressed one if it was asked for."""
-    columns = [("compressed", report)]
+    columns = [("not compressed" if report["method"] == "none" else "compressed", report)]
     if "uncompressed" in report:
         columns.append(("uncompressed", report["uncompressed"]))
-    table = Table()
+    table = Table(title=report["settings"])
     table.add_column("")
     for name, _ in columns:
         table.add_column(name, justify="right")
@@ -148,14 +170,14 @@ def run_table(report: dict[str, Any]) -> Table:
     def line(name: str, show: Any) -> None:
         table.add_row(name, *(show(column) for _, column in columns))
 
-    line("visual tokens of the image", lambda r: str(r["visual_tokens"]))
+    line(f"visual tokens of the {report['media']}", lambda r: str(r["visual_tokens"]))
     line("into the language model", lambda r: str(r["tokens_in"]))
     for i, drop in enumerate(report["drops"]):
         line(
             f"after the drop at layer {drop['layer']}",
             lambda r, i=i: str(r["drops"][i]["tokens"]) if r["drops"] else str(r["visual_tokens"]),
         )
-    line("layer average", lambda r: f"{r['tokens_average']:.1f}")
+    line("layer average", lambda r: f"{r['tokens_average']:.1f} ({r['tokens_average'] / r['visual_tokens']:.1%})")
     line("KV cache of the prompt, tokens per layer", lambda r: f"{r['kv_tokens']:.1f}")
     line("KV cache of the prompt", lambda r: size(r["kv_bytes"]))
     line("time to the first token", lambda r: f"{1e3 * r['seconds_to_first_token']:.0f} ms")

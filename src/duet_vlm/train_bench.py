@@ -23,6 +23,7 @@ from .train_costs import step_flops
 from .workload import OneWordPerToken, Workload
 
 TUNES = ("lora", "full")
+FAMILIES = ("llava", "llava_next")  # towers whose every patch is a visual token, as `train_costs` counts
 PAPER = {192.0: 0.26, 128.0: 0.31, 64.0: 0.36}  # training time saved, arXiv 2602.18846, LLaVA-1.5-7B
 WARM_UPS = 1
 ALL_LOGITS = "stock, all logits"
@@ -65,6 +66,17 @@ class TrainOptions:
         for tune in self.tunes:
             if tune not in TUNES:
                 raise DuetError(f"tune {tune!r} is unknown: choose one of {', '.join(TUNES)}.")
+
+
+def check(config: Any, grid: Any = None, tiles: Any = None) -> None:
+    """Raises ValueError for a model whose training steps cannot be compared with FLOPs here."""
+    if config.model_type not in FAMILIES:
+        raise DuetError(
+            f"--train times models of type {' and '.join(FAMILIES)}, and this one is a {config.model_type}: leave "
+            "--train out to time its prefill."
+        )
+    if grid is not None or tiles is not None:
+        raise DuetError(f"images of a {config.model_type} have one size here: leave --grid and --tiles out.")
 
 
 def allowed(config: Any, duet: DuetConfig, options: TrainOptions, tune: str) -> float:
@@ -140,6 +152,7 @@ def benchmark(
         return {
             "tunes": {tune: _tune(model, listed, options, tune, advance) for tune in options.tunes},
             "options": asdict(options) | {"layers": model.config.get_text_config().num_hidden_layers},
+            "unit": ImageShape.of(model.config).unit,
             "hardware": hardware(options.device),
             "versions": versions(),
         }

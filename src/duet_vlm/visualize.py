@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import colorsys
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import DuetError
 from .families import family_of, visual_token_ids
+from .picture_words import as_written, words_of
 from .request import Prepared, grid_of
 from .shown import Shown, shown_frames, shown_image
+from .spread import CLS, part_of, patches_of
 from .trace import ImageTrace, Trace
 
 if TYPE_CHECKING:
@@ -19,73 +20,8 @@ if TYPE_CHECKING:
 
     from .drawing import Panel
 
-CLS = -1
 PANEL = 640  # pixels of a panel's longer side, about
-GONE, DROPPED, MEMBER = 0.16, 0.42, 0.5  # brightness of what went earlier, of what goes here; tint of a member
-
-
-def patches_of(trace: Trace, patches: int, number: int = 0, tokens: int | None = None) -> dict[int, int]:
-    """Place in the prompt -> patch of one image (AnyRes: the base crop) or frame, for its tokens in the language model.
-
-    A patch is a place in raster order, `CLS` the CLS token. Where stage 1 moved the retained tokens to the first
-    places of the image's span (LLaVA-1.5: CLS, dominant in image order, contextual in anchor order), they are told
-    apart from those that stayed in place (LLaVA-NeXT) by what passed the entrance. A contextual token is its anchor.
-
-    Args:
-        trace: of a single prompt.
-        patches: merged patches of one image, crop or frame.
-        number: which of them, 0 the first.
-        tokens: visual tokens of each; one more than `patches` where CLS is the first.
-
-    Raises:
-        DuetError: tokens that are not the patches of an image.
-    """
-    tokens = patches if tokens is None else tokens
-    visual = trace.samples[0].visual
-    span = visual[number * tokens : (number + 1) * tokens]
-    entrance = set(next((drop.kept for drop in trace.samples[0].drops if drop.layer == 0), visual))
-    in_place = {place: i - (tokens - patches) for i, place in enumerate(span) if place in entrance}
-    if not trace.images:
-        return in_place
-    image = part_of(trace.images[number], patches)
-    retained = [*image.dominant, *image.anchors]
-    if sorted(patch for patch in in_place.values() if patch != CLS) == sorted(retained):
-        return in_place
-    if len(in_place) < len(retained):
-        raise DuetError("the visual tokens of this prompt are not the patches of its image, so they cannot be drawn.")
-    return dict(zip(in_place, [*[CLS] * (len(in_place) - len(retained)), *retained], strict=True))
-
-
-def part_of(image: ImageTrace, patches: int) -> ImageTrace:
-    """What is in the first `patches` places: the base crop, where an image's crops were merged together."""
-    if len(image.scores) == patches:
-        return image
-    chosen = [i for i, anchor in enumerate(image.anchors) if anchor < patches]
-    return ImageTrace(
-        image.scores[:patches],
-        [place for place in image.dominant if place < patches],
-        [image.anchors[i] for i in chosen],
-        [[place for place in image.clusters[i] if place < patches] for i in chosen],
-    )
-
-
-def words_of(ids: list[int], queries: list[int], start: int, tokenizer: Any) -> list[tuple[str, str]]:
-    """The prompt's words from place `start` on, each "salient", "last" (the last token) or "plain"."""
-    from .words import token_spans
-
-    text, spans = token_spans(ids[start:], tokenizer)
-    kinds = [""] * len(text)
-    for place in queries:
-        if place >= start:
-            first, end = spans[place - start]
-            kinds[first:end] = ["last" if place == len(ids) - 1 else "salient"] * (end - first)
-    words, at = [], 0
-    for word in text.split():
-        at = text.index(word, at)
-        inside = set(kinds[at : at + len(word)])
-        words.append((word, "salient" if "salient" in inside else "last" if "last" in inside else "plain"))
-        at += len(word)
-    return words
+REST, MEMBER = 0.3, 0.5  # how much of the image is left under these colours; tint of a member
 
 
 def picture(prepared: Prepared, trace: Trace | None, *, title: str, counts: list[int]) -> Figure:
@@ -108,6 +44,7 @@ def picture(prepared: Prepared, trace: Trace | None, *, title: str, counts: list
     marks = set(prepared.processor.tokenizer.all_special_ids)  # ends of images
     start = next((i for i in range(visual[-1] + 1, len(ids)) if ids[i] not in marks), len(ids))
     words = words_of(ids, queries, start, prepared.processor)
+    words = as_written(words, prepared.request.ask, prepared.processor.tokenizer.unk_token)
     found = grid_of(prepared.inputs)
     if found is not None:
         merge = config.vision_config.spatial_merge_size
@@ -118,8 +55,18 @@ def picture(prepared: Prepared, trace: Trace | None, *, title: str, counts: list
         grid = (config.vision_config.image_size // config.vision_config.patch_size,) * 2
     else:
         grid = (math.isqrt(family_of(config).visual_tokens(config)),) * 2
-    shown = [shown_image(prepared, grid)] if prepared.clip is None else shown_frames(prepared, len(visual), grid)
-    return draw(shown, trace, grid, words, title, counts)
+    if prepared.clip is None:
+        shown = shown_image(prepared, len(visual), grid)
+        there, parts = len(prepared.inputs["pixel_values"].flatten(0, -4)) if found is None else 1, "tiles"
+    else:
+        shown = shown_frames(prepared, len(visual), grid)
+        there, parts = len(prepared.clip.indices), "frames"
+        if "video_grid_thw" in prepared.inputs:
+            there, parts = int(prepared.inputs["video_grid_thw"][0, 0]), "encoded pairs of frames"
+    placed = any(one.spread is not None for one in shown)
+    note = "" if placed or len(shown) == there else f"{len(shown)} of {there} {parts} are drawn."
+    small = prepared.config.downsample
+    return draw(shown, trace, grid, words, title, counts, note, small)
 
 
 def draw(
@@ -129,37 +76,61 @@ def draw(
     words: list[tuple[str, str]],
     title: str,
     counts: list[int],
+    note: str = "",
+    small: tuple[int, int] | None = None,
 ) -> Figure:
-    """The figure of `picture`, from images whose patches, `grid` rows and columns of them, the trace speaks of."""
+    """The figure of `picture`, from images whose patches, `grid` rows and columns of them, the trace speaks of.
+
+    Args:
+        note: a line on what is not drawn.
+        small: rows and columns of patches to which the image was shrunk before the encoder.
+    """
     from matplotlib.figure import Figure
 
     from . import drawing
 
-    rows = [panels(one, trace, grid, len(counts)) for one in shown]
+    rows = [panels(one, trace, one.grid or grid, len(counts), small) for one in shown]
     if len(rows) == 1:
         rows = [rows[0][i : i + drawing.COLUMNS] for i in range(0, len(rows[0]), drawing.COLUMNS)]
     whole = shown[0].tokens if trace is None else len(trace.samples[0].visual)
-    return drawing.compose(Figure(figsize=(1, 1)), rows, grid, words, title, counts, max(whole, *counts))
+    return drawing.compose(Figure(figsize=(1, 1)), rows, words, title, counts, max(whole, *counts), note)
 
 
-def panels(one: Shown, trace: Trace | None, grid: tuple[int, int], layers: int) -> list[Panel]:
+def panels(
+    one: Shown, trace: Trace | None, grid: tuple[int, int], layers: int, small: tuple[int, int] | None = None
+) -> list[Panel]:
     """The image, and what became of it."""
     from .drawing import Marks, Panel
 
     rows, columns = grid
     cell = max(4, PANEL // max(grid))
     base = np.asarray(one.image.resize((cell * columns, cell * rows)), dtype=np.float32) / 255
-    found = [Panel(f"image{one.label}", one.heading, f"{rows * columns} patches", base)]
+    ends: set[int] = set()
+    text = f"{rows * columns} patches{one.note}"
+    if one.spread is not None and one.spread.ends:
+        text += f"; {len(one.spread.ends)} row ends are not drawn"
+    found = [Panel(f"image{one.label}", one.heading, text, base, grid)]
     if trace is None:
         return found
-    places = patches_of(trace, rows * columns, one.number, one.tokens)
-    merged = part_of(trace.images[one.number], rows * columns) if trace.images else None
+    merged = None
+    if one.spread is not None:
+        places, ends = one.spread.places(trace), one.spread.row_ends(trace)
+        merged = one.spread.merged(trace) if trace.images else None
+    else:
+        places = patches_of(trace, rows * columns, one.number, one.tokens)
+        merged = part_of(trace.images[one.number], rows * columns) if trace.images else None
     colors = cluster_colors(merged)
     if merged is not None:
         pixels = shade(base, grid, set(merged.dominant) | set(merged.anchors), set(), merged, colors)
         marks = Marks(set(merged.dominant), merged.anchors, merged.clusters, colors)
         text = stage1_text(merged, places)
-        found.append(Panel(f"stage 1{one.label}", "Stage 1: into the language model", text, pixels, marks))
+        found.append(Panel(f"stage 1{one.label}", "Stage 1: into the language model", text, pixels, grid, marks))
+    elif small is not None:
+        found.append(shrunk(one, base, small))
+        if one.spread is None:  # each token is a patch of the smaller image
+            grid, base = small, found[-1].pixels
+            places = {place: i for i, place in enumerate(sorted(places))}
+    numbers = {} if merged is None else {anchor: i for i, anchor in enumerate(merged.anchors, start=1)}
     before = set(places.values())
     drops = [drop for drop in trace.samples[0].drops if drop.layer > 0]
     for i, drop in enumerate(drops):
@@ -168,12 +139,30 @@ def panels(one: Shown, trace: Trace | None, grid: tuple[int, int], layers: int) 
         until = f"layers {drop.layer} to {end - 1}" if end - 1 > drop.layer else f"layer {drop.layer}"
         anchors = [] if merged is None else [anchor for anchor in merged.anchors if anchor in kept]
         kept_colors = {anchor: colors[anchor] for anchor in anchors}
-        marks = Marks(kept - {CLS} - set(anchors), anchors, [[] for _ in anchors], kept_colors)
+        named = [numbers[anchor] for anchor in anchors]
+        marks = Marks(kept - {CLS} - set(anchors), anchors, [[] for _ in anchors], kept_colors, named)
         pixels = shade(base, grid, kept, before - kept, None, colors)
         label, text = f"drop {drop.layer}{one.label}", drop_text(kept, before)
-        found.append(Panel(label, f"Stage 2: {until}", text, pixels, marks))
+        if ends:
+            left = ends & set(drop.kept)
+            text, ends = f"{text}; {len(left)} of {len(ends)} row ends", left
+        found.append(Panel(label, f"Stage 2: {until}", text, pixels, grid, marks))
         before = kept
     return found
+
+
+def shrunk(one: Shown, base: np.ndarray, small: tuple[int, int]) -> Panel:
+    """The image as few patches as the encoder was given, none of them sharper than it saw it."""
+    from PIL import Image
+
+    from .drawing import Panel
+
+    cell = max(4, PANEL // max(small))
+    pixels = 8  # of a small patch's side, about as many as a tower's patches have
+    coarse = one.image.convert("RGB").resize((pixels * small[1], pixels * small[0]), Image.Resampling.BICUBIC)
+    seen = np.asarray(coarse.resize((cell * small[1], cell * small[0]), Image.Resampling.NEAREST), np.float32) / 255
+    text = f"{small[0]} rows and {small[1]} columns of patches"
+    return Panel(f"stage 1{one.label}", "Shrunk before the encoder", text, seen, small)
 
 
 def cluster_colors(merged: ImageTrace | None) -> dict[int, tuple[float, float, float]]:
@@ -191,20 +180,27 @@ def shade(
     merged: ImageTrace | None,
     colors: dict[int, tuple[float, float, float]],
 ) -> np.ndarray:
-    """(H, W, 3) `base` with only the kept patches bright, those dropped here dimmed, the others dark.
+    """(H, W, 3) `base` with only the kept patches as they are, those dropped here in one colour, the others in another.
 
-    With `merged`, the members of a cluster are tinted with its colour.
+    The colours are striped, so that no patch of an image looks like them. With `merged`, the members of a cluster are
+    tinted with its colour.
     """
+    from .drawing import DROPPED, GONE
+
     cell = base.shape[0] // grid[0]
     grey = base.mean(-1, keepdims=True).repeat(3, axis=-1)
-    out = GONE * grey
+    down, right = np.ogrid[: base.shape[0], : base.shape[1]]
+    stripe = ((down + right) // 5 % 2)[..., None] * 0.10
+    out, here = (
+        REST * grey * (1 - 2 * stripe) + (1 - REST) * (np.asarray(colour) + stripe) for colour in (GONE, DROPPED)
+    )
     for patch in range(grid[0] * grid[1]):
         row, column = divmod(patch, grid[1])
         where = np.s_[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
         if patch in kept:
             out[where] = base[where]
         elif patch in dropped:
-            out[where] = DROPPED * grey[where]
+            out[where] = here[where]
     if merged is not None:
         for anchor, members in zip(merged.anchors, merged.clusters, strict=True):
             for patch in members:

@@ -11,9 +11,12 @@ from transformers import DynamicCache
 
 from .budget import DecoderShape
 from .config import DuetConfig
-from .costs import ImageShape, largest_grid
+from .costs import ImageShape
 from .families import encoding
-from .host import cache_argument
+from .host import cache_argument, decoder_of
+from .random_images import beside_the_prompt, pixels_of, prompts_of, usual_grid
+
+TOWERS = ("vision_tower", "image_tower", "visual", "vision_model")
 
 
 class OneWordPerToken:
@@ -35,26 +38,37 @@ class Workload:
 
     Args:
         model: a supported model.
-        batch_size: rows, one image each (LLaVA-NeXT: the largest AnyRes grid, all its crops).
+        batch_size: rows, one image each (AnyRes: the largest grid, all its crops).
         text_tokens: text tokens per row, a few of them before the image.
+        grid: rows and columns of the image's patches where a model takes any size; `usual_grid` if not given.
+        tiles: how many tiles the image is cut into, for models that do that; one if not given.
+
+    Attributes:
+        tower, layers: of the model.
     """
 
-    def __init__(self, model: Any, batch_size: int, text_tokens: int):
+    def __init__(
+        self, model: Any, batch_size: int, text_tokens: int, grid: tuple[int, ...] | None = None,
+        tiles: int | None = None,
+    ):  # fmt: skip
         self.model, self.batch_size, self.text_tokens = model, batch_size, text_tokens
-        self.core = model.base_model
-        config, device = model.config, model.device
+        self.core, config = model.base_model, model.config
+        grid = usual_grid(config) if grid is None else grid
         generator = torch.Generator().manual_seed(0)
-        side = config.vision_config.image_size
-        self.image, self.encoder_inputs = ImageShape.of(config), {}
-        shape: tuple[int, ...] = (batch_size, 3, side, side)
-        if self.image.crops > 1:
-            shape = (batch_size, self.image.crops, 3, side, side)
-            self.encoder_inputs["image_sizes"] = torch.tensor([largest_grid(config)] * batch_size, device=device)
-        self.encoder_inputs["pixel_values"] = torch.randn(shape, generator=generator).to(device, model.dtype)
-        before = min(5, text_tokens // 4)
-        words = torch.randint(3, config.image_token_id, (batch_size, text_tokens), generator=generator)
-        image = torch.full((batch_size, self.image.visual_tokens), config.image_token_id)
-        self.ids = torch.cat([words[:, :before], image, words[:, before:]], dim=1).to(device)
+        self.image = ImageShape.of(config, grid, tiles)
+        pixels = pixels_of(config, self.image, batch_size, grid, generator)
+        pixels = {k: v.to(model.device, model.dtype if v.is_floating_point() else None) for k, v in pixels.items()}
+        self.encoder_inputs: dict[str, Tensor] = pixels
+        self.ids = prompts_of(config, self.image, batch_size, text_tokens, generator).to(model.device)
+        self.told = beside_the_prompt(config, self.ids, pixels)
+
+    @property
+    def tower(self) -> Any:
+        return next(getattr(self.core, name) for name in TOWERS if hasattr(self.core, name))
+
+    @property
+    def layers(self) -> Any:
+        return decoder_of(self.model).layers
 
     @torch.no_grad()
     def encode(self) -> Any:
@@ -65,7 +79,7 @@ class Workload:
     def prefill(self, features: Any) -> DynamicCache:
         """The prompt with its encoded images through the language model; logits of the last token only."""
         cache = DynamicCache(config=self.model.config.get_text_config())
-        self._forward(self.ids, cache, mm_encoder_outputs={"image": copy.copy(features)})
+        self._forward(self.ids, cache, **self.told, mm_encoder_outputs={"image": copy.copy(features)})
         return cache
 
     def step(self, cache: DynamicCache) -> None:
@@ -76,9 +90,13 @@ class Workload:
     def _forward(self, ids: Tensor, cache: DynamicCache, **inputs: Any) -> None:
         past, n = cache.get_seq_length(), ids.shape[1]
         positions = torch.arange(past, past + n, device=ids.device)[None].expand(len(ids), -1)
+        if "image_grid_thw" not in self.told:
+            inputs["position_ids"] = positions
+        elif past:  # of three axes, which the model makes of the prompt
+            inputs["position_ids"] = (positions + self.core.rope_deltas).expand(3, -1, -1)
         mask = torch.ones(len(ids), past + n, dtype=torch.long, device=ids.device)
         self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1,
+            input_ids=ids, attention_mask=mask, use_cache=True, logits_to_keep=1,
             **cache_argument(type(self.model).forward, cache), **inputs,
         )  # fmt: skip
 
@@ -111,9 +129,21 @@ def narrow(config: Any) -> Any:
     """The same depth, images and prompts at almost no width, where a layer costs what Python costs."""
     config = copy.deepcopy(config)
     vision, text = config.vision_config, config.get_text_config()
-    vision.hidden_size, vision.intermediate_size, vision.num_attention_heads = 16, 16, 1
-    vision.num_hidden_layers = min(3, vision.num_hidden_layers)
+    for name in ("hidden_size", "embed_dim", "out_hidden_size", "intermediate_size"):
+        if hasattr(vision, name):
+            setattr(vision, name, 16)
+    for name in ("num_attention_heads", "num_heads"):
+        if hasattr(vision, name):
+            setattr(vision, name, 1)
+    layer = getattr(config, "vision_feature_layer", -1)
+    if hasattr(vision, "num_hidden_layers") and isinstance(layer, int) and layer >= -3 and layer <= 0:
+        vision.num_hidden_layers = min(3, vision.num_hidden_layers)
     text.hidden_size, text.intermediate_size, text.vocab_size = 16, 16, 300
     text.num_attention_heads, text.num_key_value_heads, text.head_dim = 1, 1, 16
+    if "mrope_section" in (getattr(text, "rope_parameters", None) or {}):
+        text.rope_parameters["mrope_section"] = [4, 2, 2]  # half of a head
+    text.pad_token_id = 0
+    if getattr(config, "pad_token_id", None) is not None:
+        config.pad_token_id = 0
     config.image_token_id = text.vocab_size - 1
     return config

@@ -41,23 +41,23 @@ def check(
       duet check --model ./my-llava --method visionzip --keep 0.25 --json check.json
     """
     with terminal.status() as status:
-        from ..demo.model import folder
-        from ..loading import read_processor
-        from ..request import DEFAULT_KEEP, Request, budget_config, load, read_config_of
+        from ..choice import chosen
+        from ..loading import check_device, check_dtype, read_config, read_processor, read_weights
+        from ..request import DEFAULT_KEEP
         from .checking import check as run
 
         terminal.check_json(json_file)
-        named = None if model == DEMO else model
-        asked = Request(Path(), "", model=named, dtype=dtype, device=device)
-        config, settings = read_config_of(asked), None
+        check_dtype(dtype)
+        device, settings = check_device(device), None
+        config = read_config(model)
         if method is not None or tokens is not None or keep is not None:
-            settings = budget_config(config, method or "duet", tokens, keep, DEFAULT_KEEP)
+            settings = chosen(config, method, tokens, keep, DEFAULT_KEEP).config
         status("Loading the processor")
-        processor = read_processor(named or str(folder()))
+        processor = read_processor(model)
         status("Loading the model")
-        network = load(asked)
+        network = read_weights(model, dtype, device)
         report = run(network, processor, settings, status=lambda promise: status(f"Checking: {promise}"))
-    figures = {"checked": named or "the demonstration model", **report.to_dict()}
+    figures = {"checked": "the demonstration model" if model == DEMO else model, **report.to_dict()}
     terminal.write_json(figures, json_file)
     if json_file != Path("-"):
         from ..tables import check_table

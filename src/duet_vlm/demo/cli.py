@@ -14,9 +14,14 @@ from ..files import STDOUT, check_file, check_folder, writing
 
 app = typer.Typer(
     cls=terminal.Commands,
-    no_args_is_help=True,
     help="The demonstration model: a LLaVA of 5 M parameters, trained from scratch on drawn scenes.",
 )
+
+
+@app.callback(invoke_without_command=True)
+def options(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
