@@ -140,6 +140,7 @@ class Engine:
         if host.is_replica(core):
             raise DuetError("DataParallel copies of a model cannot be compressed: start one process for each device.")
         labels = kwargs.pop("duet_labels", None) if told.labels is None else told.labels
+        together = kwargs.pop("duet_together", False)
         ids, cache = kwargs.get("input_ids"), host.cache_of(kwargs)
         past = cache.get_seq_length() if cache is not None else 0
         follows: dict[str, Any] = {}
@@ -165,7 +166,7 @@ class Engine:
         host.check_attention(host.decoder_of(core))
         if plan.config.proportional:
             proportional.check_attention(host.decoder_of(core))
-        padded = padding.read(ids, kwargs, past)
+        padded = padding.read(ids, kwargs, past, together)
         if cache is not None:
             check_prunable(cache)
             check_whole(cache, plan.layers)

@@ -28,13 +28,14 @@ class Seen:
     past: Tensor | None = None
 
 
-def read(ids: Tensor, kwargs: dict[str, Any], past: int) -> Seen:
+def read(ids: Tensor, kwargs: dict[str, Any], past: int, together: bool = False) -> Seen:
     """Padding of a call of the core model, from its attention mask of two or four dimensions.
 
     Args:
         ids: (B, S).
         kwargs: of the call.
         past: P, how many tokens the cache has seen.
+        together: whether a row's positions may go back, because all its questions ask about the same images.
 
     Raises:
         DuetError: a mask that is no padding, or several samples in one row.
@@ -57,7 +58,8 @@ def read(ids: Tensor, kwargs: dict[str, Any], past: int) -> Seen:
             "the tokenizer, or one of (B, 1, S, P + S)."
         )
     seen = Seen(seen.valid.to(ids.device), None if seen.past is None else seen.past.to(ids.device))
-    _check_positions(kwargs.get("position_ids"), seen.valid)
+    if not together:
+        _check_positions(kwargs.get("position_ids"), seen.valid)
     return seen
 
 

@@ -145,7 +145,7 @@ class CompressedForward:
         with duet_vlm.apply(self.model, config, tokenizer=self.tokenizer) as handle:
             states = core(
                 input_ids=torch.cat([start, batch.ids], 1), pixel_values=batch.pixels, position_ids=position,
-                use_cache=False, packing=packing, duet_labels=labels,
+                use_cache=False, packing=packing, duet_labels=labels, duet_together=True,
             ).last_hidden_state[:, -questions:]  # fmt: skip
         assert handle.engine.last is not None and self.seen is not None and self.given is not None
         features, pooled = self.seen
