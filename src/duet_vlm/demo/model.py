@@ -45,8 +45,10 @@ def folder() -> Path:
 def load(path: str | Path | None = None) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """The demonstration model in float32, in eval mode, and its processor; `path` names another copy of it."""
     import torch
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
+    from transformers import LlavaForConditionalGeneration
+
+    from duet_vlm.video.stock import processor_of
 
     path = folder() if path is None else Path(path)
     model = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32, local_files_only=True)
-    return model.eval(), AutoProcessor.from_pretrained(path, local_files_only=True)
+    return model.eval(), processor_of(path, local_files_only=True)

@@ -33,7 +33,7 @@ def report(
     problems: Sequence[Problem],
     folder: Folder,
 ) -> dict[str, Any]:
-    """Write `results.json`, `records.jsonl`, plots and page into the folder; returns what `results.json` holds."""
+    """Write `results.json`, plots and page into the folder; returns what `results.json` holds."""
     if not records:
         raise DuetError(f"nothing could be asked: {problems[0]}")
     results = figures(records, runs, answers, settings["seed"]) | {
@@ -49,8 +49,6 @@ def report(
         "hardware": hardware(settings["device"]),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-    described = "".join(json.dumps(record.described(), ensure_ascii=False) + "\n" for record in records)
-    write_whole(folder.path / "records.jsonl", described)
     write_whole(folder.path / "results.json", json.dumps(results, indent=1) + "\n")
     from .page import write_page
     from .plots import write_plots

@@ -17,7 +17,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from ....errors import DuetError
+from duet_vlm.errors import DuetError
 
 logger = logging.getLogger(__name__)
 ROOT, JUDGE = "DUET_VIDEO_QA", "DUET_VIDEO_QA_JUDGE"
