@@ -41,7 +41,7 @@ def evaluate(
 ) -> dict[str, Any] | None:
     """Answer, score and report; started again, it goes on where it was stopped and asks only what is missing.
 
-    Runs and records may be added in the same folder: an answer stays as long as its run, its record and the settings do.
+    Runs and records may be added in a folder: an answer stays as long as its run, its record and the settings do.
 
     A batch is asked under every run before the next one, so that all runs meet the machine in the same state.
     What a method draws at random depends on the seed, the run and the image alone, so neither a stop nor the number

@@ -20,7 +20,7 @@ def fingerprint(model: Any) -> str:
 
 
 def described(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """What is asked, JSON-able: a line of `records.jsonl` each, with a digest of its picture, or the size of its video."""
+    """What is asked, a JSON-able line of `records.jsonl` each, with a digest of its picture or its video's size."""
     known: dict[Any, str] = {}
 
     def content(record: Record) -> str:

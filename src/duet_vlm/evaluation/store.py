@@ -93,11 +93,11 @@ class Folder:
 
         answered = {line["id"] for line in self.lines() if "answer" in line}
         then, now = _flat(before), _flat(settings)
-        if then.get("weights") != now.get("weights"):
-            refuse(f"its weights are others (its model was {then.get('model')!r} and is {now.get('model')!r} now)")
-        for name in sorted({*then, *now} - {*NAMES, "runs"}):
+        for name in sorted({*then, *now} - {*NAMES, "runs", "weights"}):
             if then.get(name) != now.get(name):
                 refuse(f"its {name} was {_shown(then.get(name))} and is {_shown(now.get(name))} now")
+        if then.get("weights") != now.get("weights"):
+            refuse(f"its weights are others (its model was {then.get('model')!r} and is {now.get('model')!r} now)")
         configs = {_key(run): run["config"] for run in before.get("runs", [])}
         for run in runs:
             for name, value in run["config"].items():
