@@ -37,7 +37,8 @@ def results(images: int, per_image: int = 2, yes_no: int = 1, named: bool = True
             said = record.expected[0] if rng.random() < 0.8 else ("no" if record.metric == "yes_no" else "blue")
             answers[*run.key, record.id] = {
                 "answer": said, "score": float(said == record.expected[0]), "kv_bytes": 1024,
-                "seconds": 0.01 + place / 999, "tokens_in": 10, "tokens_avg": 10 + place + number / 100, "tokens_last": 5, "ttft_ms": 3.0,
+                "seconds": 0.01 + place / 999, "tokens_in": 10,
+                "tokens_avg": 10 + place + number / 100, "tokens_last": 5, "ttft_ms": 3.0,
             }  # fmt: skip
     found = figures(records, RUNS, answers, 0)
     return found | {

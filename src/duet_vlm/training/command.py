@@ -64,7 +64,14 @@ class Run:
     stamp: dict[str, Any]
 
 
-def prepare(settings: TrainSettings, resume: bool, skip_broken: bool, bar: Bar, fresh: bool = False) -> Run:
+def prepare(
+    settings: TrainSettings,
+    resume: bool,
+    skip_broken: bool,
+    bar: Bar,
+    fresh: bool = False,
+    tell: Callable[[str], Any] | None = None,
+) -> Run:
     """Read and check everything but the weights.
 
     Args:
@@ -73,12 +80,13 @@ def prepare(settings: TrainSettings, resume: bool, skip_broken: bool, bar: Bar, 
         skip_broken: train without the records that are broken.
         bar: shows how far the check of the records is.
         fresh: check the records even where an earlier check of the same files is known.
+        tell: see `training_arguments`.
 
     Raises:
         BrokenRecords: with the list of them.
         ValueError: one sentence that says what to put right.
     """
-    arguments = training_arguments(settings)
+    arguments = training_arguments(settings, tell)
     output = Path(settings.output).expanduser()
     checkpoint = resuming.last_checkpoint(output)
     if resume and checkpoint is None:
@@ -143,7 +151,7 @@ def trainer_of(run: Run) -> DuetTrainer:
     return DuetTrainer(
         handle=handle,
         lengths=run.checked.lengths if settings.group_by_length else None,
-        stamp=lambda folder: (folder / resuming.FILE).write_text(json.dumps(run.stamp, indent=2)),
+        stamp=lambda folder: (folder / resuming.FILE).write_text(json.dumps(run.stamp, indent=2), "utf-8"),
         model=model,
         args=arguments,
         data_collator=Collator(processor, settings.max_length),
@@ -171,6 +179,19 @@ def train(run: Run) -> Path:
         raise SaveError(cannot_save("the trained model", error, output)) from error
 
 
+def finished(run: Run) -> Path | None:
+    """What an earlier run left when it was through; None where there is something left to do."""
+    if run.checkpoint is None:
+        return None
+    state = json.loads((run.checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    output, settings = Path(run.settings.output).expanduser(), run.settings
+    lora = settings.train == "lora"
+    left = [output / "adapter"] if lora else []
+    left += [output / "model"] if not lora or settings.lora.merge else []
+    through = state["global_step"] >= state["max_steps"] and all(folder.is_dir() for folder in left)
+    return left[-1] if through else None
+
+
 def save(run: Run, trainer: DuetTrainer, output: Path) -> Path:
     """Write what was trained; each folder appears when it is whole."""
     lora = run.settings.train == "lora"
@@ -182,7 +203,7 @@ def save(run: Run, trainer: DuetTrainer, output: Path) -> Path:
     if run.arguments.should_save:
         (part / "training_args.bin").unlink(missing_ok=True)  # a pickle, of no use to whoever loads the model
         if lora:
-            (part / "duet.json").write_text(json.dumps(run.full.to_dict(), indent=2))
+            (part / "duet.json").write_text(json.dumps(run.full.to_dict(), indent=2), "utf-8")
         publish(part, target)
         if lora and run.settings.lora.merge:
             target = output / "model"

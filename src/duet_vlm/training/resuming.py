@@ -54,7 +54,7 @@ def check(checkpoint: Path, now: dict[str, Any]) -> None:
     """
     shown = repr(str(checkpoint))
     try:
-        then = json.loads((checkpoint / FILE).read_text())
+        then = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DuetError(f"checkpoint {shown} was not written by duet train: choose another output folder.") from error
     if then["model"] != now["model"]:

@@ -142,7 +142,7 @@ def read_settings(file: Path) -> TrainSettings:
     if not file.is_file():
         raise DuetError(f"config {str(file)!r} is no file: give a YAML file, for example examples/train.yaml.")
     try:
-        data = yaml.safe_load(file.read_text())
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         place = f" at line {where.line + 1}" if where is not None else ""
