@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from .. import terminal
+from ..errors import DuetError
+
+STDOUT = Path("-")
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the numbers here; - is stdout.", dir_okay=False)
+]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,13 +50,19 @@ def train(
     """Train the demonstration model from scratch (about two hours on two cores), or resume.
 
     Three stages: vision, warm-up with attention hints, full. Checkpoints are written every 100 steps; progress and
-    accuracies go to the terminal and to OUT/checkpoints/*.jsonl.
+    accuracies go to the terminal and to OUT/checkpoints/*.jsonl. A folder that was trained in before is refused without
+    --resume.
     """
     from duet_vlm.demo.train import Recipe
     from duet_vlm.demo.train import train as run
 
     recipe = replace(Recipe(), keeps=tuple(keep)) if keep else Recipe()
-    run(out, recipe.scaled(steps_scale), processes, resume, compiled, start)
+    with terminal.plain_errors():
+        try:
+            run(out, recipe.scaled(steps_scale), processes, resume, compiled, start)
+        except KeyboardInterrupt as error:
+            print("duet: stopped; go on from the last checkpoint with --resume.", file=sys.stderr)
+            raise typer.Exit(130) from error
     typer.echo(f"Saved the model in {out}. Measure it with: duet demo eval --model {out}")
 
 
@@ -57,7 +72,7 @@ def train_time(
     rounds: Annotated[int, typer.Option(min=1, help="Steps of each, in turn, after two for warming up.")] = 8,
     scenes: Annotated[int, typer.Option(min=1, help="Scenes per step; 8 per process is the shipped recipe.")] = 8,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Fuse decoder blocks; needs g++.")] = True,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.", dir_okay=False)] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure what a training step costs with and without compression, next to what its operations say."""
     from rich.console import Console
@@ -69,15 +84,15 @@ def train_time(
     table = Table("visual tokens", "CPU seconds", "time", "operations", title="forward and backward of a training step")
     for name, row in results["budgets"].items():
         table.add_row(name, f"{row['cpu_seconds']:.3f}", f"{row['time_ratio']:.1%}", f"{row['flops_ratio']:.1%}")
-    Console().print(table)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(results, indent=1) + "\n")
+    Console(stderr=json_file == STDOUT).print(table)
+    _write(results, json_file)
 
 
 @app.command()
 def scene(
-    out: Annotated[Path, typer.Argument(help="PNG file to write.", dir_okay=False)],
+    out: Annotated[
+        Path, typer.Argument(help="Picture to write, in the format of its ending: .png, .jpg, ...", dir_okay=False)
+    ],
     seed: Annotated[int | None, typer.Option(min=0, help="Draw this scene; by default a new one each time.")] = None,
     scale: Annotated[int, typer.Option(min=1, max=16, help="Enlarge the 112 x 112 picture by a whole number.")] = 4,
 ) -> None:
@@ -93,13 +108,15 @@ def scene(
     from duet_vlm.demo.questions import SKILLS, ask
     from duet_vlm.demo.scenes import make_scene
 
+    with terminal.plain_errors():
+        check_ending(out)
     if seed is None:
         seed = int(np.random.default_rng().integers(0, 2**31))
     rng = np.random.default_rng(seed)
     drawn = make_scene(rng)
     image = Image.fromarray(drawn.image)
     out.parent.mkdir(parents=True, exist_ok=True)
-    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(out, format="PNG")
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(out)
     table = Table("skill", "question", "answer", title=f"{out}  (seed {seed}, {len(drawn.objects)} objects)")
     for question in ask(rng, drawn, SKILLS):
         if question is not None:
@@ -121,7 +138,7 @@ def evaluate(
     validation: Annotated[
         bool, typer.Option("--validation", help="Ask about the scenes for decisions, not the held-out ones.")
     ] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.", dir_okay=False)] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Print the accuracy per skill on held-out scenes, with 95% intervals."""
     from rich.console import Console
@@ -138,7 +155,7 @@ def evaluate(
     if keep and ablations:
         raise typer.BadParameter("--keep and --ablations are two tables: ask for one at a time.")
     loaded, processor = load(model)
-    console, seed = Console(), VALIDATION_SEED if validation else HELD_OUT_SEED
+    console, seed = Console(stderr=json_file == STDOUT), VALIDATION_SEED if validation else HELD_OUT_SEED
     with Progress(console=console) as progress:
         if ablations or keep:
             chosen = tables.budgets(loaded, keep) if keep else tables.settings(loaded)
@@ -162,6 +179,23 @@ def evaluate(
             low, high = interval(round(result["accuracy"] * result["questions"]), result["questions"])
             table.add_row(name, f"{result['accuracy']:.1%}", f"{low:.1%} to {high:.1%}")
         console.print(table)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(results if ablations or keep else first, indent=1) + "\n")
+    _write(results if ablations or keep else first, json_file)
+
+
+def check_ending(file: Path) -> None:
+    """Raises DuetError for a name that tells no format of a picture that can be written."""
+    from PIL import Image
+
+    kind = Image.registered_extensions().get(file.suffix.lower())
+    if kind not in Image.SAVE:
+        raise DuetError(f"{str(file)!r} tells no format of a picture: give a name that ends in .png, .jpg or .webp.")
+
+
+def _write(figures: Any, file: Path | None) -> None:
+    """JSON into a file, or to stdout for `-`, whose tables then go to stderr."""
+    text = json.dumps(figures, indent=1) + "\n"
+    if file == STDOUT:
+        sys.stdout.write(text)
+    elif file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
