@@ -74,11 +74,11 @@ class DuetTrainer(Trainer):
 
     # ---- losses ----
 
-    def train(self, resume_from_checkpoint: Any = None, **options: Any) -> Any:
+    def train(self, resume_from_checkpoint: Any = None, *more: Any, **options: Any) -> Any:
         """As `Trainer.train`; logged and final losses are those of all steps, the ones before a resume included."""
         file = Path(resume_from_checkpoint or "", LOSSES)
         self.told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
+        output = super().train(resume_from_checkpoint, *more, **options)
         return output._replace(training_loss=output.metrics["train_loss"])
 
     # ---- order ----
