@@ -14,7 +14,7 @@ from check_cases import (
 )
 from torch import Tensor
 
-from duet_vlm import DuetConfig, engine
+from duet_vlm import DuetConfig, dropping
 from duet_vlm.checks import alike, kept
 from duet_vlm.trace import DropTrace, ImageTrace
 
@@ -48,7 +48,7 @@ def test_stage_1_that_merges_otherwise_differs_too() -> None:
 
 def test_places_tipped_by_rounding_are_compared_where_no_score_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bfloat16 ranking that is tipped in batches alone: a flip, not a fault; with a fault beside it, a fault."""
-    real = engine.ranking.best
+    real = dropping.ranking.best
 
     def tipped(scores: Tensor, spans: Tensor, limits: Tensor) -> Tensor:
         keep = real(scores, spans, limits)
@@ -60,7 +60,7 @@ def test_places_tipped_by_rounding_are_compared_where_no_score_decides(monkeypat
         return keep
 
     tipped.blind = False  # type: ignore[attr-defined]
-    monkeypatch.setattr(engine.ranking, "best", tipped)
+    monkeypatch.setattr(dropping.ranking, "best", tipped)
     asked = alike.blind
 
     def blind(config: DuetConfig) -> DuetConfig:

@@ -76,6 +76,42 @@ def test_scene_draws_a_picture_and_prints_answers(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "0.png").size == (448, 448)
 
 
+@pytest.mark.parametrize(("ending", "kind"), [("jpg", "JPEG"), ("JPEG", "JPEG"), ("webp", "WEBP"), ("png", "PNG")])
+def test_a_scene_is_written_as_its_name_says(ending: str, kind: str, tmp_path: Path) -> None:
+    file = tmp_path / f"x.{ending}"
+    assert CliRunner().invoke(app, ["scene", str(file), "--seed", "3"]).exit_code == 0
+    with Image.open(file) as picture:
+        assert picture.format == kind
+
+
+@pytest.mark.parametrize("name", ["x", "x.txt"])
+def test_a_scene_of_no_format_is_refused(name: str, tmp_path: Path) -> None:
+    refused = CliRunner().invoke(app, ["scene", str(tmp_path / "new" / name)])
+    assert refused.exit_code == 2 and "tells no format of a picture" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dash_is_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["eval", "--limit", "9", "--json", "-"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["questions"] == 9 and "existence" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("held", "what"),
+    [("config.json", "a finished model"), ("checkpoints/vision.pt", "an earlier run (vision.pt)")],
+)
+def test_training_over_what_is_there_is_refused(held: str, what: str, tmp_path: Path) -> None:
+    (tmp_path / held).parent.mkdir(exist_ok=True)
+    (tmp_path / held).write_text("{}")
+    done = CliRunner().invoke(app, ["train", "--out", str(tmp_path), "--steps-scale", "0.0001"])
+    assert done.exit_code == 2, done.output
+    assert f"holds {what}: go on with --resume, or choose another folder." in done.stderr
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [tmp_path / held]
+
+
 def test_eval_writes_json_and_refuses_an_empty_folder(tmp_path: Path) -> None:
     runner = CliRunner()
     done = runner.invoke(app, ["eval", "--limit", "9", "--json", str(tmp_path / "out.json")])

@@ -208,10 +208,17 @@ def test_processes_are_told_by_the_launcher(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_folder_of_another_run_is_refused(here: Path, out: Path, tmp_path: Path) -> None:
-    for more, name in ((["--seed", "1"], "seed"), (["--limit", "5"], "limit"), (["--dtype", "bfloat16"], "dtype")):
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    for more, what in (
+        (["--seed", "1"], "seed was 0 and is 1 now"),
+        (["--batch-size", "8"], "batch_size was 4 and is 8 now"),
+        (["--max-new-tokens", "3"], "max_new_tokens was 2 and is 3 now"),
+        (["--dtype", "bfloat16"], 'dtype was "float32" and is "bfloat16" now'),
+    ):
         result = duet(*options(here, out, *more))
-        assert result.exit_code == 2 and "belongs to another run: its " in result.stderr, result.output
-        assert f"its {name} differs" in result.stderr
+        assert result.exit_code == 2, result.output
+        assert f"belongs to another run: its {what}; give another folder." in result.stderr
+    assert before == {file.name: file.read_bytes() for file in out.iterdir()}
     (tmp_path / "thesis.tex").write_text("")
     result = duet(*options(here, tmp_path))
     assert result.exit_code == 2 and "holds other files (thesis.tex): give a new or empty one" in result.stderr
@@ -241,7 +248,7 @@ def test_bad_records_are_reported_with_their_line_and_the_rest_is_scored(here: P
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["questions"] == 2 and all(run["n"] == 2 for run in results["runs"])
     assert {one["line"] for one in results["skipped"]} == {None, 2, 3, 4, 5, 6, 7}
-    assert "Not evaluated: 7" in result.stdout
+    assert "Not evaluated: 6 of 8 records and 1 method at a budget; see results.json." in result.stdout
     for text in ("method 'magic' is unknown", "line 2: this is not JSON", "line 5: id 'one' was used in line 1"):
         assert text in result.stderr
     reasons = {one["line"]: one["reason"] for one in results["skipped"]}

@@ -32,7 +32,7 @@ def test_pairs_make_it_narrower() -> None:
     scores = drawn()
     means = resampled_means(scores, names(400), 0)
     interval = retained(scores, means)[1][1]
-    assert interval is not None
+    assert interval is not None and means is not None
     # resampled apart, the full model's own luck comes on top
     apart = 100 * means[:, 1] / np.roll(means[:, 0], 1)
     low, high = np.percentile(apart, (2.5, 97.5))
@@ -62,19 +62,34 @@ def test_questions_of_one_image_share_its_luck() -> None:
 def test_one_seed_one_interval() -> None:
     scores = drawn()
     once, again, other = (resampled_means(scores, names(400), seed) for seed in (3, 3, 4))
+    assert once is not None and again is not None and other is not None
     assert np.array_equal(once, again) and not np.array_equal(once, other)
 
 
 def test_images_of_different_sizes_count_by_questions() -> None:
-    scores = np.array([[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0]])
-    means = resampled_means(scores, ["a", "b", "b", "b"], 0, draws=50)
-    # only a: 1, one of each: 1 of 4, only b: 0
-    assert set(means[:, 1].round(6)) == {0.0, 0.25, 1.0}
+    # nine images of one question, right, and one of three, wrong: drawn k times, it is 3k of 10 + 2k questions
+    scores = np.array([[1.0] * 12, [1.0] * 9 + [0.0] * 3])
+    means = resampled_means(scores, [*"abcdefghi", *"jjj"], 0, draws=200)
+    assert means is not None
+    assert set(means[:, 1].round(6)) <= {round((10 - k) / (10 + 2 * k), 6) for k in range(11)}
+    assert len(set(means[:, 1])) > 3
+
+
+@pytest.mark.parametrize("images", [1, 3, 9])
+def test_below_ten_images_there_is_no_interval(images: int) -> None:
+    scores = drawn(90)
+    sources = [f"image {i % images}" for i in range(90)]
+    means = resampled_means(scores, sources, 0)
+    share = pytest.approx(100 * scores[1].mean() / scores[0].mean())
+    assert retained(scores, means) == [(100.0, None), (share, None)]
+    assert difference(scores, means, 1, 0) == (pytest.approx(100 * (scores[1] - scores[0]).mean()), None)
+    assert resampled_means(scores, [f"image {i % 10}" for i in range(90)], 0) is not None
 
 
 def test_difference_in_points() -> None:
     scores = drawn()
     means = resampled_means(scores, names(400), 0)
+    assert means is not None
     points, (low, high) = difference(scores, means, 1, 0)
     assert points == pytest.approx(100 * (scores[1] - scores[0]).mean())
     assert low < points < high < 0

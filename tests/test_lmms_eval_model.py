@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import saved
 import saved_video
 from lmms_cases import caches, clip, picture
 
+from duet_vlm import DuetConfig
 from duet_vlm.demo.model import folder as demo_folder
 from duet_vlm.lmms_eval.conversation import prompt
 from duet_vlm.lmms_eval.generation import DEFAULT_NEW_TOKENS, cut, settings
@@ -130,6 +132,8 @@ def test_beams_and_sampling(tmp_path: Path) -> None:
         ({"keep": 0.3, "batch_size": "auto"}, "batch size 'auto' is not possible"),
         ({"method": "none", "keep": 0.3}, "method 'none' compresses nothing"),
         ({"method": "duett", "keep": 0.3}, "'duett' is unknown"),
+        ({"method": "saved"}, "method 'saved' needs settings in the model's config.json"),
+        ({"method": "saved", "keep": 0.3}, "method 'saved' has its own budget and fields"),
         ({}, "give the budget once"),
         ({"keep": 0.3, "dtype": "int4"}, "dtype 'int4' is unknown"),
         ({"keep": 0.3, "device": "cuda:99"}, "device 'cuda:99' is not available"),
@@ -156,3 +160,14 @@ def test_what_the_model_cannot_do_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=sentence):
             model.reader.read([{"role": "user", "content": [part]}])
+
+
+@pytest.mark.parametrize("method", ["saved", None])
+def test_settings_that_a_model_brings_stand(method: str | None, tmp_path: Path) -> None:
+    folder = saved.save(tmp_path)
+    config = DuetConfig.preset("duet", model=saved.config(), tokens=22)
+    data = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(data | {"duet": config.to_dict()}))
+    assert DuetHF(str(folder), method=method, device="cpu").handle.config == config
+    other = DuetHF(str(folder), keep=0.5, device="cpu").handle.config
+    assert other == DuetConfig.preset("duet", model=saved.config(), keep=0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,10 @@ import typer
 from .. import terminal
 from ..errors import DuetError
 from ..files import STDOUT, check_file, check_folder, writing
+
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the numbers here; - is stdout.", dir_okay=False)
+]
 
 app = typer.Typer(
     cls=terminal.Commands,
@@ -50,7 +55,8 @@ def train(
     """Train the demonstration model from scratch (about two hours on two cores), or resume.
 
     Three stages: vision, warm-up with attention hints, full. Checkpoints are written every 100 steps; progress and
-    accuracies go to the terminal and to OUT/checkpoints/*.jsonl.
+    accuracies go to the terminal and to OUT/checkpoints/*.jsonl. A folder that was trained in before is refused without
+    --resume.
     """
     check_folder(out, "the model")
     if start is not None and not start.is_file():
@@ -59,7 +65,11 @@ def train(
     from duet_vlm.demo.train import train as run
 
     recipe = replace(Recipe(), keeps=tuple(keep)) if keep else Recipe()
-    run(out, recipe.scaled(steps_scale), processes, resume, compiled, start)
+    try:
+        run(out, recipe.scaled(steps_scale), processes, resume, compiled, start)
+    except KeyboardInterrupt as error:
+        print("duet: stopped; go on from the last checkpoint with --resume.", file=sys.stderr)
+        raise typer.Exit(130) from error
     typer.echo(f"Saved the model in {out}. Measure it with: duet demo eval --model {out}")
 
 
@@ -69,7 +79,7 @@ def train_time(
     rounds: Annotated[int, typer.Option(min=1, help="Steps of each, in turn, after two for warming up.")] = 8,
     scenes: Annotated[int, typer.Option(min=1, help="Scenes per step; 8 per process is the shipped recipe.")] = 8,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Fuse decoder blocks; needs g++.")] = True,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here; - is stdout.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure what a training step costs with and without compression, next to what its operations say."""
     terminal.check_json(json_file)
@@ -82,14 +92,15 @@ def train_time(
     table = Table("visual tokens", "CPU seconds", "time", "operations", title="forward and backward of a training step")
     for name, row in results["budgets"].items():
         table.add_row(name, f"{row['cpu_seconds']:.3f}", f"{row['time_ratio']:.1%}", f"{row['flops_ratio']:.1%}")
+    Console(stderr=json_file == STDOUT).print(table)
     terminal.write_json(results, json_file)
-    if json_file != STDOUT:
-        Console().print(table)
 
 
 @app.command()
 def scene(
-    out: Annotated[Path, typer.Argument(help="PNG file to write.")],
+    out: Annotated[
+        Path, typer.Argument(help="Picture to write, in the format of its ending: .png, .jpg, ...", dir_okay=False)
+    ],
     seed: Annotated[int | None, typer.Option(min=0, help="Draw this scene; by default a new one each time.")] = None,
     scale: Annotated[int, typer.Option(min=1, max=16, help="Enlarge the 112 x 112 picture by a whole number.")] = 4,
 ) -> None:
@@ -97,8 +108,7 @@ def scene(
 
     The picture may be enlarged: the model's processor shrinks it back to 112 x 112 pixels.
     """
-    if out.suffix.lower() != ".png":
-        raise DuetError(f"the scene cannot be written to {str(out)!r}: give a file that ends in .png.")
+    check_ending(out)
     check_file(out, "the scene")
     import numpy as np
     from PIL import Image
@@ -136,7 +146,7 @@ def evaluate(
     validation: Annotated[
         bool, typer.Option("--validation", help="Ask about the scenes for decisions, not the held-out ones.")
     ] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here; - is stdout.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Print the accuracy per skill on held-out scenes, with 95% intervals."""
     terminal.check_json(json_file)
@@ -179,3 +189,12 @@ def evaluate(
             table.add_row(name, f"{result['accuracy']:.1%}", f"{low:.1%} to {high:.1%}")
         console.print(table)
     terminal.write_json(results if ablations or keep else first, json_file)
+
+
+def check_ending(file: Path) -> None:
+    """Raises DuetError for a name that tells no format of a picture that can be written."""
+    from PIL import Image
+
+    kind = Image.registered_extensions().get(file.suffix.lower())
+    if kind not in Image.SAVE:
+        raise DuetError(f"{str(file)!r} tells no format of a picture: give a name that ends in .png, .jpg or .webp.")

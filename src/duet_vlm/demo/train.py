@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duet_vlm.demo.model import TEXT_WIDTH, VISION_WIDTH, VISUAL_TOKENS, config
+from duet_vlm.errors import DuetError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -215,10 +216,17 @@ def train(
     On a machine with a GPU, one process trains there, whatever `processes` says; its numbers differ from the CPU's.
     `compiled` fuses parts of the decoder with torch.compile; None does so when a C++ compiler is found.
     `start` names a checkpoint of the few stage: the full stage alone is run, from there.
+
+    Raises:
+        DuetError: `out` holds a model or checkpoints already, and `resume` is not set.
     """
     from duet_vlm.demo.training.distributed import launch
 
     checkpoints = out / "checkpoints"
+    found = [file for file in (out / "config.json", *sorted(checkpoints.glob("*.pt"))) if file.exists()]
+    if found and not resume:
+        what = "a finished model" if found[0].name == "config.json" else f"an earlier run ({found[0].name})"
+        raise DuetError(f"output {str(out)!r} holds {what}: go on with --resume, or choose another folder.")
     checkpoints.mkdir(parents=True, exist_ok=True)
     if compiled is None:
         compiled = shutil.which("g++") is not None

@@ -143,8 +143,8 @@ class Asker:
 
     def _generate(self, run: Run, batch: Batch) -> tuple[Any, float, float]:
         clock, device = TokenTimes(), self.model.device
-        # whatever was asked before, and in which process: the same batch draws the same tokens
-        seed = f"{self.seed} {run.label} {batch.records[0].id}".encode()
+        # whatever else is asked, before or in the same batch, and in which process: an image draws the same tokens
+        seed = f"{self.seed} {run.label}".encode()
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(int.from_bytes(hashlib.sha256(seed).digest()[:7]))
             _wait(device)

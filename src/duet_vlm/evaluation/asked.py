@@ -12,7 +12,7 @@ from ..errors import DuetError
 from ..loading import check_device, check_dtype, read_config, read_model
 from .processes import Process
 from .records import Problem, Record, read_manifest
-from .runs import Run, runs_of
+from .runs import SAVED, Run, runs_of
 
 DEMO = "demo"
 
@@ -32,7 +32,7 @@ class Asked:
 def prepare(
     model: str,
     data: str,
-    methods: Sequence[str],
+    methods: Sequence[str] | None,
     tokens: Sequence[float],
     keep: Sequence[float],
     limit: int | None,
@@ -44,13 +44,19 @@ def prepare(
 ) -> Asked:
     """Read and check everything, the cheap things first; see `duet eval --help`.
 
+    Without methods and budgets a model is asked under the settings that it brings.
+
     Raises:
         ValueError: one sentence that says what to put right; with `strict` also for what could be left out.
     """
     check_dtype(dtype)
     where = process.device(check_device(device))
     source = str(demo_folder()) if model == DEMO else model
-    runs, problems = runs_of(read_config(source), methods, tokens, keep)
+    config = read_config(source)
+    if methods is None:
+        brings = getattr(config, "duet", None) is not None and not tokens and not keep
+        methods = [SAVED] if brings else ["duet"]
+    runs, problems = runs_of(config, methods, tokens, keep)
     status("Reading the data")
     records, wrong = read_data(data, limit)
     problems += wrong
@@ -65,10 +71,13 @@ def prepare(
 
 
 def read_data(data: str, limit: int | None) -> tuple[list[Record], list[Problem]]:
-    """The records of the built-in benchmark or of a manifest, the first `limit` of them."""
+    """The first `limit` good records of the built-in benchmark or of a manifest, and what is wrong up to there."""
     if data == DEMO:
         from .benchmark import make_records
 
         return make_records(limit), []
     records, problems = read_manifest(Path(data))
+    if limit is not None and limit < len(records):
+        last = records[limit - 1].line or 0
+        problems = [problem for problem in problems if problem.line is None or problem.line < last]
     return records[:limit], problems

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +43,10 @@ class SeveralValues(TyperCommand):
 
 
 def evaluate(
-    out: Annotated[Path, typer.Option(help="Folder for the answers and the report; the same command goes on there.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for the answers and the report; with more methods, budgets or questions it goes on."),
+    ],
     model: Annotated[
         str, typer.Option(help="A folder written by save_pretrained, a hub id, or demo for the demonstration model.")
     ] = DEMO,
@@ -52,7 +56,10 @@ def evaluate(
     ] = DEMO,
     methods: Annotated[
         list[str] | None,
-        typer.Option(help="One or more: none, duet, duet-plus, visionzip, fastv, random, ... or stage1+stage2."),
+        typer.Option(
+            help="One or more: none, duet, duet-plus, visionzip, fastv, random, ..., stage1+stage2, or saved for the "
+            "settings in the model's own config; by default saved if it has some and no budget is given, else duet."
+        ),
     ] = None,
     tokens: Annotated[
         list[float] | None, typer.Option(help="Budgets: visual tokens per decoder layer on average, one or more.")
@@ -60,7 +67,9 @@ def evaluate(
     keep: Annotated[list[float] | None, typer.Option(help="Budgets: fractions of the visual tokens.")] = None,
     limit: Annotated[int | None, typer.Option(help="Ask only the first so many questions.", min=1)] = None,
     batch_size: Annotated[int, typer.Option(help="Prompts at a time.", min=1)] = 16,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first thing that cannot be evaluated.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first thing that cannot be evaluated, with exit code 2.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of random methods and of the bootstrap.")] = 0,
     max_new_tokens: Annotated[
         int | None, typer.Option(help="The longest answer, in tokens; the model's own limit, or 32.", min=1)
@@ -71,7 +80,8 @@ def evaluate(
     """Compare methods on one model and one data set: accuracy, what is retained, tokens, KV bytes and times.
 
     Writes results.json, answers.jsonl, pareto.png, categories.png and report.html. Started again, it goes on where it
-    was stopped. Several processes: accelerate launch --multi_gpu --num_processes 2 -m duet_vlm.evaluation ...
+    was stopped, and with more methods, budgets or questions it asks only what is missing. Several
+    processes: accelerate launch --multi_gpu --num_processes 2 -m duet_vlm.evaluation ...
 
     Examples:
 
@@ -85,22 +95,40 @@ def evaluate(
         from .asked import prepare
 
         asked = prepare(
-            model, data, methods or ["none", "duet"], tokens or [], keep or [], limit, strict, dtype, device,
-            process, status,
+            model, data, methods, tokens or [], keep or [], limit, strict, dtype, device, process, status,
         )  # fmt: skip
     if process.first:
         for problem in asked.problems:
             print(f"duet: {problem}", file=sys.stderr)
     from .evaluate import evaluate as run
 
-    with counter(len(asked.records) * len(asked.runs) // process.count, shown=process.first) as advance:
+    total = len(asked.records) * len(asked.runs)
+    with stoppable(out, process.first), counter(total // process.count, shown=process.first) as advance:
         results = run(
             asked.model, asked.processor, asked.records, asked.runs, out, batch_size=batch_size, seed=seed,
             max_new_tokens=max_new_tokens, strict=strict, problems=asked.problems, about=asked.about,
-            process=process, advance=advance,
+            process=process, advance=advance, found=partial(going_on, out, total, process.first),
         )  # fmt: skip
     if results is not None:
         show(results, out)
+
+
+def going_on(out: Path, total: int, first: bool, answers: int) -> None:
+    """Say what a folder has already."""
+    if answers and first:
+        rest = "; only the report is made again" if answers == total else ""
+        print(f"duet: {out} has {answers} of {total} answers already{rest}.", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def stoppable(out: Path, first: bool) -> Iterator[None]:
+    """Ctrl-C says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if first:
+            print(f"duet: stopped; the same command goes on with the answers in {out}.", file=sys.stderr)
+        raise typer.Exit(130) from error
 
 
 @contextlib.contextmanager
@@ -117,14 +145,21 @@ def counter(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
 
 def show(results: dict[str, Any], out: Path) -> None:
     """Tables on stdout."""
-    from .table import WIDTH, category_table, result_table
+    from .plots import CATEGORIES, PARETO
+    from .table import WIDTH, count, more_tables, result_table
 
     console = terminal.console()
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
-    console.print(result_table(results))
-    console.print(category_table(results))
-    if results["skipped"]:
-        console.print(f"Not evaluated: {len(results['skipped'])}, see results.json.", highlight=False)
-    files = "results.json, answers.jsonl, pareto.png, categories.png, report.html"
+    for table in (result_table(results), *more_tables(results)):
+        console.print(table)
+    skipped = results["skipped"]
+    if skipped:
+        records = sum(one["line"] is not None or one["id"] is not None for one in skipped)
+        others = len(skipped) - records
+        left = [f"{records} of {count(records + results['questions'], 'record')}"] if records else []
+        left += [count(others, "method at a budget")] if others else []
+        console.print(f"Not evaluated: {' and '.join(left)}; see results.json.", highlight=False)
+    drawn = [name for name in (PARETO, CATEGORIES) if name != CATEGORIES or results["runs"][0]["categories"]]
+    files = ", ".join(["results.json", "answers.jsonl", *drawn, "report.html"])
     console.print(f"Written to {out}: {files}", highlight=False)

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import DuetError
 from ..timing import versions
 from .answering import Answer, Asker, Batch
+from .identity import described, fingerprint
 from .metrics import score
 from .processes import Process
 from .records import Problem, Record
@@ -36,26 +37,31 @@ def evaluate(
     about: dict[str, Any] | None = None,
     process: Process = Process(),
     advance: Callable[[int], Any] = lambda answers: None,
+    found: Callable[[int], Any] = lambda answers: None,
 ) -> dict[str, Any] | None:
-    """Answer, score and report; started again with the same arguments, it goes on where it was stopped.
+    """Answer, score and report; started again, it goes on where it was stopped and asks only what is missing.
+
+    Runs and records may be added in a folder: an answer stays as long as its run, its record and the settings do.
 
     A batch is asked under every run before the next one, so that all runs meet the machine in the same state.
-    What a method draws at random depends on the seed, the run and the batch alone, so neither a stop nor the number
-    of processes changes an answer.
+    What a method draws at random depends on the seed, the run and the image alone, so neither a stop nor the number
+    of processes nor what else is asked changes an answer.
 
     Args:
         model, processor: a supported model and its processor.
         records: what to ask, each id once.
         runs: what to compare; the full model is always run, first.
-        out: folder for the answers and the report; one of the same settings goes on.
+        out: folder for the answers and the report; one of the same model and settings goes on.
         batch_size: prompts at a time.
         seed: of random methods and of the bootstrap.
         max_new_tokens: the longest answer; None for the model's own limit, or 32.
         strict: stop at the first record that cannot be asked, instead of reporting it.
         problems: what was found wrong before; it is counted in the report.
-        about: JSON-able settings to report, for example {"model": ..., "data": ...}; other ones are another run.
+        about: JSON-able settings to report, for example {"model": ..., "data": ...}; others than those two and "limit"
+            must be the same when a folder goes on.
         process: which of several processes this is; only the first one reports.
         advance: called with the number of answers given since the last call.
+        found: called once with the number of answers that the folder has already, of those asked for.
 
     Returns:
         What `results.json` holds; None in every process but the first.
@@ -71,17 +77,18 @@ def evaluate(
         raise DuetError(f"there is nothing to ask{f': {problems[0]}' if problems else '.'}")
     asker = Asker(model, processor, max_new_tokens, seed)
     settings = (about or {}) | {
-        "runs": [run.described() for run in runs],
         "batch_size": batch_size,
         "seed": seed,
         "max_new_tokens": asker.max_new_tokens,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
         "weights": fingerprint(model),
-        "records": digest(records),
         "versions": versions(),
     }
-    folder = Folder(out, settings, process.rank)
+    listed = described(records)
+    folder = Folder(out, settings, runs, listed, process.rank)
+    given = folder.answered()
+    found(sum((*run.key, record.id) in given for record in records for run in runs))
     ask_all(asker, records, runs, folder, batch_size, strict, process, advance)
     if not process.first:
         return None
@@ -90,10 +97,12 @@ def evaluate(
 
     asked = [record for record in records if record.id not in failed]
     lines = {record.id: record.line for record in records}
-    found = [*problems, *(Problem(reason, lines.get(name), name) for name, reason in failed.items())]
+    wrong = [*problems, *(Problem(reason, lines.get(name), name) for name, reason in failed.items())]
     if not asked:  # the last reason is of the asking, if it came to that
-        raise DuetError(f"nothing could be asked, for example {found[-1]}")
-    return report(asker, asked, runs, answers, settings, found, folder)
+        raise DuetError(f"nothing could be asked, for example {wrong[-1]}")
+    digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    settings |= {"runs": [run.described() for run in runs], "records": digest}
+    return report(asker, asked, runs, answers, settings, wrong, folder)
 
 
 def ask_all(
@@ -106,29 +115,34 @@ def ask_all(
     process: Process,
     advance: Callable[[int], Any],
 ) -> None:
-    """Give every answer that is not in the folder yet, of the batches that are this process's."""
-    done, failed = set(folder.answered()), folder.problems()
-    batches = batches_of(records, batch_size)
+    """Give every answer that is not in the folder yet, of the records that are this process's."""
+    done, earlier = folder.answered(), folder.problems()
+    shares = [share for n, share in enumerate(batches_of(records, batch_size)) if n % process.count == process.rank]
+    mine = [record for share in shares for record in share if record.id not in earlier]
+    if process.first:  # what was wrong may have been put right; the other processes leave it to this one
+        mine += [record for record in records if record.id in earlier]
+    waiting: dict[tuple[int, ...], list[Record]] = {}  # places of the runs that are missing -> records
+    for record in mine:
+        left = tuple(n for n, run in enumerate(runs) if (*run.key, record.id) not in done)
+        waiting.setdefault(left, []).append(record)
+        advance(len(runs) - len(left))
+    batches = [
+        (left, batch) for left, listed in waiting.items() if left for batch in batches_of(listed, batch_size)
+    ]
     step = max(1, len(batches) // TIMED)
     warm = False
-    for number, batch in enumerate(batches):
-        if number % process.count != process.rank:
-            continue
-        left = [run for run in runs if any((*run.key, r.id) not in done and r.id not in failed for r in batch)]
-        advance(len(batch) * (len(runs) - len(left)))
-        if not left:
-            continue
+    for number, (left, batch) in enumerate(batches):
         prepared, alone, wrong = prepare(asker, batch, timed=number % step == 0)
         if wrong and strict:
             name, reason = next(iter(wrong.items()))
             raise DuetError(f"{_at(batch, name)}{reason} (--strict stops here)")
-        folder.append({"id": name, "problem": reason} for name, reason in wrong.items() if name not in failed)
+        folder.append({"id": name, "problem": reason} for name, reason in wrong.items())
         if prepared is None:
             continue
         if not warm:
             asker.ask(runs[0], alone or prepared)
             warm = True
-        for run in left:
+        for run in (runs[place] for place in left):
             given = asker.ask(run, prepared)
             if alone is None:
                 first = given[0].first if len(given) == 1 else None
@@ -138,7 +152,7 @@ def ask_all(
                 line(run, record, answer, first if row == 0 else None)
                 for row, (record, answer) in enumerate(zip(prepared.records, given, strict=True))
             ]
-            folder.append(one for one in lines if (*run.key, one["id"]) not in done)
+            folder.append(lines)
             advance(len(batch))
 
 
@@ -215,8 +229,10 @@ def _gather(
     """All answers, once the other processes have given theirs."""
     while True:
         started = time.monotonic()
-        answers, failed = folder.answered(), folder.problems()
-        if all((*run.key, r.id) in answers for r in records if r.id not in failed for run in runs):
+        answers, problems = folder.answered(), folder.problems()
+        missing = {r.id for r in records if not all((*run.key, r.id) in answers for run in runs)}
+        if missing <= problems.keys():
+            failed = {name: reason for name, reason in problems.items() if name in missing}
             folder.finish(runs, [record.id for record in records], answers)
             return answers, failed
         # reading takes longer the more there is
@@ -226,22 +242,3 @@ def _gather(
 def _at(batch: Sequence[Record], name: str) -> str:
     number = next((record.line for record in batch if record.id == name), None)
     return "" if number is None else f"line {number}: "
-
-
-def fingerprint(model: Any) -> str:
-    """SHA-256 of the first values of every weight: the same model under another name is the same."""
-    found = hashlib.sha256()
-    for name, weight in sorted(model.named_parameters()):
-        found.update(f"{name} {tuple(weight.shape)} ".encode())
-        found.update(weight.detach().flatten()[:64].float().cpu().numpy().tobytes())
-    return found.hexdigest()
-
-
-def digest(records: Sequence[Record]) -> str:
-    """SHA-256 of what is asked; of picture files, their size."""
-    found = hashlib.sha256()
-    for record in records:
-        file = record.video or record.picture
-        size = file.stat().st_size if isinstance(file, Path) and file.is_file() else 0  # it may be gone by now
-        found.update(f"{json.dumps(record.described())} {size}\n".encode())
-    return found.hexdigest()

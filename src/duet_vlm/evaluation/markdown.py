@@ -80,5 +80,8 @@ def _rows(results: dict[str, Any], budget: float) -> list[str]:
 def _apart(difference: dict[str, Any] | None) -> str:
     if difference is None:
         return ""
+    points = f"{difference['points']:+.1f}"
+    if difference["ci95"] is None:
+        return points
     low, high = difference["ci95"]
-    return f"{difference['points']:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{points} ({low:+.1f} to {high:+.1f})"

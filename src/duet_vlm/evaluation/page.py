@@ -15,14 +15,15 @@ from .plots import CATEGORIES, PARETO
 from .records import Record, source_of
 from .runs import FULL, Run
 from .store import write_whole
-from .table import COLUMNS, cells
+from .table import COLUMNS, category_rows, cells, count, note, title, yes_no_rows
 
 PAGE, EXAMPLES = "report.html", 12
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1d2433;max-width:1180px;margin:2em auto;padding:0 1em}
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}p.faint,small{color:#6b7385}
+div.wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:13px}td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #e9edf4}
-td:first-child,th:first-child{text-align:left}img.plot{width:100%}
+td:first-child,th:first-child{text-align:left}img.plot{width:100%;max-width:1000px}
 .example{border-top:1px solid #e9edf4;padding:1em 0}.cards{display:flex;flex-wrap:wrap;gap:10px}
 figure{margin:0;width:150px;font-size:12.5px}figure img{width:150px;height:150px;object-fit:cover;border-radius:4px}
 figure div.none{width:150px;height:150px;background:#f3f5f9;border-radius:4px}
@@ -40,13 +41,17 @@ def write_page(
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>",
         f"<title>duet eval</title><style>{STYLE}</style>",
-        f"<h1>{escape(_title(results))}</h1>",
+        f"<h1>{escape(title(results))}</h1>",
         f"<p class='faint'>{escape(_note(results))}</p>",
-        _table(results),
+        _table([list(COLUMNS), *map(cells, results["runs"])]),
         _skipped(results),
         "<h2>Accuracy over tokens and time</h2>", _plot(folder / PARETO),
-        "<h2>Per category</h2>", _plot(folder / CATEGORIES),
     ]  # fmt: skip
+    if rows := category_rows(results):
+        parts += ["<h2>Per category</h2>", _plot(folder / CATEGORIES), _table(rows)]
+    if rows := yes_no_rows(results):
+        asked = count(results["metrics"]["yes_no"], "yes/no question")
+        parts += [f"<h2>{asked}, “yes” being positive</h2>", _table(rows)]
     if examples:
         parts.append(
             f"<h2>Where methods disagree{_at(shown)}</h2><p class='faint'>Each patch is as bright as the share of "
@@ -126,27 +131,20 @@ def _plot(file: Path) -> str:
     return f"<img class='plot' alt='{escape(file.stem)}' src='data:image/png;base64,{held}'>"
 
 
-def _title(results: dict[str, Any]) -> str:
-    settings = results["settings"]
-    model, data = settings.get("model", "A model"), settings.get("data", "a data set")
-    return f"{model} on {data}: {results['questions']} questions"
-
-
 def _note(results: dict[str, Any]) -> str:
     settings, machine, versions = results["settings"], results["hardware"], results["versions"]
     return (
         f"Seed {results['seed']}, batches of {settings['batch_size']}, {settings['dtype']} on "
-        f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} thread(s) a process; duet-vlm "
-        f"{versions['duet_vlm']}, torch {versions['torch']}, transformers {versions['transformers']}. Intervals: 95%, "
-        f"paired bootstrap of {results['bootstrap']['draws']} draws over {results['sources']} images. "
-        f"Command: {results['command']}"
+        f"{machine.get('gpu', machine['cpu'])}, {count(machine['threads'], 'thread')} a process; duet-vlm "
+        f"{versions['duet_vlm']}, torch {versions['torch']}, transformers {versions['transformers']}. "
+        f"{note(results).capitalize()}. Command: {results['command']}"
     )
 
 
-def _table(results: dict[str, Any]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
-    rows = ["".join(f"<td>{escape(cell)}</td>" for cell in cells(run)) for run in results["runs"]]
-    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+def _table(rows: list[list[str]]) -> str:
+    head, *rest = [[escape(cell).replace("\n", "<br>") for cell in row] for row in rows]
+    lines = ["".join(f"<th>{cell}</th>" for cell in head), *("".join(f"<td>{c}</td>" for c in row) for row in rest)]
+    return f"<div class='wide'><table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table></div>"
 
 
 def _skipped(results: dict[str, Any]) -> str:

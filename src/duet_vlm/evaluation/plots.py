@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..drawing import FAINT, INK, plain
 from .runs import FULL
+from .table import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,13 +19,16 @@ COLORS = (
     "#c7a500", "#007a70", "#8a1c4a", "#7d8597", "#2d5f8b", "#a3b18a", "#f28482", "#6d597a", "#b5838d", "#355070",
 )  # fmt: skip
 MARKERS = "osD^vP*Xph<>"
-SPREAD = 0.08  # of the axis, for all methods at one budget
+SPREAD = 0.06  # of the axis: how far the intervals of all methods stand apart
+FEW = 10  # questions of a category, below which its cell is an outline
 
 
 def write_plots(results: dict[str, Any], folder: Path) -> None:
-    """Both pictures."""
+    """Both pictures; the second one only where records have categories."""
     pareto(results).savefig(folder / PARETO, dpi=150)
-    categories(results).savefig(folder / CATEGORIES, dpi=150)
+    (folder / CATEGORIES).unlink(missing_ok=True)
+    if results["runs"][0]["categories"]:
+        categories(results).savefig(folder / CATEGORIES, dpi=150)
 
 
 def methods_of(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -55,13 +59,14 @@ def pareto(results: dict[str, Any]) -> Figure:
     methods = methods_of(runs)
     figure = Figure(figsize=(12.5, 5.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    _curves(left, methods, full, lambda run: run["tokens_avg"], "tokens", SPREAD)
-    _curves(right, methods, full, milliseconds, "ms", 0)
+    _curves(left, methods, full, lambda run: run["tokens_avg"], "tokens")
+    _curves(right, methods, full, milliseconds, "ms")
     left.set_xlabel("visual tokens, average over the decoder's layers")
     right.set_xlabel("milliseconds per answer, measured")
     left.set_ylabel("accuracy, % of the full model")
+    bars = "pale bars: 95% intervals, set side by side; " if any(run["ci95"] for run in runs) else ""
     figure.supxlabel(
-        f"{full['n']} questions; bars: 95% intervals, methods of one budget side by side; "
+        f"{count(full['n'], 'question')}; marks stand where they were measured; {bars}"
         "grey: not beaten at as few tokens or as little time",
         fontsize=9, color=FAINT,
     )  # fmt: skip
@@ -70,9 +75,7 @@ def pareto(results: dict[str, Any]) -> Figure:
     return figure
 
 
-def _curves(
-    axes: Axes, methods: dict[str, list[dict[str, Any]]], full: dict[str, Any], at: Any, unit: str, apart: float
-) -> None:
+def _curves(axes: Axes, methods: dict[str, list[dict[str, Any]]], full: dict[str, Any], at: Any, unit: str) -> None:
     rows = [row for listed in methods.values() for row in listed]
     # the full model is far to the right; what is compared would be squeezed by it
     places = [at(row) for row in rows] or [at(full)]
@@ -82,20 +85,25 @@ def _curves(
     if frontier:
         axes.step(*zip(*frontier, strict=True), where="post", color="#e4e8ef", linewidth=6, zorder=1)
     axes.axhline(height_of(full), color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=2)
-    axes.set_title(f"dashed: the full model, {at(full):.0f} {unit}", loc="left", fontsize=10, color=FAINT)
     for number, (name, listed) in enumerate(methods.items()):
-        shift = apart * width * (number / max(1, len(methods) - 1) - 0.5)
-        heights = [height_of(row) for row in listed]
-        bounds = [row["ci95"] or [height_of(row)] * 2 for row in listed]
-        axes.errorbar(
-            [at(row) + shift for row in listed], heights,
-            # a percentile interval need not hold the estimate of a tiny sample
-            [[max(0.0, y - b[0]) for y, b in zip(heights, bounds, strict=True)],
-             [max(0.0, b[1] - y) for y, b in zip(heights, bounds, strict=True)]],
-            label=name, color=COLORS[number % len(COLORS)], marker=MARKERS[number % len(MARKERS)], markersize=6,
-            linewidth=1.6 if number == 0 else 1.0, elinewidth=0.9, zorder=4 if number == 0 else 3,
+        color, part = COLORS[number % len(COLORS)], number / max(1, len(methods) - 1)
+        for row in listed:
+            if row["ci95"]:
+                place = at(row) + SPREAD * width * (part - 0.5)
+                axes.vlines(place, *row["ci95"], color=color, linewidth=1.2, alpha=0.45, zorder=2)
+        axes.plot(
+            [at(row) for row in listed], [height_of(row) for row in listed], label=name, color=color,
+            marker=MARKERS[number % len(MARKERS)], markersize=11 - 6 * part, markerfacecolor="none",
+            markeredgewidth=1.5, linewidth=1.6 if number == 0 else 0.8, zorder=4 if number == 0 else 3,
         )  # fmt: skip
     axes.set_xlim(low - 0.17 * width, high + 0.17 * width)
+    text, (left, right) = f"the full model, {at(full):.{0 if at(full) >= 10 else 1}f} {unit}", axes.get_xlim()
+    if left <= at(full) <= right:
+        axes.plot([at(full)], [height_of(full)], marker="o", color=FAINT, markersize=6, zorder=4)
+        axes.set_title(f"grey point: {text}", loc="left", fontsize=10, color=FAINT)
+    else:
+        side = "→ off to the right" if at(full) > right else "← off to the left"
+        axes.set_title(f"dashed: {text} ({side})", loc="left", fontsize=10, color=FAINT)
     _bare(axes)
 
 
@@ -123,11 +131,13 @@ def categories(results: dict[str, Any]) -> Figure:
     grids = figure.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=rows)[:, 0]
     for axes, (budget, listed) in zip(grids, panels, strict=True):
         _grid(axes, listed, names)
-        text = "" if budget is None else f"budget {budget:g}"
+        text = "" if budget is None else f"budget {budget:g}"  # none are the model's own settings
         axes.set_title(text, loc="left", fontsize=11, fontweight="bold", color=INK, pad=6)
+    few = f";\noutlined: fewer than {FEW} questions" if any(full["categories"][n]["n"] < FEW for n in names) else ""
     figure.supxlabel(
-        "accuracy in %; colour: share of the full model's, red 30% or less, green all of it", fontsize=9, color=FAINT
-    )
+        f"accuracy in %; colour: share of the full model's, red 30% or less, green all of it{few}",
+        fontsize=9, color=FAINT,
+    )  # fmt: skip
     return figure
 
 
@@ -140,24 +150,26 @@ def _grid(axes: Axes, runs: list[dict[str, Any]], names: list[str]) -> None:
         cells = [run, *(run["categories"][name] for name in names)]
         for column, cell in enumerate(cells):
             share = height_of(cell) / 100
-            axes.add_patch(_cell(column, row, colors(min(1.0, max(0.0, (share - 0.3) / 0.7)))))
+            axes.add_patch(_cell(column, row, colors(min(1.0, max(0.0, (share - 0.3) / 0.7))), cell["n"] < FEW))
             axes.text(
                 column, row, f"{100 * cell['accuracy']:.0f}", ha="center", va="center", fontsize=8.5, color=INK,
                 fontweight="bold" if column == 0 else "normal",
             )  # fmt: skip
     axes.set_xlim(-0.5, len(names) + 0.5)
     axes.set_ylim(len(runs) - 0.5, -0.5)
-    axes.set_xticks(range(len(names) + 1), ["all", *map(plain, names)], rotation=40, ha="right", fontsize=9)
+    heads = [f"{plain(name)} ({cell['n']})" for name, cell in (("all", runs[0]), *runs[0]["categories"].items())]
+    axes.set_xticks(range(len(names) + 1), heads, rotation=40, ha="right", fontsize=9)
     axes.set_yticks(range(len(runs)), [plain(run["method"]) for run in runs], fontsize=9)
     axes.tick_params(length=0, colors=INK)
     for side in axes.spines.values():
         side.set_visible(False)
 
 
-def _cell(column: int, row: int, color: Any) -> Any:
+def _cell(column: int, row: int, color: Any, outlined: bool) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle((column - 0.47, row - 0.46), 0.94, 0.92, facecolor=color, edgecolor="none")
+    inside, edge = ("none", color) if outlined else (color, "none")
+    return Rectangle((column - 0.44, row - 0.43), 0.88, 0.86, facecolor=inside, edgecolor=edge, linewidth=1.8)
 
 
 def _bare(axes: Axes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -23,6 +24,7 @@ from .statistics import DRAWS, difference, resampled_means, retained
 from .store import Folder, Key, write_whole
 
 Answers = dict[Key, dict[str, Any]]
+UNSORTED = "no category"
 
 
 def report(
@@ -34,7 +36,7 @@ def report(
     problems: Sequence[Problem],
     folder: Folder,
 ) -> dict[str, Any]:
-    """Write `results.json`, `records.jsonl`, plots and page into the folder; returns what `results.json` holds."""
+    """Write `results.json`, plots and page into the folder; returns what `results.json` holds."""
     if not records:
         raise DuetError(f"nothing could be asked: {problems[0]}")
     results = figures(records, runs, answers, settings["seed"]) | {
@@ -50,8 +52,6 @@ def report(
         "hardware": hardware(settings["device"]),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-    described = "".join(json.dumps(record.described(), ensure_ascii=False) + "\n" for record in records)
-    write_whole(folder.path / "records.jsonl", described)
     write_whole(folder.path / "results.json", json.dumps(results, indent=1) + "\n")
     from .page import write_page
     from .plots import write_plots
@@ -63,7 +63,11 @@ def report(
 
 
 def figures(records: Sequence[Record], runs: list[Run], answers: Answers, seed: int) -> dict[str, Any]:
-    """{"runs": [...], "reference"}: a row per run, the full model first; `retained` and `ci95` in percent of it.
+    """{"runs": [...], "reference", "metrics"}: a row per run, the full model first.
+
+    `retained` and `ci95` are in percent of that.
+
+    `metrics`: how many questions each metric scored. `categories` of a row are empty where no record has one.
 
     `difference` is to the first compressed method, `reference`, at the same budget, in percentage points of accuracy.
     """
@@ -72,8 +76,9 @@ def figures(records: Sequence[Record], runs: list[Run], answers: Answers, seed: 
     means = resampled_means(scores, sources, seed)
     whole = retained(scores, means)
     groups: dict[str, list[int]] = {}
-    for place, record in enumerate(records):
-        groups.setdefault(record.category or "all", []).append(place)
+    if any(record.category for record in records):
+        for place, record in enumerate(records):
+            groups.setdefault(record.category or UNSORTED, []).append(place)
     parts = {}
     for name, places in groups.items():
         part = scores[:, places]
@@ -81,12 +86,14 @@ def figures(records: Sequence[Record], runs: list[Run], answers: Answers, seed: 
     # what the others are compared with, at its own budget
     reference = next((run.method for run in runs if run.method != FULL), FULL)
     places_of = {run.key: number for number, run in enumerate(runs)}
+    metrics = Counter(record.metric for record in records)
     rows = []
     for number, run in enumerate(runs):
         given = [answers[*run.key, record.id] for record in records]
         first = [one["ttft_ms"] for one in given if one["ttft_ms"] is not None]
         categories = {
             name: _share(scores[number, places], parts[name][number])
+            | {"metrics": dict(Counter(records[place].metric for place in places))}
             | _yes_no([records[place] for place in places], [given[place] for place in places])
             for name, places in groups.items()
         }
@@ -101,19 +108,21 @@ def figures(records: Sequence[Record], runs: list[Run], answers: Answers, seed: 
                 **_share(scores[number], whole[number]),
                 "ttft_ms": round(median(first), 3) if first else None,
                 "seconds": round(sum(one["seconds"] for one in given), 3),
-                "difference": _difference(scores, means, number, places_of.get((reference, run.budget))),
+                "difference": None
+                if run.method == FULL
+                else _difference(scores, means, number, places_of.get((reference, run.budget))),
                 "categories": categories,
             }
             | _yes_no(records, given)
         )
-    return {"runs": rows, "reference": reference}
+    return {"runs": rows, "reference": reference, "metrics": dict(metrics)}
 
 
-def _difference(scores: np.ndarray, means: np.ndarray, one: int, other: int | None) -> dict[str, Any] | None:
+def _difference(scores: np.ndarray, means: np.ndarray | None, one: int, other: int | None) -> dict[str, Any] | None:
     if other is None or one == other:
         return None
     points, interval = difference(scores, means, one, other)
-    return {"points": round(points, 3), "ci95": [round(bound, 3) for bound in interval]}
+    return {"points": round(points, 3), "ci95": None if interval is None else [round(bound, 3) for bound in interval]}
 
 
 def _share(scores: np.ndarray, found: tuple[float | None, list[float] | None]) -> dict[str, Any]:

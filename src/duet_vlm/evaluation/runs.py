@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..arguments import saved_config
 from ..config import DuetConfig
 from ..errors import DuetError
 from ..presets import preset, stages
 from .records import Problem
 
-FULL = "none"
+FULL, SAVED = "none", "saved"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,20 @@ def full_model() -> Run:
     return Run(FULL, DuetConfig())
 
 
+def saved(config: Any) -> Run:
+    """The settings that a model's config brings, as `duet train` and `save_pretrained` leave them there.
+
+    Raises:
+        ValueError: there are none, or they cannot be read.
+    """
+    if getattr(config, "duet", None) is None:
+        raise DuetError(
+            "method 'saved' needs settings in the model's config.json (duet), and there are none: give a model that "
+            "was saved with them, or a method and a budget."
+        )
+    return Run(SAVED, saved_config(config))
+
+
 def runs_of(
     config: Any, methods: Sequence[str], tokens: Sequence[float], keep: Sequence[float]
 ) -> tuple[list[Run], list[Problem]]:
@@ -55,7 +70,7 @@ def runs_of(
 
     Args:
         config: the model's transformers config.
-        methods: names that `presets.preset` knows.
+        methods: names that `presets.preset` knows; "saved" is what the model's config brings, at its own budget.
         tokens: budgets in visual tokens, or
         keep: budgets as fractions.
 
@@ -69,10 +84,13 @@ def runs_of(
     compressed = [method for method in methods if method != FULL]
     if tokens and keep:
         raise DuetError("--tokens and --keep are both budgets: give one of them.")
-    if compressed and not (tokens or keep):
+    if set(compressed) - {SAVED} and not (tokens or keep):
         raise DuetError("there is no budget: give --tokens, averages per layer, or --keep, fractions.")
     runs, problems = [full_model()], list[Problem]()
     for method in compressed:
+        if method == SAVED:
+            runs.append(saved(config))
+            continue
         try:
             stages(method)
         except DuetError as error:

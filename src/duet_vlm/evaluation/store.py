@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from ..files import writing
 from .runs import Run
 
 Key = tuple[str, float | None, str]  # method, budget, record
-PARTS, ANSWERS, SETTINGS = "parts", "answers.jsonl", "settings.json"
+PARTS, ANSWERS, SETTINGS, RECORDS = "parts", "answers.jsonl", "settings.json", "records.jsonl"
+NAMES = ("model", "data", "limit")  # the weights' and the records' own digests tell better
 
 
 def key_of(line: dict[str, Any]) -> Key:
@@ -23,44 +24,96 @@ def key_of(line: dict[str, Any]) -> Key:
 class Folder:
     """Answers on disk. Every process appends to a file of its own; all of them together are what was answered.
 
+    An answer depends on the settings, on its run and on its record, and on nothing else: so runs and records may be
+    added, and what was answered stays.
+
     Args:
         path: made if it is not there.
-        settings: JSON-able, everything that the answers depend on.
+        settings: JSON-able, what all answers depend on; `model`, `data` and `limit` are names that are not compared.
+        runs: what is asked under.
+        records: JSON-able, with an `id` each: what is asked.
         rank: number of this process.
 
     Raises:
         ValueError: the folder belongs to another run or holds something else.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any], rank: int = 0):
+    def __init__(
+        self,
+        path: Path,
+        settings: dict[str, Any],
+        runs: Sequence[Run] = (),
+        records: Sequence[dict[str, Any]] = (),
+        rank: int = 0,
+    ):
         self.path, self.rank = path, rank
         if path.exists() and not path.is_dir():
             raise DuetError(f"output folder {str(path)!r} is a file: give another folder.")
         with writing(path, "the answers"):
-            path.mkdir(parents=True, exist_ok=True)
-        self._claim(json.loads(json.dumps(settings)))
+            self._claim(_plain(settings), _plain([run.described() for run in runs]), _plain(list(records)))
         (path / PARTS).mkdir(exist_ok=True)
         self.file = path / PARTS / f"answers-{rank}.jsonl"
         _drop_half_a_line(self.file)
 
-    def _claim(self, settings: dict[str, Any]) -> None:
-        file = self.path / SETTINGS
-        if not file.exists():
+    def _claim(self, settings: dict[str, Any], runs: list[Any], records: list[Any]) -> None:
+        file, asked = self.path / SETTINGS, self.path / RECORDS
+        before: dict[str, Any] = {}
+        listed: dict[str, Any] = {}
+        if file.exists():
+            before = _parsed(file, file.read_bytes())
+            if asked.exists():
+                lines = asked.read_bytes().splitlines()
+                listed = {line["id"]: line for line in (_parsed(asked, line) for line in lines)}
+            self._compare(before, settings, runs, listed, {record["id"]: record for record in records})
+        elif self.path.exists():
             others = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(SETTINGS)]
             if others:
                 raise DuetError(
                     f"output folder {str(self.path)!r} holds other files ({', '.join(sorted(others)[:3])}): "
                     "give a new or empty one."
                 )
-            write_whole(file, json.dumps(settings, indent=1) + "\n", self.rank)
+        self.path.mkdir(parents=True, exist_ok=True)
+        new = {_key(run) for run in runs}
+        now = settings | {"runs": [*runs, *(run for run in before.get("runs", []) if _key(run) not in new)]}
         # of processes that start together the last one's settings stand, and are the same
-        found = _parsed(file, file.read_bytes())
-        for name in sorted({*settings, *found}):
-            if found.get(name) != settings.get(name):
-                raise DuetError(
-                    f"output folder {str(self.path)!r} belongs to another run: its {name} differs "
-                    f"({_short(found.get(name))}, now {_short(settings.get(name))}); give another folder."
-                )
+        if now != before:
+            write_whole(file, json.dumps(now, indent=1) + "\n", self.rank)
+        held = listed | {record["id"]: record for record in records}
+        if held != listed:
+            write_whole(asked, _lines(held.values()), self.rank)
+
+    def _compare(
+        self,
+        before: dict[str, Any],
+        settings: dict[str, Any],
+        runs: list[Any],
+        listed: dict[str, Any],
+        records: dict[str, Any],
+    ) -> None:
+        def refuse(what: str) -> None:
+            raise DuetError(f"output folder {str(self.path)!r} belongs to another run: {what}; give another folder.")
+
+        answered = {line["id"] for line in self.lines() if "answer" in line}
+        then, now = _flat(before), _flat(settings)
+        for name in sorted({*then, *now} - {*NAMES, "runs", "weights"}):
+            if then.get(name) != now.get(name):
+                refuse(f"its {name} was {_shown(then.get(name))} and is {_shown(now.get(name))} now")
+        if then.get("weights") != now.get("weights"):
+            refuse(f"its weights are others (its model was {then.get('model')!r} and is {now.get('model')!r} now)")
+        configs = {_key(run): run["config"] for run in before.get("runs", [])}
+        for run in runs:
+            for name, value in run["config"].items():
+                old = configs.get(_key(run), run["config"]).get(name)
+                if old != value:
+                    label = run["method"] if run["budget"] is None else f"{run['method']} {run['budget']:g}"
+                    refuse(f"its {label} had {name} {_shown(old)} and has {_shown(value)} now")
+        if answered and records and not records.keys() & listed.keys():
+            refuse(f"it answers other records (of {then.get('data')!r}, and now {now.get('data')!r})")
+        for record in (one for name, one in records.items() if name in answered):
+            for name, value in record.items():
+                old = listed.get(record["id"], {}).get(name)
+                if old != value:
+                    refuse(f"its record {record['id']!r} had {name} {_shown(old)} and has {_shown(value)} now")
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """All that was answered or found wrong so far, by every process; a line being written is left out."""
@@ -74,22 +127,26 @@ class Folder:
         return {key_of(line): line for line in self.lines() if "answer" in line}
 
     def problems(self) -> dict[str, str]:
-        """Record -> why it cannot be asked, as found while asking."""
+        """Record -> why it could not be asked, as last found; it may have been asked since."""
         return {line["id"]: line["problem"] for line in self.lines() if "problem" in line}
 
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
         """Write lines, and have them on the disk before returning."""
         with writing(self.path, "the answers"), self.file.open("ab") as file:
-            file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+            file.write(_lines(lines).encode())
             file.flush()
             os.fsync(file.fileno())
 
     def finish(self, runs: list[Run], ids: list[str], answers: dict[Key, dict[str, Any]]) -> None:
-        """Put the processes' files together into `answers.jsonl`: by record, then by run, each once."""
-        wanted = [answers[*run.key, name] for name in ids for run in runs if (*run.key, name) in answers]
+        """Put the processes' files together into `answers.jsonl`, each answer once.
+
+        First those of this run by record, then by run; then what was answered before and not asked for now.
+        """
+        wanted = [(*run.key, name) for name in ids for run in runs if (*run.key, name) in answers]
+        listed = {*wanted}
+        lines = [answers[key] for key in [*wanted, *(key for key in answers if key not in listed)]]
         problems = [{"id": name, "problem": problem} for name, problem in self.problems().items()]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in wanted + problems)
-        write_whole(self.path / ANSWERS, text)
+        write_whole(self.path / ANSWERS, _lines(lines + problems))
         for file in (self.path / PARTS).glob("answers-*.jsonl"):
             file.unlink()
         (self.path / PARTS).rmdir()
@@ -122,6 +179,25 @@ def _drop_half_a_line(file: Path) -> None:
             os.truncate(file, end)
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _lines(entries: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from a file: lists for tuples."""
+    return json.loads(json.dumps(value))
+
+
+def _key(run: dict[str, Any]) -> tuple[str, float | None]:
+    return run["method"], run["budget"]
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -20,6 +20,7 @@ from ..config import DuetConfig
 from ..demo.model import folder as demo_folder
 from ..errors import DuetError, shown
 from ..evaluation.asked import DEMO
+from ..evaluation.runs import SAVED, saved
 from ..host import output_cache
 from ..loading import check_device, check_dtype, read_config, read_model
 from ..presets import preset
@@ -39,7 +40,7 @@ class DuetHF(lmms):  # type: ignore[misc]
     def __init__(
         self,
         pretrained: str,
-        method: str = "duet",
+        method: str | None = None,
         tokens: float | None = None,
         keep: float | None = None,
         dtype: str = "auto",
@@ -54,8 +55,9 @@ class DuetHF(lmms):  # type: ignore[misc]
 
         Args:
             pretrained: hub id, a folder written by `save_pretrained`, or "demo" for the demonstration model.
-            method: a name that `DuetConfig.preset` knows.
-            tokens, keep: the budget, as in `DuetConfig.preset`; "none" takes neither.
+            method: a name that `DuetConfig.preset` knows, or "saved" for the settings that the model's config brings;
+                by default "saved" where it brings some and nothing else is said, else "duet".
+            tokens, keep: the budget, as in `DuetConfig.preset`; "none" and "saved" take neither.
             dtype: "auto", "float32", "bfloat16" or "float16".
             device: torch device; by default the fastest one, under `accelerate launch` the one of each process.
             batch_size: questions answered together.
@@ -87,7 +89,15 @@ class DuetHF(lmms):  # type: ignore[misc]
         self.device = torch.device(self.accelerator.device if self._world_size > 1 else check_device(device))
         check_dtype(dtype)
         source = str(demo_folder()) if pretrained == DEMO else pretrained
-        config = preset(method, model=read_config(source), tokens=tokens, keep=keep, **changes)
+        model_config, said = read_config(source), changes or not (tokens is None and keep is None)
+        if method is None:
+            method = "duet" if said or getattr(model_config, "duet", None) is None else SAVED
+        if method == SAVED and said:
+            raise DuetError("method 'saved' has its own budget and fields: leave out tokens, keep and the others.")
+        if method == SAVED:
+            config = saved(model_config).config
+        else:
+            config = preset(method, model=model_config, tokens=tokens, keep=keep, **changes)
         # the demonstration model is saved in half precision to be small; it computes in full
         kind = "float32" if pretrained == DEMO and dtype == "auto" else dtype
         self.model, self.processor = read_model(source, kind, str(self.device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from enum import Enum
 from types import UnionType
@@ -33,8 +34,17 @@ REFUSED = {
 }  # fmt: skip
 
 
-def training_arguments(settings: TrainSettings) -> Any:
+# what a machine without the GPU to train on refuses
+ELSEWHERE = {"use_cpu": True, "bf16": False, "fp16": False, "tf32": None}
+
+
+def training_arguments(settings: TrainSettings, tell: Callable[[str], Any] | None = None) -> Any:
     """The Trainer's arguments.
+
+    Args:
+        settings: of the run.
+        tell: told what depends on the device to train on, where settings are only checked, perhaps elsewhere; None
+            where training begins, and such a thing is refused.
 
     Raises:
         ValueError: an option under `trainer` that is unknown, set elsewhere or of no use, or a value it refuses.
@@ -80,12 +90,22 @@ def training_arguments(settings: TrainSettings) -> Any:
         arguments = TrainingArguments(**(ours | passed))
     except (TypeError, ValueError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise DuetError(f"the Trainer refuses these settings ({reason}): change them.") from error
+        refusal = DuetError(f"the Trainer refuses these settings ({reason}): change them.")
+        if tell is None:
+            raise refusal from error
+        try:
+            arguments = TrainingArguments(**(ours | passed | ELSEWHERE))
+        except (TypeError, ValueError, ImportError):
+            raise refusal from error
+        tell(f"on this machine the Trainer would refuse these settings ({reason})")
     if arguments.n_gpu > 1:
-        raise DuetError(
+        several = (
             f"one process sees {arguments.n_gpu} GPUs: start one for each with accelerate launch --no_python duet "
             "train ..., or choose one with CUDA_VISIBLE_DEVICES."
         )
+        if tell is None:
+            raise DuetError(several)
+        tell(several.rstrip("."))
     return arguments
 
 

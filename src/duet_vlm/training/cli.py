@@ -23,7 +23,8 @@ def train(
         bool, typer.Option("--skip-broken", help="List the broken records and train without them.")
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Check the settings and every record, then stop; loads no weights.")
+        bool,
+        typer.Option("--check", help="Check the settings and every record, and say what would be done; no weights."),
     ] = False,
 ) -> None:
     """Fine-tune a model with its visual tokens compressed.
@@ -45,18 +46,57 @@ def train(
         from .command import prepare
         from .settings import read_settings
 
-        run = prepare(read_settings(config), resume, skip_broken, _bar if first else _silent, fresh=check)
+        notes: list[str] = []
+        settings = read_settings(config)
+        with _stoppable(settings.output, first, check):
+            run = prepare(
+                settings, resume, skip_broken, _bar if first else _silent, fresh=check,
+                tell=notes.append if check else None,
+            )  # fmt: skip
         if first:
             for broken in run.checked.broken:
                 print(f"duet: left out: {broken}", file=sys.stderr)
             print(f"{len(run.dataset)} records are good.", file=sys.stderr)
         if check:
+            from .plan import plan
+
+            if first:
+                print(plan(run))
+                for note in notes:
+                    print(f"duet: {note}: see to it where you train.", file=sys.stderr)
             return
+        from .command import finished
         from .command import train as start
 
-        target = start(run)
+        done = finished(run)
+        if done is not None:
+            if first:
+                print(f"Finished already: {done}. Nothing was changed.")
+            return
+        with _stoppable(settings.output, first, check):
+            target = start(run)
     if first:
         print(f"Saved in {target}. Compress it again with: duet_vlm.apply(model, tokenizer=processor)")
+
+
+@contextlib.contextmanager
+def _stoppable(output: str, first: bool, check: bool) -> Iterator[None]:
+    """Ctrl-C says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        from .resuming import last_checkpoint
+
+        last = last_checkpoint(Path(output).expanduser())
+        if check:
+            left = "start the check again"
+        elif last is None:
+            left = "there is no checkpoint yet, so start it again"
+        else:
+            left = f"go on from {last.name} with --resume"
+        if first:
+            print(f"duet: stopped; {left}.", file=sys.stderr)
+        raise typer.Exit(130) from error
 
 
 @contextlib.contextmanager

@@ -65,7 +65,14 @@ class Run:
     stamp: dict[str, Any]
 
 
-def prepare(settings: TrainSettings, resume: bool, skip_broken: bool, bar: Bar, fresh: bool = False) -> Run:
+def prepare(
+    settings: TrainSettings,
+    resume: bool,
+    skip_broken: bool,
+    bar: Bar,
+    fresh: bool = False,
+    tell: Callable[[str], Any] | None = None,
+) -> Run:
     """Read and check everything but the weights.
 
     Args:
@@ -74,6 +81,7 @@ def prepare(settings: TrainSettings, resume: bool, skip_broken: bool, bar: Bar, 
         skip_broken: train without the records that are broken.
         bar: shows how far the check of the records is.
         fresh: check the records even where an earlier check of the same files is known.
+        tell: see `training_arguments`.
 
     Raises:
         BrokenRecords: with the list of them.
@@ -81,7 +89,7 @@ def prepare(settings: TrainSettings, resume: bool, skip_broken: bool, bar: Bar, 
     """
     output = Path(settings.output).expanduser()
     check_folder(output, "the trained model")
-    arguments = training_arguments(settings)
+    arguments = training_arguments(settings, tell)
     checkpoint = resuming.last_checkpoint(output)
     if resume and checkpoint is None:
         raise DuetError(f"output {settings.output!r} holds no checkpoint: leave out --resume to start.")
@@ -174,6 +182,19 @@ def train(run: Run) -> Path:
         if not of_the_disk(error):
             raise
         raise SaveError(cannot_save("the trained model", error, output)) from error
+
+
+def finished(run: Run) -> Path | None:
+    """What an earlier run left when it was through; None where there is something left to do."""
+    if run.checkpoint is None:
+        return None
+    state = json.loads((run.checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    output, settings = Path(run.settings.output).expanduser(), run.settings
+    lora = settings.train == "lora"
+    left = [output / "adapter"] if lora else []
+    left += [output / "model"] if not lora or settings.lora.merge else []
+    through = state["global_step"] >= state["max_steps"] and all(folder.is_dir() for folder in left)
+    return left[-1] if through else None
 
 
 def save(run: Run, trainer: DuetTrainer, output: Path) -> Path:

@@ -38,7 +38,20 @@ def load(settings: TrainSettings, sharded: bool) -> Any:
         sharded: whether FSDP or DeepSpeed ZeRO-3 will split the weights.
     """
     frozen = "bfloat16" if settings.bf16 and settings.train != "full" and not sharded else "float32"
-    model = read_weights(settings.model, settings.dtype or frozen, "cpu").train()
+    model = freed(read_weights(settings.model, settings.dtype or frozen, "cpu").train(), settings)
+    if settings.dtype is None:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return model
+
+
+def freed(model: Any, settings: TrainSettings) -> Any:
+    """The model with gradients, and adapters, where the settings ask for them.
+
+    Raises:
+        ValueError: see `release` and `adapted`.
+    """
     release(model, settings)
     if settings.train == "lora":
         model = adapted(model, settings.lora)
@@ -46,10 +59,6 @@ def load(settings: TrainSettings, sharded: bool) -> Any:
             for name, parameter in model.named_parameters():
                 if is_tower(name) and parameter.is_floating_point():
                     parameter.requires_grad_(True)
-    if settings.dtype is None:
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
     return model
 
 

@@ -3,6 +3,7 @@ finds again, and progress in samples, tokens and visual tokens saved."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import rotate_checkpoints
 
@@ -22,6 +23,7 @@ from ..handle import Duet
 from ..queries import IGNORED
 
 PART = ".saving"
+LOSSES = "duet_loss.json"  # in a checkpoint: the losses of the steps that no log has told yet
 
 
 class SaveError(DuetError, OSError):
@@ -69,6 +71,17 @@ class DuetTrainer(Trainer):
         self.part: Path | None = None
         self.counted = torch.zeros(2, dtype=torch.float64, device=self.args.device)  # samples, tokens
         self.since = time.perf_counter()
+        self.told: dict[str, Any] | None = None
+        self.add_callback(_LossesGoOn(self))
+
+    # ---- losses ----
+
+    def train(self, resume_from_checkpoint: Any = None, *more: Any, **options: Any) -> Any:
+        """As `Trainer.train`; logged and final losses are those of all steps, the ones before a resume included."""
+        file = Path(resume_from_checkpoint or "", LOSSES)
+        self.told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        output = super().train(resume_from_checkpoint, *more, **options)
+        return output._replace(training_loss=output.metrics["train_loss"])
 
     # ---- order ----
 
@@ -104,6 +117,8 @@ class DuetTrainer(Trainer):
             logs |= {"samples_per_second": round(samples, 3), "tokens_per_second": round(tokens, 1)}
             logs |= tokens_saved(self.handle)
             self.counted, self.since = torch.zeros_like(self.counted), now
+        if "train_loss" in logs:  # the Trainer divides by the steps since a resume
+            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         super().log(logs, start_time)
 
     # ---- checkpoints ----
@@ -116,10 +131,13 @@ class DuetTrainer(Trainer):
         out, name = Path(super()._get_output_dir(trial)), f"checkpoint-{self.state.global_step}"
         self.part = out / PART
         failure: Exception | None = None
+        waiting = self.accelerator.reduce(self._tr_loss.clone(), "mean").item()
+        losses = {"total": self._total_loss_scalar, "waiting": waiting, "logged": self._globalstep_last_logged}
         try:
             super()._save_checkpoint(model, trial)
             if self.args.should_save:
                 self.stamp(self.part / name)
+                (self.part / name / LOSSES).write_text(json.dumps(losses), encoding="utf-8")
         except Exception as error:  # whatever it is, the other ranks wait for this one
             failure = error
         finally:
@@ -138,6 +156,19 @@ class DuetTrainer(Trainer):
                 best_model_checkpoint=None, use_mtime=False,
             )  # fmt: skip
         self.accelerator.wait_for_everyone()
+
+
+class _LossesGoOn(TrainerCallback):
+    """Gives a Trainer that goes on the losses that its checkpoint had not logged yet, and the sum of the others."""
+
+    def __init__(self, trainer: DuetTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if (told := self.trainer.told) is not None:
+            self.trainer._tr_loss += told["waiting"]
+            self.trainer._total_loss_scalar = told["total"]
+            self.trainer._globalstep_last_logged = told["logged"]
 
 
 def tokens_saved(handle: Duet) -> dict[str, float]:

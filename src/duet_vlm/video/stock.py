@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+PILLOW_ONLY = (4, 5)  # PIL.Image.Resampling: BOX and HAMMING, which torchvision cannot resize with
+
 
 def stock_processor(source: str, config: Any) -> Any:
     """The stock processor of a model; without torchvision its video processor is this package's.
@@ -12,14 +14,14 @@ def stock_processor(source: str, config: Any) -> Any:
         source: a folder or a hub id.
         config: the model's config.
     """
-    from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+    from transformers import AutoImageProcessor, AutoTokenizer
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
     from transformers.utils import is_torchvision_available
 
     from .processors import PROCESSORS
 
     if is_torchvision_available() or config.model_type not in PROCESSORS:
-        return AutoProcessor.from_pretrained(source)
+        return processor_of(source)
     frames, kind = PROCESSORS[config.model_type], accepting(PROCESSOR_MAPPING[type(config)])
     readers: dict[str, Any] = {
         "tokenizer": AutoTokenizer.from_pretrained,
@@ -28,6 +30,18 @@ def stock_processor(source: str, config: Any) -> Any:
     }
     settings, _ = kind.get_processor_dict(source)
     return kind.from_args_and_dict([readers[part](source) for part in kind.get_attributes()], settings)
+
+
+def processor_of(source: Any, **options: Any) -> Any:
+    """`AutoProcessor.from_pretrained`, reading pictures with Pillow where torchvision lacks the filter they need."""
+    from transformers import AutoProcessor
+    from transformers.utils import is_torchvision_available
+
+    processor = AutoProcessor.from_pretrained(source, **options)
+    filtered = getattr(getattr(processor, "image_processor", None), "resample", None)
+    if is_torchvision_available() and filtered in PILLOW_ONLY:
+        return AutoProcessor.from_pretrained(source, backend="pil", **options)
+    return processor
 
 
 def accepting(kind: Any) -> Any:
