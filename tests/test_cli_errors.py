@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
     monkeypatch.chdir(here)
     if name != "train":
         broken(monkeypatch, name, AssertionError("too late"))
-    monkeypatch.setattr(command, "training_arguments", lambda _: pytest.fail("too late"))
+    monkeypatch.setattr(command, "training_arguments", lambda *_: pytest.fail("too late"))
 
     def asked_for(place: str) -> Any:
         if name == "train":
@@ -195,8 +195,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
 
 def test_pictures_of_an_unknown_ending_are_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(here)
-    for place in ("a.jpg", "a", "a.json"):
-        refused(duet("demo", "scene", place), f"cannot be written to '{place}': give a file that ends in .png.")
+    for place in ("a", "a.json"):
+        refused(duet("demo", "scene", place), f"{place!r} tells no format of a picture: give a name that ends in .png")
     refused(duet("run", "photo.png", "--ask", "what ?", "--show", "a.txt"), "picture 'a.txt' has no known ending")
 
 
