@@ -16,11 +16,18 @@ MODEL ?= demo
 RESULTS ?= results/methods
 PAGE ?= docs/results.md
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)
+INSTALL := -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
+PIP := $(BIN)/python $(INSTALL) -c constraints.txt
 # One torch thread per test process: $(JOBS) processes already fill the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
-.PHONY: demo test test-long lint results clean
+# What the engine does, and what needs tensors and no engine, for the environments of older versions.
+ENGINE := engine families calling properties lifecycle asking marks host parity_llava parity_qwen
+TENSORS := method methods_stage_1 methods_stage_2 numbers queries words words_scripts token_spans budget presets config \
+	versions
+FILES = $(patsubst %,tests/test_%.py,$(1))
+
+.PHONY: demo test test-long test-oldest test-tensors lint results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/duet run examples/scene.png --ask "$(ASK)" --show kept.png --compare
@@ -30,6 +37,12 @@ test: $(VENV)/.installed-dev
 
 test-long: $(VENV)/.installed-dev
 	$(PYTEST) -m long
+
+test-oldest: $(VENV)-oldest/.installed
+	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n $(JOBS) -m "not long" $(call FILES,$(ENGINE) versions)
+
+test-tensors: $(VENV)-tensors/.installed
+	OMP_NUM_THREADS=1 $(VENV)-tensors/bin/python -m pytest -n $(JOBS) -m "not long and not engine" $(call FILES,$(TENSORS))
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -42,7 +55,7 @@ results: $(VENV)/.installed-dev
 		--model $(MODEL) --work build/$(RESULTS)-$(LIMIT) --out $(RESULTS) --page $(PAGE) --limit $(LIMIT)
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(VENV)-* build dist
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python %d.%d is too old: use 3.11 or newer, as in PYTHON=python3.12" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
@@ -58,3 +71,9 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing duet-vlm and the test tools into $(VENV); torch is large, this takes minutes the first time"
 	$(PIP) -e ".[dev]"
 	@touch $(VENV)/.installed $@
+
+$(VENV)-%/.installed: pyproject.toml constraints-%.txt
+	$(PYTHON) -m venv $(VENV)-$*
+	@echo "Installing duet-vlm and the test tools into $(VENV)-$*"
+	$(VENV)-$*/bin/python $(INSTALL) -c constraints-$*.txt -e ".[test]"
+	@touch $@

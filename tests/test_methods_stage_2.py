@@ -81,6 +81,7 @@ def test_scores_equal_the_naive_loop(data: st.DataObject) -> None:
     torch.testing.assert_close(ranking.keynorm(seen), torch.tensor(norms))
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("name", ["attention", "sparsevlm", "keynorm", "debias"])
 @pytest.mark.parametrize("family", ["llava", "llava_mistral"])
 def test_a_model_ranks_as_its_weights_say(family: str, name: str) -> None:
@@ -127,6 +128,7 @@ def test_a_model_ranks_as_its_weights_say(family: str, name: str) -> None:
     assert drop.kept == sorted(sorted(visual, key=lambda i: -expected[i])[: int(0.4 * tiny.PATCHES)])
 
 
+@pytest.mark.engine
 def test_place_alone_scores_nothing() -> None:
     """Where every visual token is the same, their places decide by attention, and nothing does when debiased."""
     model, batch = tiny.build(), tiny.inputs()
@@ -146,6 +148,7 @@ def test_place_alone_scores_nothing() -> None:
     assert spread[True] < 1e-5 < 0.05 < spread[False]
 
 
+@pytest.mark.engine
 def test_random_ranking_is_seeded_and_belongs_to_the_row() -> None:
     model, batch = tiny.build(), tiny.inputs("llava", ((5, 9), (2, 3, 6), (12,)))
     config = DuetConfig(drops=[Drop(1, 0.5), Drop(3, 0.25)], query="last", ranking="random")

@@ -53,6 +53,7 @@ def test_salient_falls_back_to_the_last_token() -> None:
     assert places("salient", ids=torch.tensor([[3, IMG, 4, 5, 7]])) == [[4]]
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("query", ["salient", "all", "last"])
 def test_trace_tells_who_asked(query: str) -> None:
     model, batch = tiny.build(), tiny.inputs(rows=((5, 9), (2, 6), (8,)))
