@@ -116,8 +116,9 @@ def test_both_stages(case_id: str, attention: str) -> None:
             input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, max_new_tokens=8, do_sample=False,
             return_dict_in_generate=True, output_logits=True,
         )  # fmt: skip
-        embeds = model.model.get_image_features(pixels, return_dict=True).pooler_output[0]
+        encoded = model.model.get_image_features(pixels, return_dict=True)
     if config.merges:
+        embeds = encoded.duet.features[0]
         close(embeds[: case["n_visual_after_stage1"]], values[f"{case_id}.visual_embeds"].reshape(-1, embeds.shape[-1]))
     sample = handle.trace.samples[0]
     entering = next((d.kept for d in sample.drops if d.layer == 0), sample.visual)

@@ -11,7 +11,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.families import qwen2_5_vl
+from duet_vlm.families import encoding, qwen2_5_vl
 
 pytestmark = pytest.mark.skipif(
     not (FOLDER / "qwen_e2e.json").exists(), reason=f"no golden values in {FOLDER}: set DUET_PARITY to their folder"
@@ -28,16 +28,15 @@ def build() -> tuple[dict[str, Any], dict[str, torch.Tensor], Any]:
 
 def test_attention_received_and_keys() -> None:
     _, values, model = build()
-    tap = qwen2_5_vl.Tap(model.model, qwen2_5_vl.tower, qwen2_5_vl.attention, qwen2_5_vl.pool)
-    handles = tap.hook()
-    with torch.no_grad():
+    stage = qwen2_5_vl.Stage1(model.model, DuetConfig(24, 4, 4))
+    handles, call = stage.taps(), encoding.Call(stage, engine_only=False)
+    with torch.no_grad(), encoding.within(call):
         model.model.visual(values["pixel_values_A"], grid_thw=values["grid_A"])
     for handle in handles:
         handle.remove()
-    found = qwen2_5_vl.encoding()
     order = qwen2_5_vl.image_order(model.model.visual, values["grid_A"])
-    close(found.scores[0][0][order], values["vis_A_sdpa_1_3.attn_received"])
-    close(found.keys[0][0][order], values["vis_A_sdpa_1_3.metric"])
+    close(call.scores[0][0][order], values["vis_A_sdpa_1_3.attn_received"])
+    close(call.keys[0][0][order], values["vis_A_sdpa_1_3.metric"])
 
 
 CASES = {

@@ -63,10 +63,17 @@ def unwrapped(module: Any) -> Any:
     return getattr(module, "_orig_mod", module)
 
 
+def _twin(module: nn.Module) -> Any:
+    """Another object with the same attributes; made without asking the class, which FSDP2 would make a new module."""
+    twin = object.__new__(type(module))
+    twin.__dict__.update(module.__dict__)
+    return twin
+
+
 def _recorder(attention: Any, needed: tuple[str, ...], note: Note) -> nn.Module:
     """A copy of the module that shares its weights, projects only what is needed and records instead of attending."""
     AttentionInterface.register(_RECORD, _record)  # a name nobody else uses; here, so that importing changes nothing
-    recorder = copy.copy(attention)
+    recorder = _twin(attention)
     modules = dict(attention._modules)
     for name in ("q_proj", "k_proj", "v_proj"):
         width = getattr(modules.get(name), "out_features", None)
@@ -93,7 +100,7 @@ def entrance(layer: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
         kwargs: what else the layer is called with.
     """
     layer = unwrapped(layer)
-    looking = copy.copy(layer)
+    looking = _twin(layer)
     looking.__dict__.update(_modules={**layer._modules, "self_attn": _Entrance()})
     try:
         type(layer).forward(looking, hidden, **kwargs)

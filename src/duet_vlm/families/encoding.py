@@ -97,7 +97,8 @@ def for_everyone() -> None:
 
 
 @contextlib.contextmanager
-def _in(call: Call | None) -> Iterator[None]:
+def within(call: Call | None) -> Iterator[None]:
+    """Inside, taps collect for `call`; for none of them where it is None."""
     token = _call.set(call)
     try:
         yield
@@ -142,7 +143,7 @@ class Stage1:
             with paused():
                 return encoder(*args, **kwargs)
         call = Call(self, only)
-        with _in(call):
+        with within(call):
             output = encoder(*args, **kwargs)
         if call.features is not None and not isinstance(output, tuple):
             setattr(output, ATTRIBUTE, self.outcome(call, output))
@@ -176,7 +177,7 @@ class Stage1:
 
 def paused() -> AbstractContextManager[None]:
     """Inside, no tap is at work: modules of the model can be called for something else."""
-    return _in(None)
+    return within(None)
 
 
 def settings_of(config: DuetConfig) -> tuple[Any, ...]:
