@@ -101,6 +101,7 @@ class Engine:
     # ---- hooks, in the order a forward pass meets them ----
 
     def around_generate(self, generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        host.check_chunks(self._model(), args, kwargs, self.plan.compresses)
         # images are encoded first, for this model alone, unless a draft model gets them too
         alone = kwargs.get("assistant_model") is None
         with telling.generating(self), encoding.for_engine(alone):

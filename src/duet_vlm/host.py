@@ -97,6 +97,19 @@ def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
     return otherwise if weight is None or weight.device.type == "meta" else weight.device
 
 
+def check_chunks(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], compresses: bool) -> None:
+    """Refuse a call of `generate` that hands a prompt with images over in parts."""
+    told = kwargs.get("generation_config") or getattr(model, "generation_config", None)
+    chunk = kwargs.get("prefill_chunk_size", getattr(told, "prefill_chunk_size", None))
+    ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
+    images = any(kwargs.get(name) is not None for names in PIXELS.values() for name in names)
+    if compresses and images and chunk and ids is not None and ids.shape[1] > chunk:
+        raise DuetError(
+            f"prefill_chunk_size {chunk} cuts a prompt of {ids.shape[1]} tokens into parts, and its images are "
+            "compressed as a whole: leave out prefill_chunk_size."
+        )
+
+
 # ---- the model's parts ----
 
 

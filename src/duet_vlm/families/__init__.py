@@ -62,7 +62,7 @@ def family_of(config: Any) -> Family:
             f"models of type {shown(kind)} are not supported: "
             f"duet-vlm compresses {', '.join(FAMILIES)}."
         )
-    return family
+    return family.variant(config)
 
 
 def facts_of(model: Any, grid: tuple[int, ...] | None = None) -> Facts:

@@ -21,10 +21,26 @@ from .family import check_feature_layer, feature_layer
 _STATISTICS = 2**22  # key values, in float32: 16 MB
 
 
+KINDS = ("clip_vision_model", "dinov2", "internvl_vision")  # towers whose first token is CLS and the others patches
+
+
 def grid(config: Any) -> tuple[int, int]:
     """Rows and columns of patches of one image."""
-    side = int(config.vision_config.image_size // config.vision_config.patch_size)
-    return side, side
+    vision = config.vision_config
+    sizes, patches = (x if isinstance(x, (list, tuple)) else (x, x) for x in (vision.image_size, vision.patch_size))
+    rows, columns = (int(size // patch) for size, patch in zip(sizes, patches, strict=True))
+    return rows, columns
+
+
+def layers_of(tower: Any) -> Any:
+    """The layers of a tower."""
+    encoder = tower.encoder
+    return encoder.layers if hasattr(encoder, "layers") else encoder.layer
+
+
+def attention_of(layer: Any) -> Any:
+    """The attention of one of its layers."""
+    return layer.self_attn if hasattr(layer, "self_attn") else layer.attention
 
 
 def patches(config: Any) -> int:
@@ -38,12 +54,14 @@ def check(config: Any, duet: DuetConfig, reserved: int) -> None:
     if not duet.merges:
         return
     kind = config.vision_config.model_type
-    if kind != "clip_vision_model":
+    if kind not in KINDS:
         raise DuetError(
-            f"stage 1 needs a vision tower with a CLS token, and {kind!r} is none of these: "
+            f"stage 1 needs a vision tower with a CLS token ({', '.join(KINDS)}), and {kind!r} is none of these: "
             "leave dominant and downsample None to use stage 2 alone."
         )
     if duet.downsample is not None:
+        if kind != KINDS[0]:
+            raise DuetError(f"downsample is for a {KINDS[0]}, and this tower is a {kind}: use another stage 1.")
         whole = grid(config)
         if duet.downsample[0] > whole[0] or duet.downsample[1] > whole[1]:
             raise DuetError(
@@ -75,7 +93,7 @@ class Tap:
     def hook(self) -> list[Any]:
         layer = self.layer()
         return [
-            layer.self_attn.register_forward_pre_hook(self.before_attention, with_kwargs=True),
+            attention_of(layer).register_forward_pre_hook(self.before_attention, with_kwargs=True),
             # before FSDP's hook, which shards the layer's weights again
             layer.register_forward_hook(self.after_layer, prepend=True),
         ]
@@ -111,7 +129,7 @@ class Stage1(encoding.Stage1):
         handles: list[Any] = []
         for name in self.towers:
             tower = getattr(core, name)
-            handles += Tap(tower, feature_layer(core.config, tower.encoder.layers), self).hook()
+            handles += Tap(tower, feature_layer(core.config, layers_of(tower)), self).hook()
         handles.append(core.multi_modal_projector.register_forward_pre_hook(self.before_projector))
         handles.append(core.multi_modal_projector.register_forward_hook(self.after_projector))
         return handles
@@ -125,7 +143,7 @@ class Stage1(encoding.Stage1):
 
     def merge_of(self, layer: Any, hidden: Tensor, patches: Tensor) -> Merge:
         """Of some images; their attention statistics are gone when this returns."""
-        scores, metric = rank(layer.self_attn, hidden)
+        scores, metric = rank(attention_of(layer), hidden)
         return merge(self.config, Encoded(scores, metric, patches, grid(self.core.config)), self.reserved)
 
     def before_projector(self, projector: nn.Module, args: tuple[Tensor]) -> Tensor | None:

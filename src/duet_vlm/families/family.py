@@ -29,6 +29,10 @@ class Family:
     late: tuple[float, float] = (0.5, 0.0)
     downsamples = False
 
+    def variant(self, config: Any) -> Family:
+        """The family as it is for one model: itself, or what suits a part of another kind."""
+        return self
+
     def visual_tokens(self, config: Any) -> int:
         """Visual tokens of one image (AnyRes: of one crop; videos: of one frame), from the model's config.
 

@@ -32,24 +32,52 @@ class Stage1(clip.Stage1):
 
 
 class Llava(Family):
+    """LLaVA with a tower that makes a fixed number of tokens of every image; stage 1 where the first of them is CLS."""
+
     reserved = Stage1.reserved
     downsamples = True
 
+    def variant(self, config: Any) -> Family:
+        known = (*clip.KINDS, *WITHOUT_CLS)
+        return self if type(self) is not Llava or config.vision_config.model_type in known else ANY_TOWER
+
     def visual_tokens(self, config: Any) -> int:
-        return clip.patches(config)
+        """Patches, CLS where the strategy keeps it; "default" leaves out the first token, whatever it is."""
+        first = config.vision_config.model_type not in WITHOUT_CLS
+        return clip.patches(config) + first - (config.vision_feature_select_strategy == "default")
 
     def check(self, config: Any, duet: DuetConfig) -> None:
+        clip.check(config, duet, self.reserved)
         if duet.merges and config.vision_feature_select_strategy != "default":
             raise DuetError(
                 f"stage 1 needs vision_feature_select_strategy 'default', and this model has "
                 f"{config.vision_feature_select_strategy!r}: set dominant=None to use stage 2 alone."
             )
-        clip.check(config, duet, self.reserved)
 
     def is_whole(self, config: Any, tokens: int) -> bool:
-        return tokens == self.visual_tokens(config)
+        # the strategy may come with a call
+        return tokens in (clip.patches(config) + 1, clip.patches(config), clip.patches(config) - 1)
 
     def hook_encoder(self, core: Any, duet: DuetConfig) -> list[Any]:
         if duet.downsample is not None:
             return Downsample(core, duet, clip.grid(core.config)).hook()
         return Stage1(core, duet).hook()
+
+
+WITHOUT_CLS = ("siglip_vision_model",)
+
+
+class AnyTower(Family):
+    """LLaVA with a tower of its own kind, such as Pixtral with images of any size: stage 2 alone."""
+
+    dynamic = True
+
+    def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
+        frames, rows, columns = (1, *grid)[-3:]
+        return frames * rows * columns
+
+    def check(self, config: Any, duet: DuetConfig) -> None:
+        clip.check(config, duet, Stage1.reserved)
+
+
+ANY_TOWER = AnyTower()
