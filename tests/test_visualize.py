@@ -32,7 +32,8 @@ def traced(family: str, config: DuetConfig) -> tuple[Trace, torch.Tensor, torch.
     with torch.no_grad():
         stock = model.model.get_image_features(**images, return_dict=True).pooler_output[0]
         with duet_vlm.apply(model, config) as handle:
-            output = model.model.get_image_features(**images, return_dict=True)
+            with encoding.for_engine():
+                output = model.model.get_image_features(**images, return_dict=True)
             merged = output.duet.features[0] if config.merges else output.pooler_output[0]
             model(**batch)
             trace = handle.trace
