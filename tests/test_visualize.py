@@ -15,6 +15,7 @@ from saved import photo
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, Trace
 from duet_vlm.drawing import borders, wrap
+from duet_vlm.families import encoding
 from duet_vlm.picture_words import as_written, words_of
 from duet_vlm.shown import Shown, change, seen
 from duet_vlm.spread import CLS, patches_of
