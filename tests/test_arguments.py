@@ -141,7 +141,9 @@ def compiled_inside(model: Any) -> Any:
 WRAPS = [torch.compile, compiled_inside, lambda m: get_peft_model(m, LoraConfig(target_modules=["q_proj"]))]
 
 
-@pytest.mark.parametrize("wrap", WRAPS, ids=["compiled", "compiled inside", "adapters"])
+@pytest.mark.parametrize(
+    "wrap", [WRAPS[0], pytest.param(WRAPS[1], marks=pytest.mark.long), WRAPS[2]], ids=["compiled", "inside", "adapters"]
+)
 def test_compiled_models_and_adapters_go_through(wrap: Any) -> None:
     model = tiny.build()
     with duet_vlm.apply(wrap(model), CONFIG, tokenizer=tiny.Words()) as handle, torch.no_grad():

@@ -84,7 +84,7 @@ def answers(out: Path) -> dict[str, Any]:
     return {f"{x['method']} {x['id']}": (x["answer"], x["tokens_avg"], x["kv_bytes"]) for x in lines if "answer" in x}
 
 
-@pytest.mark.parametrize("size", ["1", "16"])
+@pytest.mark.parametrize("size", [pytest.param("1", marks=pytest.mark.long), "16"])
 @pytest.mark.parametrize("model", ["llava", "qwen2_5_vl"])
 def test_bad_records_are_named_and_the_rest_is_answered(here: Path, tmp_path: Path, model: str, size: str) -> None:
     told = {number: line[1 if model == "llava" else 2] for number, line in enumerate(LINES, start=1)}

@@ -115,7 +115,9 @@ def split(model: Any, homes: Homes, first: int = 2) -> None:
 
 
 @family
-@pytest.mark.parametrize("name", ["both stages", "stage 2 alone", "proportional"])
+@pytest.mark.parametrize(
+    "name", ["both stages", *(pytest.param(one, marks=pytest.mark.long) for one in ("stage 2 alone", "proportional"))]
+)
 @torch.no_grad()
 def test_a_decoder_split_over_two_devices_mixes_no_tensors(family: str, name: str) -> None:
     model, batch = zoo.build(family), zoo.inputs(family, rows_of(family))

@@ -82,7 +82,7 @@ def test_tokens_stand_where_their_pixels_are(here: Path, family: str) -> None:
 
 
 @pytest.mark.usefixtures("number_words")
-@pytest.mark.parametrize("method", ["duet", "pyramiddrop"])
+@pytest.mark.parametrize("method", ["duet", pytest.param("pyramiddrop", marks=pytest.mark.long)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_panels_add_up_to_the_bars(
     here: Path, tmp_path: Path, family: str, method: str, monkeypatch: pytest.MonkeyPatch
