@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cache as remembered
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch import nn
 from transformers import AttentionInterface, PreTrainedModel, cache_utils
 from transformers.generation import GenerationMixin
 
+from . import __version__
 from .errors import DuetError
 
 OLDEST = (5, 23)  # of transformers, for the engine; what needs tensors only works with older ones
@@ -166,7 +166,7 @@ def check_attention(decoder: Any) -> None:
 
 def _unknown(what: str) -> DuetError:
     return DuetError(
-        f"{what}, so duet-vlm {version('duet-vlm')} does not know how to compress it with transformers "
+        f"{what}, so duet-vlm {__version__} does not know how to compress it with transformers "
         f"{transformers.__version__}: update duet-vlm, or use another model or version."
     )
 
@@ -231,7 +231,7 @@ def check_host() -> None:
     found = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     if found < OLDEST:
         raise DuetError(
-            f"apply of duet-vlm {version('duet-vlm')} needs transformers {OLDEST[0]}.{OLDEST[1]} or newer, and "
+            f"apply of duet-vlm {__version__} needs transformers {OLDEST[0]}.{OLDEST[1]} or newer, and "
             f"{transformers.__version__} is installed: update it with pip install -U transformers."
         )
     gone = missing()
