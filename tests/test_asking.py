@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
 from typing import Any
 
 import pytest
@@ -150,17 +148,3 @@ def test_configs_handles_and_decoders_are_not_shared_by_accident() -> None:
     assert not handle.applied
     with pytest.raises(DuetError, match="this handle was removed"):
         handle.use(DuetConfig(dominant=9))
-
-
-def test_a_dropped_model_is_freed_without_the_collector() -> None:
-    model = zoo.build("qwen2_5_vl")
-    handle, alive = on(model, dominant=7, contextual=2), weakref.ref(model)
-    with torch.no_grad():
-        model(**zoo.inputs("qwen2_5_vl", ((5, "i", 9),)))
-    gc.collect()
-    gc.disable()
-    try:
-        del model, handle
-        assert alive() is None
-    finally:
-        gc.enable()
