@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 from saved import photo, processor, save
 from train_data import llava, plain, written
@@ -18,6 +19,7 @@ from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
+from duet_vlm.training.cli import _parting
 from duet_vlm.training.conversations import Renderer
 from duet_vlm.training.dataset import Collator, Conversations
 from duet_vlm.training.records import conversation
@@ -101,3 +103,19 @@ def test_two_processes_equal_one_with_their_batch(tmp_path: Path) -> None:
     one = losses_of(settings | {"batch_size": 2, "output": str(tmp_path / "one")}, tmp_path, 1)
     assert len(two) == 4 and two == pytest.approx(one, rel=1e-4)
     assert len(list((tmp_path / "two" / "checkpoint-4").glob("rng_state_*.pth"))) == 2
+
+
+def test_processes_leave_the_group_that_training_made_and_no_other(tmp_path: Path) -> None:
+    def join(name: str) -> None:
+        dist.init_process_group("gloo", init_method=f"file://{tmp_path / name}", rank=0, world_size=1)
+
+    with _parting():
+        join("ours")
+    assert not dist.is_initialized()
+    join("theirs")
+    try:
+        with _parting():
+            assert dist.is_initialized()
+        assert dist.is_initialized()
+    finally:
+        dist.destroy_process_group()

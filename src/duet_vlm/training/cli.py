@@ -41,7 +41,7 @@ def train(
       accelerate launch --num_processes 8 --no_python duet train --config eight_gpus.yaml
     """
     first = int(os.environ.get("RANK", "0")) == 0
-    with _once(first):
+    with _once(first), _parting():
         _needed()
         from .command import prepare
         from .settings import read_settings
@@ -112,6 +112,17 @@ def _once(first: bool) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def _parting() -> Iterator[None]:
+    """Processes leave their group before they end: torch aborts one that ends while the group's threads still run."""
+    from torch import distributed
+
+    joined = distributed.is_available() and distributed.is_initialized()
+    yield
+    if not joined and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def _needed() -> None:
     from importlib.util import find_spec
 
@@ -133,5 +144,3 @@ def _bar(total: int) -> Iterator[Any]:
 @contextlib.contextmanager
 def _silent(total: int) -> Iterator[Any]:
     yield lambda done: None
-
-
