@@ -46,6 +46,7 @@ test-tensors: $(VENV)-tensors/.installed
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy src
 
 # Killed anywhere, the same command goes on. --multi_gpu is how accelerate starts several processes on a CPU, too.

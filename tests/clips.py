@@ -14,9 +14,7 @@ def level(index: int) -> int:
     return 20 + 12 * (index % 20)
 
 
-def clip(
-    file: Path, frames: int = 10, width: int = 48, height: int = 32, rate: int = 10, codec: str = "mpeg4"
-) -> Path:
+def clip(file: Path, frames: int = 10, width: int = 48, height: int = 32, rate: int = 10, codec: str = "mpeg4") -> Path:
     """A video whose frame `i` is grey of `level(i)`, darker in the upper left quarter, with a square that wanders."""
     with av.open(str(file), "w") as container:
         stream: Any = container.add_stream(codec, rate=rate)

@@ -146,9 +146,11 @@ def whole_of(family: str, first: dict[str, Any], turn: dict[str, Any]) -> dict[s
     whole = {}
     for key in dict.fromkeys([*first, *turn]):
         parts = [x[key] for x in (first, turn) if key in x]
-        whole[key] = torch.cat(parts, 1 if key in ("input_ids", "attention_mask") else 0) if key not in (
-            "mm_token_type_ids", "token_type_ids"
-        ) else torch.cat(parts, 1)
+        whole[key] = (
+            torch.cat(parts, 1 if key in ("input_ids", "attention_mask") else 0)
+            if key not in ("mm_token_type_ids", "token_type_ids")
+            else torch.cat(parts, 1)
+        )
     return zoo.extended(family, whole)
 
 

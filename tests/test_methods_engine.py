@@ -23,7 +23,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "downsample+fastv": dict(downsample=(3, 5), drops=[Drop(2, 0.5, rank_at=1)], query="last"),
     "random+random": dict(dominant=15, merging="random", drops=LATE, query="last", ranking="random"),
     "every option": dict(
-        dominant=11, contextual=4, drops=LATE, combine="mean", diverse=True, rest=True, proportional=True, debias=True,
+        dominant=11,
+        contextual=4,
+        drops=LATE,
+        combine="mean",
+        diverse=True,
+        rest=True,
+        proportional=True,
+        debias=True,
         ranking="sparsevlm",
     ),
 }

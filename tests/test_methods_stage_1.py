@@ -226,9 +226,7 @@ def test_every_method_retains_what_is_asked(data: st.DataObject) -> None:
             assert len(set(places)) == k, name
             merged = [1 + len(clusters(found, row)[anchor]) for anchor in found.anchors[row].tolist()]
             assert found.sizes[row].tolist() == [1] * found.dominant.shape[1] + merged, name
-        one = method(
-            Encoded(encoded.scores[1:], encoded.keys[1:], encoded.features[1:], encoded.grid), k - k2, k2, 4
-        )
+        one = method(Encoded(encoded.scores[1:], encoded.keys[1:], encoded.features[1:], encoded.grid), k - k2, k2, 4)
         if name not in ("duet", "random"):  # these depend on w
             assert one.places.tolist() == found.places[1:].tolist(), name
 

@@ -13,9 +13,7 @@ from .plan import Plan
 from .values import check_flag
 
 
-def apply(
-    model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None, full_logits: bool = True
-) -> Duet:
+def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None, full_logits: bool = True) -> Duet:
     """Compress the visual tokens of a stock transformers model, in place, until the returned handle is removed.
 
     In training, and wherever an answer is part of the input, `labels=` says which tokens are answers: they rank

@@ -27,6 +27,7 @@ app = typer.Typer(
     cls=terminal.Commands,
 )
 
+
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version

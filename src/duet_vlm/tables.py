@@ -203,7 +203,5 @@ def check_table(report: dict[str, Any]) -> Table:
     styles = {"fails": "bold red", "not checked": "yellow"}
     for line in report["lines"]:
         figures = ["-" if x is None else f"{x:.2g}" for x in (line["measured"], line["allowed"])]
-        table.add_row(
-            line["promise"], *figures, line["result"], escape(line["note"]), style=styles.get(line["result"])
-        )
+        table.add_row(line["promise"], *figures, line["result"], escape(line["note"]), style=styles.get(line["result"]))
     return table

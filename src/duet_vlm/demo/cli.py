@@ -13,9 +13,7 @@ from .. import terminal
 from ..errors import DuetError
 from ..files import STDOUT, check_file, check_folder, writing
 
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", help="Write the numbers here; - is stdout.")
-]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the numbers here; - is stdout.")]
 
 app = typer.Typer(
     cls=terminal.Commands,
@@ -98,9 +96,7 @@ def train_time(
 
 @app.command()
 def scene(
-    out: Annotated[
-        Path, typer.Argument(help="Picture to write, in the format of its ending: .png, .jpg, ...")
-    ],
+    out: Annotated[Path, typer.Argument(help="Picture to write, in the format of its ending: .png, .jpg, ...")],
     seed: Annotated[int | None, typer.Option(min=0, help="Draw this scene; by default a new one each time.")] = None,
     scale: Annotated[int, typer.Option(min=1, max=16, help="Enlarge the 112 x 112 picture by a whole number.")] = 4,
 ) -> None:

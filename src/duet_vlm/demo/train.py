@@ -123,9 +123,7 @@ def _finished(folder: Path, stage: Stage) -> dict | None:
     return saved["modules"] if saved["step"] >= stage.steps else None
 
 
-def _run(
-    workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled: bool, start: Path | None
-) -> None:
+def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled: bool, start: Path | None) -> None:
     """All stages in one worker; with `resume`, finished stages are loaded and an unfinished one goes on.
 
     `start`: a checkpoint of the few stage, to run the full stage alone.
@@ -162,7 +160,12 @@ def _run(
         compile_blocks(model)
 
     def language(
-        stage: Stage, scenes: int, tokens: Callable[[int], int], hints: Callable[[int], float], tally: bool, see: bool,
+        stage: Stage,
+        scenes: int,
+        tokens: Callable[[int], int],
+        hints: Callable[[int], float],
+        tally: bool,
+        see: bool,
         compression: Callable[[int], DuetConfig | None] = lambda _: None,
     ) -> None:
         if (finished := done[stage.name]) is not None:

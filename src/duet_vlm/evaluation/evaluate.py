@@ -126,9 +126,7 @@ def ask_all(
         left = tuple(n for n, run in enumerate(runs) if (*run.key, record.id) not in done)
         waiting.setdefault(left, []).append(record)
         advance(len(runs) - len(left))
-    batches = [
-        (left, batch) for left, listed in waiting.items() if left for batch in batches_of(listed, batch_size)
-    ]
+    batches = [(left, batch) for left, listed in waiting.items() if left for batch in batches_of(listed, batch_size)]
     step = max(1, len(batches) // TIMED)
     warm = False
     for number, (left, batch) in enumerate(batches):
@@ -156,9 +154,7 @@ def ask_all(
             advance(len(batch))
 
 
-def prepare(
-    asker: Asker, batch: Sequence[Record], timed: bool
-) -> tuple[Batch | None, Batch | None, dict[str, str]]:
+def prepare(asker: Asker, batch: Sequence[Record], timed: bool) -> tuple[Batch | None, Batch | None, dict[str, str]]:
     """The batch without records that cannot be asked, its first record alone if that is timed, and what is wrong."""
     good: list[tuple[Record, Any]] = []
     wrong: dict[str, str] = {}

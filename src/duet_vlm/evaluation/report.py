@@ -42,9 +42,7 @@ def report(
     results = figures(records, runs, answers, settings["seed"]) | {
         "questions": len(records),
         "sources": len({source_of(record) for record in records}),
-        "skipped": [
-            {"reason": problem.reason, "line": problem.line, "id": problem.id} for problem in problems
-        ],
+        "skipped": [{"reason": problem.reason, "line": problem.line, "id": problem.id} for problem in problems],
         "seed": settings["seed"],
         "bootstrap": {"draws": DRAWS, "unit": "image", "level": 0.95},
         "settings": {name: value for name, value in settings.items() if name != "versions"},

@@ -12,9 +12,7 @@ LEVEL = (2.5, 97.5)
 LEAST_SOURCES = 10  # resamples of fewer images say little: of one image they are all alike
 
 
-def resampled_means(
-    scores: np.ndarray, sources: Sequence[str], seed: int, draws: int = DRAWS
-) -> np.ndarray | None:
+def resampled_means(scores: np.ndarray, sources: Sequence[str], seed: int, draws: int = DRAWS) -> np.ndarray | None:
     """Means of every run in bootstrap resamples of the images, the same resamples for all runs.
 
     Questions about one image share its luck, so whole images are drawn, with replacement (a cluster bootstrap).
@@ -64,9 +62,7 @@ def retained(scores: np.ndarray, means: np.ndarray | None) -> list[tuple[float |
     return [(share, [float(low), float(high)]) for share, low, high in zip(shares, *intervals, strict=True)]
 
 
-def difference(
-    scores: np.ndarray, means: np.ndarray | None, one: int, other: int
-) -> tuple[float, list[float] | None]:
+def difference(scores: np.ndarray, means: np.ndarray | None, one: int, other: int) -> tuple[float, list[float] | None]:
     """Accuracy of run `one` minus that of run `other` in percentage points, with its 95% interval (paired), if any."""
     accuracy = scores.mean(axis=1)
     points = 100 * float(accuracy[one] - accuracy[other])

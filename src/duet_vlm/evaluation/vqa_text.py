@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_PUNCTUATION = ";/[]\"{}()=+\\_-><@`,?!"  # an apostrophe may be a possessive, a colon a time
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'  # an apostrophe may be a possessive, a colon a time
 _NUMBERS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",
     "seven": "7", "eight": "8", "nine": "9", "ten": "10",

@@ -58,10 +58,7 @@ def family_of(config: Any) -> Family:
     kind = getattr(config, "model_type", type(config).__name__)
     family = FAMILIES.get(kind)
     if family is None:
-        raise DuetError(
-            f"models of type {shown(kind)} are not supported: "
-            f"duet-vlm compresses {', '.join(FAMILIES)}."
-        )
+        raise DuetError(f"models of type {shown(kind)} are not supported: duet-vlm compresses {', '.join(FAMILIES)}.")
     return family.variant(config)
 
 

@@ -123,4 +123,3 @@ def answer_tokens(offsets: Tensor, spans: Sequence[tuple[int, int]]) -> Tensor:
     for first, last in spans:
         inside |= (start < last) & (end > first)
     return inside
-

@@ -155,9 +155,7 @@ class Qwen2VLVideoProcessor(FrameProcessor):
         if self.do_resize:
             height, width = self.bounded(len(frames), *frames.shape[-2:])
             frames = pixels.resize(frames, height, width, self.resample)
-        flat, grid = pixels.patches(
-            self.normalized(frames), self.patch_size, self.merge_size, self.temporal_patch_size
-        )
+        flat, grid = pixels.patches(self.normalized(frames), self.patch_size, self.merge_size, self.temporal_patch_size)
         return {"pixel_values_videos": flat, "video_grid_thw": torch.tensor([grid])}
 
     def bounded(self, count: int, height: int, width: int) -> tuple[int, int]:
