@@ -125,7 +125,7 @@ def test_the_schedule_is_arithmetic_that_the_trace_agrees_with(family: str) -> N
         model(**row)
         trace = handle.trace
     assert trace is not None
-    planned = counts.schedule(model.config, settings(family), row, trace.images, zoo.LAYERS)
+    planned = counts.schedule(model, settings(family), row, trace.images, zoo.LAYERS)
     assert planned == trace.samples[0].tokens_per_layer
     assert planned[-1] < planned[0] < int((row["input_ids"] == zoo.IMAGE).sum())
 

@@ -12,6 +12,7 @@ from test_families import VIDEO_ROWS, apply, close, family, generate, rows_of, s
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, DuetError
+from duet_vlm.families.encoding import for_engine
 
 ENCODERS = {"image": "get_image_features", "video": "get_video_features"}
 TILES = ("pixel_values", "pixel_values_images", "image_grid_thw", "image_sizes", "pixel_attention_mask")
@@ -214,4 +215,6 @@ def test_what_a_call_says_of_layers_and_strategies_wins_or_is_refused() -> None:
         for asked in (dict(vision_feature_layer=-1), dict(vision_feature_select_strategy="full")):
             with pytest.raises(DuetError, match=f"{next(iter(asked))}=.* came with a call"):
                 model(**batch, **asked)
+        with for_engine(), pytest.raises(DuetError, match="vision_feature_layer=-1 came with a call"):
+            model.model.get_image_features(batch["pixel_values"], -1)  # by position
         model(**batch, vision_feature_layer=-2)  # what the config says anyway

@@ -128,6 +128,14 @@ def is_replica(module: nn.Module) -> bool:
     return bool(getattr(module, "_is_replica", False))
 
 
+def crops_of(core: Any, size: Any) -> int:
+    """How many crops a LLaVA-NeXT makes of an image of this (height, width), the base crop included."""
+    from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+    config = core.config
+    return int(image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size))
+
+
 def check_decoder(model: Any) -> None:
     """Refuse a decoder whose parts are not what the engine hooks.
 
@@ -201,6 +209,10 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "PreTrainedModel.get_decoder": lambda: callable(getattr(PreTrainedModel, "get_decoder", None)),
     "PretrainedConfig._attn_implementation": lambda: isinstance(
         getattr(transformers.PreTrainedConfig, "_attn_implementation", None), property
+    ),
+    "llava_next.image_size_to_num_patches(image_size, grid_pinpoints, patch_size)": lambda: (
+        list(inspect.signature(transformers.models.llava_next.modeling_llava_next.image_size_to_num_patches).parameters)
+        == ["image_size", "grid_pinpoints", "patch_size"]
     ),
     "GenerationMixin.generate": lambda: callable(getattr(GenerationMixin, "generate", None)),
     "mm_encoder_outputs": lambda: (

@@ -19,10 +19,7 @@ from .loading import DEMO
 from .request import Prepared
 from .words import finder
 
-CROPS = (
-    " LLaVA-NeXT's budget is that of each crop's patches: tokens chosen in padding and the ends of rows go as well, "
-    "which leaves {:.1%} of this image's tokens."
-)
+ROW_ENDS = " The budget is that of the image's patches; tokens that end rows go, which leaves {:.1%} of all its tokens."
 
 
 def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) -> dict[str, Any]:
@@ -66,8 +63,8 @@ def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) ->
         report["uncompressed"] = stock | _tokens(whole, [whole] * layers, DuetConfig())
         report["note"] = "One run of each after a warm-up, no benchmark; to measure speed use duet bench."
     report["kept"] = report["tokens_average"] / whole
-    if prepared.config.merges and model.config.model_type == "llava_next":
-        report["note"] += CROPS.format(report["kept"])
+    if prepared.config.merges and "image_sizes" in prepared.inputs:
+        report["note"] += ROW_ENDS.format(report["kept"])
     if request.show is not None:
         status("Drawing")
         from .visualize import picture

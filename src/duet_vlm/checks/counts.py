@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from itertools import groupby
+from math import isqrt
 from typing import Any
 
 from torch import Tensor
 
+from .. import spread
 from ..budget import DecoderShape, after_drops, stage1_counts
 from ..config import DuetConfig
 from ..families import family_of, visual_token_ids
@@ -17,15 +19,16 @@ from .state import unchanged
 from .subject import Subject
 
 
-def schedule(config: Any, duet: DuetConfig, row: dict[str, Tensor], images: list[ImageTrace], layers: int) -> list[int]:
+def schedule(model: Any, duet: DuetConfig, row: dict[str, Tensor], images: list[ImageTrace], layers: int) -> list[int]:
     """Visual tokens of a prompt with one picture that each decoder layer works on, by arithmetic alone.
 
     Args:
-        config: the model's.
+        model: uncompressed.
         row: the prompt, (1, S).
         images: what stage 1 was given; only how many tokens each had is read.
         layers: of the decoder.
     """
+    config = model.config
     family, token = family_of(config), visual_token_ids(config)["image"]
     runs = [len(list(run)) for is_image, run in groupby(i == token for i in row["input_ids"][0].tolist()) if is_image]
     spans = runs if "image" in family.runs else [sum(runs)]
@@ -36,7 +39,11 @@ def schedule(config: Any, duet: DuetConfig, row: dict[str, Tensor], images: list
         retained = sum(stage1_counts(duet, one))
         pixels = next(x for name, x in row.items() if name.startswith("pixel_values"))
         tiles = pixels.shape[:-3].numel()  # (tiles, 3, height, width), or (1, tiles, 3, height, width)
-        spans = [length // one * retained for length in spans] if "image" in family.runs else [tiles * retained]
+        if "image_sizes" in row:  # crops of which stock cuts the padding off
+            (rows, _), *_ = spread.packed(model.base_model, row, tiles, isqrt(one))
+            spans = [round((sum(spans) - rows) * retained / one)]
+        else:
+            spans = [length // one * retained for length in spans] if "image" in family.runs else [tiles * retained]
     return [sum(counts) for counts in zip(*(after_drops(duet, span, layers) for span in spans), strict=True)]
 
 
@@ -50,7 +57,7 @@ def kept_counts(promise: str, subject: Subject) -> Line:
             trace = handle.trace
             if trace is None:
                 return _nothing(promise, subject)
-            expected.append(schedule(subject.model.config, subject.config, row, trace.images, layers))
+            expected.append(schedule(subject.model, subject.config, row, trace.images, layers))
             found.append(trace.samples[0].tokens_per_layer)
         subject.logits(subject.batch)
         assert handle.trace is not None
@@ -74,7 +81,7 @@ def kv_bytes(promise: str, subject: Subject) -> Line:
             images = trace.images if trace is not None else []
         counts = [0] * shape.layers
         if _has_picture(row):
-            counts = schedule(subject.model.config, subject.config, row, images, shape.layers)
+            counts = schedule(subject.model, subject.config, row, images, shape.layers)
         visual = list(visual_token_ids(subject.model.config).values())
         text = sum(i not in visual for i in row["input_ids"][0].tolist())
         expected.append([text + n for n in counts])

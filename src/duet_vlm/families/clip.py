@@ -138,12 +138,13 @@ class Stage1(encoding.Stage1):
         """What is merged, a few images at a time, by the attention and keys of `layer`."""
         assert call.hidden is not None and call.output is not None
         patches = call.output[:, 1:]
-        parts = self.parts(patches)
-        return [self.merge_of(layer, call.hidden[part], patches[part]) for part in parts]
+        parts = self.parts(call, patches)
+        return [self.merge_of(layer, call, part, patches[part]) for part in parts]
 
-    def merge_of(self, layer: Any, hidden: Tensor, patches: Tensor) -> Merge:
+    def merge_of(self, layer: Any, call: Call, part: slice, patches: Tensor) -> Merge:
         """Of some images; their attention statistics are gone when this returns."""
-        scores, metric = rank(attention_of(layer), hidden)
+        assert call.hidden is not None
+        scores, metric = rank(attention_of(layer), call.hidden[part])
         return merge(self.config, Encoded(scores, metric, patches, grid(self.core.config)), self.reserved)
 
     def before_projector(self, projector: nn.Module, args: tuple[Tensor]) -> Tensor | None:
@@ -154,8 +155,8 @@ class Stage1(encoding.Stage1):
         call.length = given.shape[1]
         # video_llava's videos bring CLS along
         patches, cls = given[:, given.shape[1] - call.output.shape[1] + 1 :], call.output[:, :1]
-        parts = zip(self.parts(patches), call.merges, strict=True)
-        call.kept = torch.cat([self.retained(patches[part], cls[part], decided) for part, decided in parts])
+        parts = zip(self.parts(call, patches), call.merges, strict=True)
+        call.kept = self.gathered([self.retained(patches[part], cls[part], decided) for part, decided in parts])
         return call.kept if call.engine_only else None
 
     def after_projector(self, projector: nn.Module, args: Any, output: Tensor) -> Tensor | None:
@@ -172,7 +173,11 @@ class Stage1(encoding.Stage1):
         call.features, call.sizes = features.flatten(0, 1), sizes.flatten()
         return features if call.engine_only else None
 
-    def parts(self, patches: Tensor) -> list[slice]:
+    def gathered(self, kept: list[Tensor]) -> Tensor:
+        """What is retained of each part, (b, K, D), in one tensor."""
+        return torch.cat(kept)
+
+    def parts(self, call: Call, patches: Tensor) -> list[slice]:
         """(B, N, D) -> the images whose attention statistics are held at a time."""
         together = self.together(patches)
         return [slice(first, first + together) for first in range(0, len(patches), together)]

@@ -9,6 +9,7 @@ models that share a tower see nothing of each other, and nothing outlives a call
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -52,6 +53,7 @@ class Call:
     Attributes:
         stage: the `Stage1` whose encoder was called.
         engine_only: see `Outcome`.
+        asked: the encoder's arguments, positional ones by name.
         given: the tower's keyword arguments.
         hidden: (B, n, D) what the scoring attention was given.
         output: (B, n, D) what the scoring layer returned.
@@ -61,10 +63,12 @@ class Call:
         features: (total, D) merged tokens of all entries at their places, zeros elsewhere.
         sizes: (total,) float32, see `Outcome`.
         merges: what was decided.
+        shares: what is retained of each crop, where crops differ.
     """
 
     stage: Stage1
     engine_only: bool
+    asked: dict[str, Any] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)
     hidden: Tensor | None = None
     output: Tensor | None = None
@@ -75,6 +79,7 @@ class Call:
     features: Tensor | None = None
     sizes: Tensor | None = None
     merges: list[Merge] = field(default_factory=list)
+    shares: Any = None
 
 
 _call: ContextVar[Call | None] = ContextVar("duet_vlm_encoder_call", default=None)
@@ -136,27 +141,28 @@ class Stage1:
 
     def around_encoder(self, encoder: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         only = _engine_only.get()
-        reason = self.cannot_follow(kwargs)
+        asked = dict(inspect.signature(encoder).bind(*args, **kwargs).arguments)
+        reason = self.cannot_follow(asked)
         if reason is not None:
             if only:
                 raise DuetError(reason)
             with paused():
                 return encoder(*args, **kwargs)
-        call = Call(self, only)
+        call = Call(self, only, asked)
         with within(call):
             output = encoder(*args, **kwargs)
         if call.features is not None and not isinstance(output, tuple):
             setattr(output, ATTRIBUTE, self.outcome(call, output))
         return output
 
-    def cannot_follow(self, kwargs: dict[str, Any]) -> str | None:
+    def cannot_follow(self, asked: dict[str, Any]) -> str | None:
         """Why stage 1 cannot be done in a call with these arguments, which win over the config; None if it can."""
         config = self.core.config
         for name in ("vision_feature_layer", "vision_feature_select_strategy"):
-            asked, known = kwargs.get(name), getattr(config, name, None)
-            if asked is not None and asked != known:
+            wanted, known = asked.get(name), getattr(config, name, None)
+            if wanted is not None and wanted != known:
                 return (
-                    f"{name}={asked!r} came with a call, and stage 1 was applied for {known!r}: set it in the model's "
+                    f"{name}={wanted!r} came with a call, and stage 1 was applied for {known!r}: set it in the model's "
                     "config before apply, or use stage 2 alone (dominant=None)."
                 )
         return None

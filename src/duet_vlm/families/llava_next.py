@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import host
+from ..budget import stage1_counts
 from ..config import DuetConfig
-from ..merging import Merge
+from ..merging import Encoded, Merge, merge
 from ..refs import wrap
 from . import clip, encoding
 from .downsample import Downsample
+from .encoding import Call
 from .llava import Llava
 
 
@@ -40,15 +45,107 @@ class Packed(encoding.Stage1):
         return packed
 
 
+@dataclass(frozen=True)
+class Share:
+    """What is retained of one crop: of its patches, a rectangle of `grid`, that are no padding.
+
+    Attributes:
+        inside: (n,) their places in the crop, in raster order.
+    """
+
+    inside: tuple[int, ...]
+    grid: tuple[int, int]
+    dominant: int
+    contextual: int
+
+
 class Stage1(Packed, clip.Stage1):
-    """Dominant tokens in their places, contextual ones in their anchors', zeros elsewhere."""
+    """Dominant tokens in their places, contextual ones in their anchors', zeros elsewhere.
+
+    A crop retains K1 + K2 of its N patches, and in proportion where a part of it is padding, which stock cuts off
+    afterwards: of the n patches of an image that are none, (K1 + K2) n / N are retained, to half a token.
+    """
+
+    def parts(self, call: Call, patches: Tensor) -> list[slice]:
+        """Crops that follow each other and have equal shares, as many as are held at a time."""
+        found, together, first = [], self.together(patches), 0
+        for _, run in groupby(self.shares(call)):
+            end = first + len(list(run))
+            found += [slice(i, min(i + together, end)) for i in range(first, end, together)]
+            first = end
+        return found
+
+    def shares(self, call: Call) -> list[Share]:
+        """Of every crop, in the order of encoding."""
+        if call.shares is None:
+            sizes = torch.as_tensor(call.asked["image_sizes"]).tolist()
+            known = {size: shares(self.core, self.config, size) for size in {tuple(size) for size in sizes}}
+            call.shares = [share for size in sizes for share in known[tuple(size)]]
+        return call.shares
+
+    def merge_of(self, layer: Any, call: Call, part: slice, patches: Tensor) -> Merge:
+        assert call.hidden is not None
+        share = self.shares(call)[part.start]
+        scores, keys = clip.rank(clip.attention_of(layer), call.hidden[part])
+        if not share.dominant:
+            none = torch.zeros(len(patches), 0, dtype=torch.long, device=patches.device)
+            return Merge(scores, none, none, none, none)
+        config = replace(self.config, dominant=share.dominant, contextual=share.contextual)
+        if len(share.inside) == patches.shape[1]:
+            return merge(config, Encoded(scores, keys, patches, share.grid))
+        inside = torch.tensor(share.inside, device=patches.device)
+        found = merge(config, Encoded(scores[:, inside], keys[:, inside], patches[:, inside], share.grid))
+        weights = found.weights
+        return replace(
+            found,
+            scores=scores,
+            weights=None if weights is None else torch.zeros_like(scores).index_copy(1, inside, weights.to(scores)),
+            **{name: inside[getattr(found, name)] for name in ("dominant", "anchors", "members")},
+        )
+
+    def gathered(self, kept: list[Tensor]) -> Tensor:
+        """(1, retained tokens of all crops, D)."""
+        return torch.cat([part.flatten(0, 1) for part in kept])[None]
 
     def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
         return merge.retained(patches)
 
     def placed(self, projected: Tensor, merges: list[Merge], length: int) -> tuple[Tensor, Tensor]:
-        places, sizes = (torch.cat([getattr(merge, name) for merge in merges]) for name in ("places", "sizes"))
-        return encoding.placed(projected, places, sizes, length)
+        first, places = 0, []
+        for part in merges:
+            crops = torch.arange(first, first + len(part.places), device=projected.device) * length
+            first += len(crops)
+            places.append((part.places + crops[:, None]).flatten())
+        sizes = torch.cat([part.sizes.flatten() for part in merges])
+        tokens, counts = encoding.placed(projected, torch.cat(places)[None], sizes[None], first * length)
+        return tokens.unflatten(1, (first, length))[0], counts.unflatten(1, (first, length))[0]
+
+
+def shares(core: Any, config: DuetConfig, size: tuple[int, int]) -> list[Share]:
+    """Of the crops of one image of this (height, width).
+
+    Stock itself packs the numbers of the patches, so what is left of them is no padding.
+    """
+    rows, columns = clip.grid(core.config)
+    patches, crops = rows * columns, host.crops_of(core, size)
+    numbers = torch.arange(1, crops * patches + 1).reshape(crops, patches, 1)  # and 0 the row ends
+    pack = type(core).pack_image_features
+    packed, _ = pack(core, [numbers], torch.tensor([size]), "default", image_newline=torch.zeros(1))
+    left = packed[0][packed[0] > 0] - 1
+    per_crop = stage1_counts(config, patches)
+    found, before = list[Share](), 0
+    for crop in range(crops):
+        inside = (left[left // patches == crop] % patches).sort().values
+        width = len((inside % columns).unique())
+        after = before + len(inside)
+        kept, contextual = (
+            round(k * after / patches) - round(k * before / patches) for k in (sum(per_crop), per_crop[1])
+        )
+        contextual = max(0, min(contextual, kept - 1))
+        grid = (len(inside) // max(1, width), width)
+        found.append(Share(tuple(inside.tolist()), grid, kept - contextual, contextual))
+        before = after
+    return found
 
 
 class Smaller(Packed, Downsample):
@@ -59,7 +156,7 @@ class LlavaNext(Llava):
     reserved = Stage1.reserved
 
     def is_whole(self, config: Any, tokens: int) -> bool:
-        return tokens > self.visual_tokens(config)  # a base crop and tiles; how many depends on the image
+        return tokens >= self.visual_tokens(config)  # a base crop, and what is left of its tiles without padding
 
     def hook_encoder(self, core: Any, duet: DuetConfig) -> list[Any]:
         if duet.downsample is not None:

@@ -109,7 +109,7 @@ class LlavaOneVision(Family):
 
     def is_whole(self, config: Any, tokens: int) -> bool:
         frame = math.ceil(side_of(config) / 2) ** 2
-        return tokens > side_of(config) ** 2 or (tokens > 1 and tokens % frame == 1)
+        return tokens >= side_of(config) ** 2 or (tokens > 1 and tokens % frame == 1)
 
     def check(self, config: Any, duet: DuetConfig) -> None:
         if not duet.merges:
