@@ -22,7 +22,7 @@ PIP := $(BIN)/python $(INSTALL) -c constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 # What the engine does, and what needs tensors and no engine, for the environments of older versions.
-ENGINE := engine families calling properties lifecycle asking marks host parity_llava parity_qwen
+ENGINE := engine families decoders calling properties lifecycle asking marks host parity_llava parity_qwen
 TENSORS := method methods_stage_1 methods_stage_2 numbers queries words words_scripts token_spans budget presets config \
 	versions
 FILES = $(patsubst %,tests/test_%.py,$(1))

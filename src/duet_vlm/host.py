@@ -147,8 +147,10 @@ def check_decoder(model: Any) -> None:
         raise _unknown(f"{type(decoder).__name__} has no list of layers")
     if not isinstance(getattr(decoder, "rotary_emb", None), nn.Module):
         raise _unknown(f"{type(decoder).__name__} has no rotary_emb")
-    for layer in {type(one): one for one in decoder.layers}.values():
-        kind, known = type(layer).__name__, inspect.signature(type(layer).forward).parameters
+    if not _is_pair(decoder):
+        raise _unknown(f"{type(decoder.rotary_emb).__name__} gives no pair of cosines and sines")
+    for layer in decoder.layers:
+        kind, known = type(layer).__name__, _arguments(type(layer))
         if next(iter(list(known)[1:]), None) != "hidden_states":
             raise _unknown(f"the first argument of {kind}.forward is not hidden_states")
         for name in LAYER_NAMES:
@@ -159,7 +161,34 @@ def check_decoder(model: Any) -> None:
         attention = getattr(layer, "self_attn", None)
         if not hasattr(attention, "layer_idx") or not hasattr(attention, "config"):
             raise _unknown(f"{kind} has no self_attn that knows its layer_idx and config")
+        positions = _arguments(type(attention)).get("position_ids")
+        if positions is not None and positions.default is positions.empty:
+            raise _unknown(f"{type(attention).__name__} scales by position_ids")
+    for stored in cache_utils.DynamicCache(config=decoder.config).layers:
+        if type(stored) not in (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer):
+            raise _unknown(f"{type(decoder).__name__} keeps a {type(stored).__name__}")
     check_attention(decoder)
+
+
+def _arguments(kind: Any) -> Mapping[str, inspect.Parameter]:
+    """Of the forward of a module class."""
+    return inspect.signature(kind.forward).parameters
+
+
+@torch.no_grad()
+def _is_pair(decoder: Any) -> bool:
+    """Whether rotary embeddings are cosines and sines; true as well where nothing but a call of the model can tell."""
+    place = torch.zeros(1, 1, dtype=torch.long, device=device_of(decoder, torch.device("cpu")))
+    try:
+        found = decoder.rotary_emb(place[..., None].float(), place)
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return True
+    return isinstance(found, tuple) and len(found) == 2
+
+
+def renumbers(decoder: Any) -> bool:
+    """Whether the decoder's rotary embeddings are the same for all layers, so that positions can be renumbered."""
+    return "layer_type" not in _arguments(type(decoder.rotary_emb))
 
 
 def check_attention(decoder: Any) -> None:

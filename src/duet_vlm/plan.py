@@ -11,7 +11,7 @@ from . import host
 from .config import Drop, DuetConfig
 from .errors import DuetError
 from .families import Family, family_of
-from .families.family import check_downsampling
+from .families.family import check_downsampling, refuse_renumbering
 from .proportional import check_attention
 from .words import check_language
 
@@ -56,7 +56,8 @@ class Plan:
         """
         family = check(model, config, tokenizer)
         decoder = host.decoder_of(model)
-        positions = family.positions if config.positions == "auto" else config.positions
+        suited = family.positions if host.renumbers(decoder) else "keep"
+        positions = suited if config.positions == "auto" else config.positions
         drops = {drop.layer: drop for drop in config.drops if drop.keep < 1}
         return cls(
             config=config,
@@ -79,6 +80,8 @@ def check(model: Any, config: DuetConfig, tokenizer: Any) -> Family:
     if config.downsample is not None:
         check_downsampling(family, model.config)
     family.check(model.config, config)
+    if not host.renumbers(host.decoder_of(model)):
+        refuse_renumbering(model.config.get_text_config(), config, "its layers have rotary embeddings of their own")
     if config.proportional:
         check_attention(host.decoder_of(model))
     layers = len(host.decoder_of(model).layers)
