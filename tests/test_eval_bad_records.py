@@ -172,3 +172,11 @@ def test_a_mistake_of_ours_is_no_bad_record(here: Path, tmp_path: Path, monkeypa
 def test_lines_of_the_manifest_are_the_files_own(here: Path) -> None:
     records, _ = read_manifest(written(here, here / "lines.jsonl", list(range(1, len(LINES) + 1))))
     assert [record.line for record in records] == [int(record.id[1:]) for record in records]
+
+
+def test_run_names_the_picture_that_a_processor_refuses(here: Path) -> None:
+    line = here / "line.png"
+    result = CliRunner().invoke(app, ["run", str(line), "--ask", QUESTION, "--model", str(here / "qwen2_5_vl")])
+    assert result.exit_code == 2 and not result.stdout
+    assert f"the model's processor refuses '{line}' (absolute aspect ratio must be smaller than 200" in result.stderr
+    assert result.stderr.rstrip().endswith("choose another picture or model.")

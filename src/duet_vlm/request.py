@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -96,16 +97,16 @@ def prepare(request: Request, status: Callable[[str], Any] = lambda _: None) -> 
     status("Loading the processor")
     processor = read_processor(request.model)
     check_text(question, processor, config)
+    marks = special_tokens(processor)
+    clip = None
     if image is None:
         status("Decoding the video")
         clip = show_frames(request.media, config, processor, request.frames)
-        text = prompt(processor, question, content(config, clip))
-        inputs = video_inputs(config, processor, clip, text, **special_tokens(processor))
+        encode = partial(video_inputs, config, processor, clip, prompt(processor, question, content(config, clip)))
     else:
-        clip = None
-        inputs = processor(
-            images=image, text=prompt(processor, question), return_tensors="pt", **special_tokens(processor)
-        )
+        encode = partial(processor, images=image, text=prompt(processor, question), return_tensors="pt")
+    with processing(repr(str(request.media)), "choose another picture or model"):
+        inputs = encode(**marks)
     if settings is None:
         settings = budget(grid=grid_of(inputs))
     status("Loading the model")
@@ -115,6 +116,16 @@ def prepare(request: Request, status: Callable[[str], Any] = lambda _: None) -> 
         words, notes = demo_notes(question, image)
     inputs = inputs.to(model.device, model.dtype)
     return Prepared(request, image, clip, settings, model, processor, inputs, words, notes)
+
+
+@contextlib.contextmanager
+def processing(what: str, advice: str) -> Iterator[None]:
+    """Inside, a processor is at work: they raise many kinds at pictures and texts that they were not made for."""
+    try:
+        yield
+    except Exception as error:
+        told = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise DuetError(f"the model's processor refuses {what} ({told}): {advice}.") from error
 
 
 def demo_notes(question: str, image: Any) -> tuple[list[str], list[str]]:

@@ -17,7 +17,7 @@ from ..families import visual_token_ids
 from ..generated import TokenTimes, bytes_per_token
 from ..host import output_cache
 from ..placeholders import check_text
-from ..request import prompt, special_tokens
+from ..request import processing, prompt, special_tokens
 from ..trace import Trace
 from ..video.inputs import content, show_frames, video_inputs
 from .records import Record
@@ -104,11 +104,8 @@ class Asker:
         else:
             text = prompt(self.processor, records[0].question, content(config, media[0]))
             encode = partial(video_inputs, config, self.processor, media[0], text, **marks)
-        try:
+        with processing("it", "leave it out"):
             inputs = encode()
-        except Exception as error:  # processors raise many kinds at pictures and texts they were not made for
-            told = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-            raise DuetError(f"the model's processor refuses it ({told}): leave it out.") from error
         inputs = inputs.to(self.model.device, self.model.dtype)
         length, longest = inputs["input_ids"].shape[1], context(config)
         if longest is not None and length > longest:
