@@ -237,7 +237,7 @@ def test_every_method_retains_distinct_tokens_of_anything(data: st.DataObject) -
         elif kind == "copies":
             x[:, TOKENS // 2 :] = x[:, : TOKENS // 2]
         elif kind != "fine":
-            x[:, :: data.draw(st.integers(1, 5), "every")] = BROKEN[kind]
+            x[:, :: data.draw(st.integers(1, 5), "every")] = torch.tensor(BROKEN[kind]).to(x.dtype)
     k = data.draw(st.integers(1, TOKENS), "K")
     k2 = data.draw(st.integers(0, k - 1), "K2")
     for name, config in CONFIGS.items():
