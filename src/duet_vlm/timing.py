@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import re
@@ -15,6 +16,10 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from .refs import Around
+
+_OURS = f"{__name__.partition('.')[0]}."  # modules of hooks that are this package's
 
 
 def median(values: list[float]) -> float:
@@ -56,26 +61,42 @@ class Clock:
 def time_in_hooks(root: nn.Module, clock: Clock) -> Iterator[list[float]]:
     """Collect the seconds of every call of a hook of this package on `root` and the modules below it.
 
-    Methods that this package has put on `root` count as hooks, what they call of stock included (LLaVA-OneVision is
-    merged while its image is packed).
+    Methods that this package has wrapped on `root` count as hooks, without what they call of stock.
     """
     seconds: list[float] = []
     replaced: list[tuple[Any, Any, Any]] = []
+
+    def note(spent: float, *_: Any) -> None:
+        seconds.append(spent)
+
     for name, method in list(vars(root).items()):
-        if callable(method) and getattr(method, "__module__", "").startswith(f"{__package__}."):
+        if isinstance(method, Around):
             replaced.append((vars(root), name, method))
-            vars(root)[name] = clock.wrap(method, lambda spent, _: seconds.append(spent))
+            vars(root)[name] = _without_stock(method, clock, note)
     for module in root.modules():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for number, hook in hooks.items():
-                if getattr(hook, "__module__", "").startswith(f"{__package__}."):
+                if getattr(hook, "__module__", "").startswith(_OURS):
                     replaced.append((hooks, number, hook))
-                    hooks[number] = clock.wrap(hook, lambda spent, _: seconds.append(spent))
+                    hooks[number] = clock.wrap(hook, note)
     try:
         yield seconds
     finally:
         for hooks, number, hook in replaced:
             hooks[number] = hook
+
+
+def _without_stock(wrapped: Around, clock: Clock, note: Callable[[float], None]) -> Callable[..., Any]:
+    """A wrapped method that tells after each call how long it took beside the method inside."""
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        stock, inside = wrapped.method, list[float]()
+        inner = functools.wraps(stock)(clock.wrap(stock, lambda spent, _: inside.append(spent)))
+        spent, result = clock.time(lambda: wrapped.around(inner, *args, **kwargs))
+        note(spent - sum(inside))
+        return result
+
+    return timed
 
 
 @contextlib.contextmanager
