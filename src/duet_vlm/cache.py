@@ -97,10 +97,12 @@ class PrunedLayer(DynamicLayer):
             coming = Coming(None, n)
         after = self.after(coming)
         stored = n if coming.kept is None else coming.kept.shape[1]
-        seen = super().update(key_states[:, :, :stored], value_states[:, :, :stored], *args, **kwargs)
+        new = key_states, value_states
+        if stored < n:  # filler, which comes with a first prefill only, is worked on and not stored
+            new = key_states[:, :, :stored], value_states[:, :, :stored]
+        seen = super().update(*new, *args, **kwargs)
         for name, value in after.items():
             setattr(self, name, value)
-        # filler, which comes with a first prefill only, is worked on and not stored
         return seen if n == stored else (key_states, value_states)
 
     def columns(self, coming: int = 0) -> Tensor:
