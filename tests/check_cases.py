@@ -12,9 +12,11 @@ from test_families import settings
 from torch import Tensor
 
 import duet_vlm
-from duet_vlm import DuetConfig, cache, engine
+from duet_vlm import DuetConfig
 from duet_vlm.checks.checking import PROMISES
 from duet_vlm.checks.report import Report
+from duet_vlm.engine import cache
+from duet_vlm.engine import hooks as engine
 
 OFF, TEXT, REMOVED, CACHED, BATCH, COUNTS, BYTES, TURN, BEAMS, THREADS, FAILED = PROMISES
 HOOK_KINDS = ("_forward_pre_hooks", "_forward_hooks")

@@ -25,7 +25,7 @@ from transformers import (
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, DuetError
-from duet_vlm.arguments import check_config, check_tokenizer, config_of, model_of
+from duet_vlm.config.arguments import check_config, check_tokenizer, config_of, model_of
 from duet_vlm.demo.model import load
 
 CONFIG = DuetConfig(dominant=9, contextual=3, drops=[Drop(2, 0.5)])

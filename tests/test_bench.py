@@ -12,10 +12,12 @@ import tiny
 import torch
 from typer.testing import CliRunner
 
-from duet_vlm import Drop, DuetConfig, apply, bench, loading, timing
-from duet_vlm.bench import Options, Setting, benchmark, scaled, settings
-from duet_vlm.cli import app
-from duet_vlm.workload import OneWordPerToken, Workload
+from duet_vlm import Drop, DuetConfig, apply
+from duet_vlm.cli.main import app
+from duet_vlm.inputs import checkpoints as loading
+from duet_vlm.measuring import bench, timing
+from duet_vlm.measuring.bench import Options, Setting, benchmark, scaled, settings
+from duet_vlm.measuring.workload import OneWordPerToken, Workload
 
 QUICK = Options(runs=2, decode_steps=2, dtype="float32")
 TIMES = ("encode_ms", "prefill_ms", "decode_ms")

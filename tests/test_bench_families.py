@@ -13,10 +13,11 @@ import zoo
 import zoo_fixed
 from typer.testing import CliRunner
 
-from duet_vlm import Drop, DuetConfig, apply, bench, costs
-from duet_vlm.bench import Options, Setting, benchmark
-from duet_vlm.cli import app
-from duet_vlm.workload import OneWordPerToken
+from duet_vlm import Drop, DuetConfig, apply
+from duet_vlm.cli.main import app
+from duet_vlm.measuring import bench, costs
+from duet_vlm.measuring.bench import Options, Setting, benchmark
+from duet_vlm.measuring.workload import OneWordPerToken
 
 ASKED: dict[str, dict[str, Any]] = {
     **{name: {"grid": (8, 12)} for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")},

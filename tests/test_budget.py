@@ -11,8 +11,10 @@ from PIL import Image
 from saved import LAYERS, PATCHES, config, processor
 from typer.testing import CliRunner
 
-from duet_vlm import Drop, DuetConfig, costs, loading
-from duet_vlm.cli import app
+from duet_vlm import Drop, DuetConfig
+from duet_vlm.cli.main import app
+from duet_vlm.inputs import checkpoints as loading
+from duet_vlm.measuring import costs
 
 
 def duet(*arguments: Any) -> Any:

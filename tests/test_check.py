@@ -37,7 +37,7 @@ from typer.testing import CliRunner
 import duet_vlm
 from duet_vlm import DuetConfig, DuetError
 from duet_vlm.checks import counts
-from duet_vlm.cli import app
+from duet_vlm.cli.main import app
 
 # ---- sound models ----
 

@@ -31,7 +31,8 @@ from check_cases import (
 )
 from torch import Tensor, nn
 
-from duet_vlm import DuetConfig, cache, dropping, handle, segments
+from duet_vlm import DuetConfig
+from duet_vlm.engine import cache, dropping, handle, segments
 
 # ---- models and libraries that are broken on purpose: exactly one promise each ----
 

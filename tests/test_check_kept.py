@@ -14,9 +14,10 @@ from check_cases import (
 )
 from torch import Tensor
 
-from duet_vlm import DuetConfig, dropping
+from duet_vlm import DuetConfig
 from duet_vlm.checks import alike, kept
-from duet_vlm.trace import DropTrace, ImageTrace
+from duet_vlm.engine import dropping
+from duet_vlm.engine.trace import DropTrace, ImageTrace
 
 
 def drop(kept_places: list[int], scores: list[float]) -> kept.Kept:

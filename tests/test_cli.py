@@ -16,10 +16,11 @@ from transformers import LlamaConfig
 from typer.testing import CliRunner
 
 import duet_vlm
-from duet_vlm import loading, request
-from duet_vlm.cli import app
-from duet_vlm.loading import read_processor
-from duet_vlm.words import finder
+from duet_vlm.cli.main import app
+from duet_vlm.inputs import checkpoints as loading
+from duet_vlm.inputs import request
+from duet_vlm.inputs.checkpoints import read_processor
+from duet_vlm.stage2.words import finder
 
 ASK = ["--ask", "What color is the square?"]
 SCENES = Path(__file__).parents[1] / "examples"
@@ -53,7 +54,7 @@ def refused(result: Any, message: str) -> None:
 
 
 def test_help_loads_no_torch() -> None:
-    code = "import sys, duet_vlm.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, duet_vlm.cli.main; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -137,7 +138,7 @@ def test_run_without_a_chat_template(tmp_path: Path) -> None:
     assert request.prompt(processor, "why ?") == "USER: <image>\nwhy ? ASSISTANT:"
 
 
-@pytest.mark.parametrize("module", ["duet_vlm", "duet_vlm.cli"])
+@pytest.mark.parametrize("module", ["duet_vlm", "duet_vlm.cli.main"])
 def test_modules_are_the_command(module: str) -> None:
     done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"duet-vlm {duet_vlm.__version__}\n")

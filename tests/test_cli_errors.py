@@ -24,8 +24,8 @@ from saved import photo, save
 from train_data import plain, written
 from typer.testing import CliRunner
 
-from duet_vlm import DuetError, bench, costs, request
-from duet_vlm.cli import app
+from duet_vlm import DuetError
+from duet_vlm.cli.main import app
 from duet_vlm.demo import evaluate as demo_evaluate
 from duet_vlm.demo import model as demo_model
 from duet_vlm.demo import scenes
@@ -33,7 +33,9 @@ from duet_vlm.demo import train as demo_train
 from duet_vlm.demo.training import timing
 from duet_vlm.evaluation import asked, evaluate, runs
 from duet_vlm.evaluation.store import Folder, write_whole
-from duet_vlm.loading import read_processor, read_weights
+from duet_vlm.inputs import request
+from duet_vlm.inputs.checkpoints import read_processor, read_weights
+from duet_vlm.measuring import bench, costs
 from duet_vlm.training import command, resuming
 from duet_vlm.training.fields import number, read, setting, whole
 from duet_vlm.training.trainer import SaveError, of_the_disk
@@ -117,7 +119,7 @@ def test_a_bug_keeps_its_trace_and_what_a_user_can_put_right_is_a_line(
 
 def test_the_trace_of_a_bug_reaches_the_terminal() -> None:
     code = (
-        "from duet_vlm import cli, terminal\n"
+        "from duet_vlm.cli import main as cli\nfrom duet_vlm.console import terminal\n"
         "def fail(*_): raise ValueError('a bug')\n"
         "terminal.check_json = fail\n"
         "cli.app(['demo', 'eval'])"

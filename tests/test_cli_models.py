@@ -16,9 +16,11 @@ from test_cli import ASK, answered, duet, refused
 from transformers import AutoConfig
 
 import duet_vlm
-from duet_vlm import Drop, DuetConfig, loading, visualize
+from duet_vlm import Drop, DuetConfig
 from duet_vlm.demo.recognise import is_scene
 from duet_vlm.demo.scenes import make_scene
+from duet_vlm.inputs import checkpoints as loading
+from duet_vlm.pictures import visualize
 
 SCENES = Path(__file__).parents[1] / "examples"
 SETTINGS = DuetConfig(40, 8, drops=[Drop(2, 0.25)], query="last")

@@ -164,7 +164,7 @@ def test_numbers_of_numpy_are_kept_as_pythons() -> None:
 
 
 def test_configs_and_presets_are_imported_without_torch() -> None:
-    code = "import sys, duet_vlm.presets, duet_vlm.arguments; sys.exit('torch' in sys.modules)"
+    code = "import sys, duet_vlm.presets, duet_vlm.config.arguments; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

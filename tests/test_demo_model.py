@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from duet_vlm.demo.cli import app
+from duet_vlm.cli.demo import app
 from duet_vlm.demo.evaluate import HELD_OUT_SEED, VALIDATION_SEED, evaluate, interval, prompt, scene_at
 from duet_vlm.demo.model import VISUAL_TOKENS, folder, load
 

@@ -16,7 +16,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from typer.testing import CliRunner
 
 import duet_vlm
-from duet_vlm.demo.cli import app
+from duet_vlm.cli.demo import app
 from duet_vlm.demo.evaluate import VALIDATION_SEED, prompt, scene_at
 from duet_vlm.demo.model import TEXT_WIDTH, VISION_WIDTH, VISUAL_TOKENS, config
 from duet_vlm.demo.questions import SKILLS
@@ -29,7 +29,7 @@ from duet_vlm.demo.training.language import LanguageHeads, LanguageStep
 from duet_vlm.demo.training.timing import step_flops
 from duet_vlm.demo.training.vision import VisionHeads
 from duet_vlm.demo.vocabulary import ASSISTANT, IDS, IMAGE, WORDS, encode_question, processor, tokenizer, unknown_words
-from duet_vlm.merging import Merge
+from duet_vlm.stage1 import Merge
 
 TINY = Recipe(
     vision_steps=1, vision_scenes=2, again_steps=1, again_scenes=2, warmup_steps=1, warmup_scenes=2, few_steps=1,

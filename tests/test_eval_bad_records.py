@@ -13,13 +13,13 @@ from PIL import Image
 from saved import config, photo, processor, save
 from typer.testing import CliRunner
 
-from duet_vlm.cli import app
+from duet_vlm.cli.main import app
 from duet_vlm.errors import DuetError
 from duet_vlm.evaluation.answering import Asker
 from duet_vlm.evaluation.records import read_manifest
+from duet_vlm.families.placeholders import check_text, without_place
+from duet_vlm.inputs.checkpoints import read_config
 from duet_vlm.lmms_eval.conversation import Reader
-from duet_vlm.loading import read_config
-from duet_vlm.placeholders import check_text, without_place
 
 QUESTION = "what color is the star ?"
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from typer.testing import CliRunner
 
 from duet_vlm import DuetConfig
-from duet_vlm.cli import app
+from duet_vlm.cli.main import app
 from duet_vlm.evaluation.answering import Asker
 from duet_vlm.evaluation.evaluate import evaluate, line
 from duet_vlm.evaluation.processes import Process

@@ -11,7 +11,7 @@ from clips import clip
 from saved import photo
 from typer.testing import CliRunner
 
-from duet_vlm.cli import app
+from duet_vlm.cli.main import app
 
 
 @pytest.mark.parametrize("family", ["video_llava", "qwen2_5_vl"])

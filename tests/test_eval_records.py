@@ -113,7 +113,7 @@ def test_runs_that_make_no_sense(methods: list[str], tokens: list[float], keep: 
 
 
 def test_ablations_change_one_thing_and_meet_the_budget() -> None:
-    from duet_vlm.budget import tokens_per_layer
+    from duet_vlm.config.budget import tokens_per_layer
     from duet_vlm.demo.model import TEXT_LAYERS, VISUAL_TOKENS, config
 
     runs = ablation_runs(config(), 0.22)

@@ -13,13 +13,13 @@ from saved import LAYERS, PATCHES, photo, save
 from typer.testing import CliRunner
 
 from duet_vlm import DuetConfig
-from duet_vlm.cli import app
+from duet_vlm.cli.main import app
 from duet_vlm.evaluation.answering import Asker
 from duet_vlm.evaluation.evaluate import evaluate
 from duet_vlm.evaluation.processes import Process
 from duet_vlm.evaluation.records import read_manifest
 from duet_vlm.evaluation.runs import Run
-from duet_vlm.loading import read_model
+from duet_vlm.inputs.checkpoints import read_model
 
 QUESTIONS = ("what color is the star ?", "is there a red circle ?", "how many circles are there ?")
 TIMES = {"seconds", "ttft_ms"}

@@ -16,8 +16,8 @@ from transformers import AutoModelForImageTextToText
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.budget import tokens_per_layer
-from duet_vlm.methods import STAGE_1
+from duet_vlm.config.budget import tokens_per_layer
+from duet_vlm.config.methods import STAGE_1
 
 SIDE, N = 6, 36
 # (height, width) of an image -> rows and columns of tiles, and the rows and columns of their patches that stock

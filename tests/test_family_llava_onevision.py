@@ -16,8 +16,8 @@ from torch.nn.functional import interpolate
 
 import duet_vlm
 from duet_vlm import DuetConfig
+from duet_vlm.engine.trace import _images
 from duet_vlm.families import family_of, fixed
-from duet_vlm.trace import _images
 
 STAGE_1 = DuetConfig(dominant=6, contextual=3, cluster_width=4)
 # (height, width) -> tiles, rows and columns of patches without padding, and what they shrink to (2 crops at most)

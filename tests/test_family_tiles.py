@@ -14,8 +14,8 @@ import zoo_fixed
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
+from duet_vlm.engine.trace import _images
 from duet_vlm.families import family_of, gemma3, internvl, smolvlm
-from duet_vlm.trace import _images
 
 STAGE_1 = DuetConfig(dominant=5, contextual=3, cluster_width=3)
 STAGES = {"internvl": internvl.Stage1, "gemma3": gemma3.Stage1, "smolvlm": smolvlm.Stage1, "idefics3": smolvlm.Stage1}

@@ -14,9 +14,9 @@ import pytest
 from pictures import assert_shows, corners
 from PIL import Image, TiffImagePlugin
 
-from duet_vlm import images, paths
 from duet_vlm.errors import DuetError
-from duet_vlm.images import read_image, size_of
+from duet_vlm.inputs import images, paths
+from duet_vlm.inputs.images import read_image, size_of
 
 SCENE = Image.open(Path(__file__).parents[1] / "examples" / "scene.png").convert("L").resize((60, 40))
 GREY = np.asarray(SCENE)

@@ -11,7 +11,7 @@ import pytest
 from pictures import TURNED, assert_shows, block, corners, jpeg
 from PIL import Image
 
-from duet_vlm.images import read_image, size_of
+from duet_vlm.inputs.images import read_image, size_of
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

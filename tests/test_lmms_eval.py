@@ -27,14 +27,14 @@ from typer.testing import CliRunner
 
 import duet_vlm
 from duet_vlm import DuetConfig
-from duet_vlm.cli import app
+from duet_vlm.cli.main import app
 from duet_vlm.demo.model import folder as demo_folder
 from duet_vlm.demo.model import load
+from duet_vlm.inputs.request import prompt as plain_prompt
 from duet_vlm.lmms_eval import TASKS
 from duet_vlm.lmms_eval.measures import LOGGED
 from duet_vlm.lmms_eval.model import DuetHF
 from duet_vlm.lmms_eval.tasks.duet_demo.drawn import records
-from duet_vlm.request import prompt as plain_prompt
 
 __all__ = ["caches"]
 pytestmark = pytest.mark.usefixtures("caches")

@@ -20,9 +20,10 @@ from transformers import (
 )
 
 import duet_vlm
-from duet_vlm import Drop, DuetConfig, ranking
-from duet_vlm.merging import METHODS, Encoded, merge
-from duet_vlm.streamed import Places, Softmax, block_size
+from duet_vlm import Drop, DuetConfig
+from duet_vlm.stage1 import METHODS, Encoded, merge
+from duet_vlm.stage2 import ranking
+from duet_vlm.tensors.streamed import Places, Softmax, block_size
 
 MEGABYTE = 2**20
 

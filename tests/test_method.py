@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duet_vlm import merging, ranking, tokens
-from duet_vlm.streamed import Places, Softmax
+from duet_vlm import stage1 as merging
+from duet_vlm.stage2 import ranking
+from duet_vlm.tensors import tokens
+from duet_vlm.tensors.streamed import Places, Softmax
 
 many = settings(max_examples=200, deadline=None)
 

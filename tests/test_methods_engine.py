@@ -12,9 +12,9 @@ from test_engine import BATCHES, close, extend, generate, kept
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.config import MERGING, RANKING
+from duet_vlm.config.settings import MERGING, RANKING
 from duet_vlm.families import encoding
-from duet_vlm.merging import METHODS, Encoded
+from duet_vlm.stage1 import METHODS, Encoded
 
 LATE = [Drop(2, 0.5), Drop(4, 0.25)]
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ from test_families import generate, kept, renumbers, weights
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.config import MERGING, RANKING
+from duet_vlm.config.settings import MERGING, RANKING
 
 LATE = [Drop(2, 0.5), Drop(4, 0.25)]
 STAGE_1 = {name: dict(merging=name, drops=LATE) for name in MERGING if name != "duet"}

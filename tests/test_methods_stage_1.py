@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from oracle import cosine
 from test_method import distinct
 
-from duet_vlm import DuetConfig, methods
-from duet_vlm.config import DISCARDING, MERGING, SCORED
-from duet_vlm.merging import METHODS, Encoded, Merge, merge
-from duet_vlm.merging.cells import cells
-from duet_vlm.seeded import uniform
+from duet_vlm import DuetConfig
+from duet_vlm.config import methods
+from duet_vlm.config.settings import DISCARDING, MERGING, SCORED
+from duet_vlm.stage1 import METHODS, Encoded, Merge, merge
+from duet_vlm.stage1.cells import cells
+from duet_vlm.tensors.content_random import uniform
 
 many = settings(max_examples=25, deadline=None)
 

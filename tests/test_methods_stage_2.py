@@ -14,9 +14,11 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import duet_vlm
-from duet_vlm import Drop, DuetConfig, methods, ranking
-from duet_vlm.config import RANKING
-from duet_vlm.streamed import Places, Softmax
+from duet_vlm import Drop, DuetConfig
+from duet_vlm.config import methods
+from duet_vlm.config.settings import RANKING
+from duet_vlm.stage2 import ranking
+from duet_vlm.tensors.streamed import Places, Softmax
 
 many = settings(max_examples=40, deadline=None)
 

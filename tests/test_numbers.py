@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from duet_vlm import DuetConfig, ranking
-from duet_vlm.config import DISCARDING
-from duet_vlm.merging import METHODS, Encoded, Merge, merge
-from duet_vlm.streamed import Places, Softmax, column_sums
+from duet_vlm import DuetConfig
+from duet_vlm.config.settings import DISCARDING
+from duet_vlm.stage1 import METHODS, Encoded, Merge, merge
+from duet_vlm.stage2 import ranking
+from duet_vlm.tensors.streamed import Places, Softmax, column_sums
 
 ROWS, GRID, TEXT = 3, (6, 8), 5
 TOKENS = GRID[0] * GRID[1]

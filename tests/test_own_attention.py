@@ -13,8 +13,10 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import duet_vlm
-from duet_vlm import Drop, DuetConfig, attention, ranking
-from duet_vlm.streamed import Places, Softmax, column_sums
+from duet_vlm import Drop, DuetConfig
+from duet_vlm.host import attention
+from duet_vlm.stage2 import ranking
+from duet_vlm.tensors.streamed import Places, Softmax, column_sums
 
 WINDOW = 20
 SLIDING = ["sliding_attention", "full_attention"]
@@ -163,7 +165,7 @@ def test_blocks_of_any_size_give_the_same_sums(monkeypatch: pytest.MonkeyPatch, 
         [logits.masked_fill(~visible[:, None], -torch.inf), softmax.sinks.view(1, 4, 1, 1).expand(3, -1, 17, 1)], 3
     )
     expected = (logits.softmax(-1)[..., :-1].mean(1) * (asked >= 0)[..., None]).sum(1)
-    monkeypatch.setattr("duet_vlm.streamed.block_size", lambda device: block)
+    monkeypatch.setattr("duet_vlm.tensors.streamed.block_size", lambda device: block)
     torch.testing.assert_close(
         column_sums(query, key, softmax, Places(asked, seen), bias), expected, atol=1e-6, rtol=1e-5
     )

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, Qwen2_5_VLConfig
 
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.budget import DecoderShape, keep_count, stage1_counts, tokens_per_layer
-from duet_vlm.methods import CHANGES, NAMES, STAGE_1, STAGE_2, stages
+from duet_vlm.config.budget import DecoderShape, keep_count, stage1_counts, tokens_per_layer
+from duet_vlm.config.methods import CHANGES, NAMES, STAGE_1, STAGE_2, stages
 
 
 def llava(side: int = 24, layers: int = 32) -> LlavaConfig:

@@ -18,7 +18,7 @@ from test_families import generate, kept, renumbers
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.config import QUERIES
+from duet_vlm.config.settings import QUERIES
 from duet_vlm.families import facts_of
 
 FEW, MANY = range(20), range(20, 320)

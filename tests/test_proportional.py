@@ -16,8 +16,8 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.cache import Coming, pruned_layer
-from duet_vlm.proportional import weighed
+from duet_vlm.engine.cache import Coming, pruned_layer
+from duet_vlm.engine.merge_sizes import weighed
 
 MERGED: dict[str, Any] = dict(dominant=11, contextual=4, proportional=True)
 LATE = [Drop(2, 0.5), Drop(4, 0.25)]

@@ -10,7 +10,7 @@ import torch
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.queries import query_places
+from duet_vlm.stage2.queries import query_places
 
 IMG = tiny.IMAGE
 #                  0  1    2    3  4  5  6  7    8  9

@@ -14,7 +14,7 @@ from train_data import llava
 import duet_vlm
 from duet_vlm.errors import DuetError
 from duet_vlm.evaluation.records import read_manifest
-from duet_vlm.text_files import NotJson, parse, read_json, read_yaml
+from duet_vlm.inputs.text_files import NotJson, parse, read_json, read_yaml
 from duet_vlm.training.records import Unreadable, conversation, read_records
 
 MARKS = {

@@ -11,8 +11,8 @@ from test_families import settings
 
 import duet_vlm
 from duet_vlm.families import clip, fixed, llava_next, qwen2_5_vl
-from duet_vlm.merging import merge
-from duet_vlm.timing import Clock, time_in_hooks
+from duet_vlm.measuring.timing import Clock, time_in_hooks
+from duet_vlm.stage1 import merge
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next", "qwen2_5_vl", "llava_onevision"])

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import BUILDERS, CORPUS, SlowBytes, built, byte_level_bpe, sentencepiece_bpe
 
-from duet_vlm import words
-from duet_vlm.words import salient_spans, salient_tokens, token_spans
+from duet_vlm.stage2 import words
+from duet_vlm.stage2.words import salient_spans, salient_tokens, token_spans
 
 PROMPT = "USER: <image>\nWhat is the man on the left holding? ASSISTANT:"
 

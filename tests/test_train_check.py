@@ -15,8 +15,8 @@ from saved import photo, processor
 from train_data import llava
 
 from duet_vlm.errors import DuetError
-from duet_vlm.loading import read_processor
-from duet_vlm.queries import IGNORED
+from duet_vlm.inputs.checkpoints import read_processor
+from duet_vlm.stage2.queries import IGNORED
 from duet_vlm.training.checking import Checker
 from duet_vlm.training.conversations import Renderer
 from duet_vlm.training.dataset import Collator, Conversations

@@ -12,7 +12,7 @@ from saved import PATCHES, photo, processor
 from train_data import llava
 
 from duet_vlm.demo import vocabulary
-from duet_vlm.queries import IGNORED
+from duet_vlm.stage2.queries import IGNORED
 from duet_vlm.training.checking import Checked, Checker, check_records, data_key
 from duet_vlm.training.conversations import Renderer
 from duet_vlm.training.dataset import Collator, Conversations

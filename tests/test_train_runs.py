@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCall
 from typer.testing import CliRunner
 
 import duet_vlm
-from duet_vlm.cli import app
+from duet_vlm.cli.main import app
 from duet_vlm.training import command
 from duet_vlm.training.resuming import last_checkpoint
 from duet_vlm.training.trainer import DuetTrainer, GroupedByLength, SaveError

@@ -10,7 +10,7 @@ from saved import LAYERS, PATCHES, config
 from train_data import plain, written
 
 from duet_vlm import Drop, DuetConfig, DuetError
-from duet_vlm.budget import tokens_per_layer
+from duet_vlm.config.budget import tokens_per_layer
 from duet_vlm.training.arguments import training_arguments
 from duet_vlm.training.fields import read
 from duet_vlm.training.schedule import Budget, weaker

@@ -10,12 +10,13 @@ import tiny
 import torch
 from typer.testing import CliRunner
 
-from duet_vlm import Drop, DuetConfig, train_bench
-from duet_vlm.bench import Setting
-from duet_vlm.cli import app
-from duet_vlm.loading import shape_config
-from duet_vlm.train_bench import TrainOptions, benchmark
-from duet_vlm.train_costs import step_flops
+from duet_vlm import Drop, DuetConfig
+from duet_vlm.cli.main import app
+from duet_vlm.inputs.checkpoints import shape_config
+from duet_vlm.measuring import train_bench
+from duet_vlm.measuring.bench import Setting
+from duet_vlm.measuring.train_bench import TrainOptions, benchmark
+from duet_vlm.measuring.train_costs import step_flops
 
 
 def test_tiny_shape(tmp_path: Path) -> None:

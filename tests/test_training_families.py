@@ -10,7 +10,8 @@ import zoo
 from test_training_labels import compare
 
 import duet_vlm
-from duet_vlm import Drop, DuetConfig, lockstep
+from duet_vlm import Drop, DuetConfig
+from duet_vlm.engine import distributed as lockstep
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3"])

@@ -23,11 +23,11 @@ from transformers.image_utils import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as stock_qwen
 
-from duet_vlm.video import pixels
-from duet_vlm.video.decoding import Clip
-from duet_vlm.video.inputs import content, video_inputs
-from duet_vlm.video.processors import PROCESSORS, FrameProcessor, Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
-from duet_vlm.video.stock import stock_processor
+from duet_vlm.inputs.video import pixels
+from duet_vlm.inputs.video.decoding import Clip
+from duet_vlm.inputs.video.inputs import content, video_inputs
+from duet_vlm.inputs.video.processors import PROCESSORS, FrameProcessor, Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
+from duet_vlm.inputs.video.stock import stock_processor
 
 # (shape, mean, deviation, mean weighted from -1 at the first number to 1 at the last) of what the stock classes of
 # transformers 5.23 made of `video()` with torchvision 0.29.2

@@ -15,10 +15,11 @@ from clips import clip, song
 from PIL import Image
 from typer.testing import CliRunner
 
-from duet_vlm import loading, request
-from duet_vlm.cli import app
-from duet_vlm.trace import DropTrace, ImageTrace, SampleTrace, Trace
-from duet_vlm.visualize import CLS, patches_of
+from duet_vlm.cli.main import app
+from duet_vlm.engine.trace import DropTrace, ImageTrace, SampleTrace, Trace
+from duet_vlm.inputs import checkpoints as loading
+from duet_vlm.inputs import request
+from duet_vlm.pictures.visualize import CLS, patches_of
 
 ASK = ["--ask", "what happens in the video ?"]
 # visual tokens of all frames; encoded images; with --frames 5

@@ -14,12 +14,12 @@ from saved import photo
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, Trace
-from duet_vlm.drawing import borders, wrap
 from duet_vlm.families import encoding
-from duet_vlm.picture_words import as_written, words_of
-from duet_vlm.shown import Shown, change, seen
-from duet_vlm.spread import CLS, patches_of
-from duet_vlm.visualize import cluster_colors, draw, shade
+from duet_vlm.pictures.drawing import borders, wrap
+from duet_vlm.pictures.frames import Shown, change, seen
+from duet_vlm.pictures.picture_words import as_written, words_of
+from duet_vlm.pictures.spread import CLS, patches_of
+from duet_vlm.pictures.visualize import cluster_colors, draw, shade
 
 GRID = 6  # of the tiny models
 BOTH = DuetConfig(10, 4, 3, drops=[Drop(2, 0.5), Drop(4, 0.0)], query="all")

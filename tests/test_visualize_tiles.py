@@ -14,9 +14,10 @@ from PIL import Image
 from test_cli import answered, duet
 from test_video_run import number_words  # noqa: F401
 
-from duet_vlm import drawing, request, visualize
-from duet_vlm.shown import shown_image
-from duet_vlm.visualize import visual_token_ids
+from duet_vlm.inputs import request
+from duet_vlm.pictures import drawing, visualize
+from duet_vlm.pictures.frames import shown_image
+from duet_vlm.pictures.visualize import visual_token_ids
 
 ASK = ["--ask", "what is on the left of the red square ?"]
 # visual tokens of the photo, patches that are drawn, tokens that end rows
@@ -115,7 +116,7 @@ def test_tiles_that_fit_no_photo_are_drawn_one_by_one_and_counted(
 ) -> None:
     notes: list[str] = []
     draw = visualize.draw
-    monkeypatch.setattr("duet_vlm.spread.arranged", lambda *a: None)
+    monkeypatch.setattr("duet_vlm.pictures.spread.arranged", lambda *a: None)
     monkeypatch.setattr(visualize, "draw", lambda *a: notes.append(a[6]) or draw(*a))
     show = ("--show", tmp_path / "a.png", "--max-new-tokens", 1)
     result = duet("run", here / "photo.png", *ASK, "--model", here / "internvl", *show)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duet_vlm import words
-from duet_vlm.characters import plain
 from duet_vlm.errors import DuetError
-from duet_vlm.stop_words import LANGUAGES
-from duet_vlm.words import check_language, finder, salient_spans
+from duet_vlm.stage2 import words
+from duet_vlm.stage2.characters import plain
+from duet_vlm.stage2.stop_words import LANGUAGES
+from duet_vlm.stage2.words import check_language, finder, salient_spans
 
 # Typical questions in the manner of GQA, VQAv2, TextVQA and POPE. Annotated by hand, a star after each salient word:
 # question words, and the nouns, proper nouns, pronouns, verbs, adjectives and adverbs that are no stop words (which are

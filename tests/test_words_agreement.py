@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from duet_vlm import words
+from duet_vlm.stage2 import words
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "words"

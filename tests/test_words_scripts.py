@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 from test_words import chosen
 
-from duet_vlm import words
+from duet_vlm.stage2 import words
 
 
 @pytest.fixture(autouse=True)

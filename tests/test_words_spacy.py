@@ -12,8 +12,8 @@ import pytest
 import spacy
 from test_words import QUESTIONS, Text
 
-from duet_vlm import words
-from duet_vlm.words import check_language, finder, salient_spans
+from duet_vlm.stage2 import words
+from duet_vlm.stage2.words import check_language, finder, salient_spans
 
 
 def chosen(text: str, language: str = "en") -> list[str]:

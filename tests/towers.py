@@ -10,7 +10,7 @@ import oracle
 import torch
 from torch import Tensor, nn
 
-from duet_vlm.trace import ImageTrace
+from duet_vlm.engine.trace import ImageTrace
 
 Seen = tuple[Tensor, Tensor, Any]
 

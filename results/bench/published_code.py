@@ -193,7 +193,7 @@ def select(name):
     return models[name]
 
 
-# --- the workload: as duet_vlm.workload.Workload draws it
+# --- the workload: as duet_vlm.measuring.workload.Workload draws it
 generator = torch.Generator().manual_seed(0)
 pixels = torch.randn((1, 3, 336, 336), generator=generator).to(dtype)
 words = torch.randint(3, shape["vocab_size"], (1, args.text_tokens), generator=generator)

@@ -22,8 +22,8 @@ import spacy
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from duet_vlm import words
-from duet_vlm.characters import shape
+from duet_vlm.stage2 import words
+from duet_vlm.stage2.characters import shape
 
 HERE = Path(__file__).parent
 SAMPLES, SEED = 10_000, 0

@@ -2,24 +2,24 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .config import Drop, DuetConfig
+from .config.settings import Drop, DuetConfig
 from .errors import DuetError
+from .version import __version__
 
 if TYPE_CHECKING:
     from .applying import apply
     from .checks.checking import check
-    from .handle import Duet, handle_of
-    from .trace import Trace
+    from .engine.handle import Duet, handle_of
+    from .engine.trace import Trace
 
-__version__ = "0.1.0"
-__all__ = ["Drop", "Duet", "DuetConfig", "DuetError", "Trace", "apply", "check", "handle_of"]
+__all__ = ["Drop", "Duet", "DuetConfig", "DuetError", "Trace", "__version__", "apply", "check", "handle_of"]
 
 _HOMES = {
-    "Duet": "handle",
+    "Duet": "engine.handle",
     "apply": "applying",
     "check": "checks.checking",
-    "Trace": "trace",
-    "handle_of": "handle",
+    "Trace": "engine.trace",
+    "handle_of": "engine.handle",
 }
 
 

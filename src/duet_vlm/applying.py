@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .arguments import check_config, check_tokenizer, model_of, saved_config
-from .config import DuetConfig
-from .engine import Engine
+from .config.arguments import check_config, check_tokenizer, model_of, saved_config
+from .config.settings import DuetConfig
+from .config.values import check_flag
+from .engine.handle import Duet, handle_of
+from .engine.hooks import Engine
+from .engine.plan import Plan
 from .errors import DuetError
-from .handle import Duet, handle_of
-from .plan import Plan
-from .values import check_flag
 
 
 def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None, full_logits: bool = True) -> Duet:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .arguments import config_of
-from .budget import as_grid
-from .config import DuetConfig
+from .config.arguments import config_of
+from .config.budget import as_grid
+from .config.fitting import Problem
+from .config.methods import CHANGES, NAMES, stages
+from .config.settings import DuetConfig
+from .config.values import LARGEST, is_number
 from .errors import DuetError, shown
-from .fitting import Problem
-from .methods import CHANGES, NAMES, stages
-from .values import LARGEST, is_number
 
 
 def preset(

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from .. import applying
-from ..config import DuetConfig
+from ..config.settings import DuetConfig
 from ..errors import DuetError
 from ..families import family_of
 from ..host import decoder_of
+from ..measuring.timing import versions
 from ..presets import preset
-from ..timing import versions
 from . import counts, exact, ways
 from .alike import alike
 from .report import FAILS, Line, Report

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .. import terminal
+from ..console import terminal
 
 DEMO = "demo"
 
@@ -41,9 +41,9 @@ def check(
       duet check --model ./my-llava --method visionzip --keep 0.25 --json check.json
     """
     with terminal.status() as status:
-        from ..choice import chosen
-        from ..loading import check_device, check_dtype, read_config, read_processor, read_weights
-        from ..request import DEFAULT_KEEP
+        from ..inputs.checkpoints import check_device, check_dtype, read_config, read_processor, read_weights
+        from ..inputs.choice import chosen
+        from ..inputs.request import DEFAULT_KEEP
         from .checking import check as run
 
         terminal.check_json(json_file)
@@ -60,7 +60,7 @@ def check(
     figures = {"checked": "the demonstration model" if model == DEMO else model, **report.to_dict()}
     terminal.write_json(figures, json_file)
     if json_file != Path("-"):
-        from ..tables import check_table
+        from ..console.tables import check_table
 
         terminal.console().print(check_table(figures))
     for line in report.failing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..trace import DropTrace, ImageTrace, Trace
+from ..engine.trace import DropTrace, ImageTrace, Trace
 
 
 @dataclass

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from .. import applying
-from ..config import DuetConfig
+from ..config.settings import DuetConfig
+from ..engine.handle import Duet
 from ..families import visual_token_ids
-from ..handle import Duet
 from ..host import decoder_of
 from . import prompts
 

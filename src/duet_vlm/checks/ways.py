@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..host import cache_argument, output_cache
-from ..queries import IGNORED
+from ..stage2.queries import IGNORED
 from . import prompts
 from .alike import Answer, LastTrace, Pairs
 from .kept import Kept

@@ -57,7 +57,7 @@ def load(path: str | Path | None = None) -> tuple[LlavaForConditionalGeneration,
     source = str(folder() if path is None else path)
     if not Path(source).is_dir():
         raise DuetError(f"model {source!r} is no folder: give one that duet demo train wrote.")
-    from ..loading import read_model
+    from ..inputs.checkpoints import read_model
 
     model, processor = read_model(source, "float32", "cpu")
     return model, processor

@@ -2,6 +2,6 @@
 
 import sys
 
-from ..cli import app
+from ..cli.main import app
 
 app(["eval", *sys.argv[1:]])

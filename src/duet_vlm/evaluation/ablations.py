@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..budget import tokens_per_layer
-from ..config import Drop, DuetConfig
+from ..config.budget import tokens_per_layer
+from ..config.settings import Drop, DuetConfig
 from ..families import facts_of
 from ..presets import preset
 from .runs import Run

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from ..applying import apply
+from ..engine.trace import Trace
 from ..errors import DuetError
 from ..families import visual_token_ids
-from ..generated import TokenTimes, bytes_per_token
+from ..families.placeholders import check_text
 from ..host import output_cache
-from ..placeholders import check_text
-from ..request import processing, prompt, special_tokens
-from ..trace import Trace
-from ..video.inputs import content, show_frames, video_inputs
+from ..inputs.request import processing, prompt, special_tokens
+from ..inputs.video.inputs import content, show_frames, video_inputs
+from ..measuring.generation import TokenTimes, bytes_per_token
 from .records import Record
 from .runs import Run
 

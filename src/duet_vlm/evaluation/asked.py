@@ -9,7 +9,7 @@ from typing import Any
 
 from ..demo.model import folder as demo_folder
 from ..errors import DuetError
-from ..loading import check_device, check_dtype, read_config, read_model
+from ..inputs.checkpoints import check_device, check_dtype, read_config, read_model
 from .processes import Process
 from .records import Problem, Record, read_manifest
 from .runs import SAVED, Run, runs_of

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from .. import terminal
-from ..files import check_folder
+from ..console import terminal
+from ..inputs.files import check_folder
 from .processes import Process
 
 DEMO = "demo"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DuetError
-from ..timing import versions
+from ..measuring.timing import versions
 from .answering import Answer, Asker, Batch
 from .identity import described, fingerprint
 from .metrics import score

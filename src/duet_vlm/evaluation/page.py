@@ -9,8 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..pictures.overlay import kept_picture
 from .answering import Asker
-from .overlay import kept_picture
 from .plots import CATEGORIES, PARETO
 from .records import Record, source_of
 from .runs import FULL, Run

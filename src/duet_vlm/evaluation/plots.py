@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..drawing import FAINT, INK, plain
+from ..pictures.drawing import FAINT, INK, plain
 from .runs import FULL
 from .table import count
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DuetError
-from ..images import read_image
-from ..paths import check_file
-from ..placeholders import without_place
-from ..text_files import NotJson, check_whole, lines, may_be_torn, parse, read_text
+from ..families.placeholders import without_place
+from ..inputs.images import read_image
+from ..inputs.paths import check_file
+from ..inputs.text_files import NotJson, check_whole, lines, may_be_torn, parse, read_text
 from .metrics import check_expected
 
 FIELDS = ("id", "image", "video", "question", "answer", "answers", "category", "metric")

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import DuetError
-from ..files import writing
-from ..timing import hardware
+from ..inputs.files import writing
+from ..measuring.timing import hardware
 from .answering import Asker
 from .metrics import yes_no_figures
 from .records import Problem, Record, source_of

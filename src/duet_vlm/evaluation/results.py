@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import terminal
+from ..console import terminal
 from .asked import DEMO
 from .processes import Process
 

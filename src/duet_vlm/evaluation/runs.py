@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..arguments import saved_config
-from ..config import DuetConfig
+from ..config.arguments import saved_config
+from ..config.settings import DuetConfig
 from ..errors import DuetError
 from ..presets import preset, stages
 from .records import Problem

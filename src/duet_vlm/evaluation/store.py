@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DuetError
-from ..files import writing
+from ..inputs.files import writing
 from .runs import Run
 
 Key = tuple[str, float | None, str]  # method, budget, record

@@ -7,7 +7,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ..terminal import escape
+from ..console.terminal import escape
 from .runs import SAVED
 from .statistics import LEAST_SOURCES
 

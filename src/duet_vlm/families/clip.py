@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attention import keys, queries
-from ..budget import stage1_counts
-from ..config import DuetConfig
+from ..config.budget import stage1_counts
+from ..config.settings import DuetConfig
 from ..errors import DuetError
-from ..merging import Encoded, Merge, merge
-from ..refs import Ref
-from ..streamed import column_sums
+from ..host.attention import keys, queries
+from ..host.refs import Ref
+from ..stage1 import Encoded, Merge, merge
+from ..tensors.streamed import column_sums
 from . import encoding
 from .encoding import Call
 from .family import check_feature_layer, feature_layer

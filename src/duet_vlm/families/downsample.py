@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ..config import DuetConfig
+from ..config.settings import DuetConfig
 from . import encoding
 
 

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import DuetConfig
+from ..config.settings import DuetConfig
 from ..errors import DuetError
-from ..merging import Merge
-from ..refs import Ref, wrap
+from ..host.refs import Ref, wrap
+from ..stage1 import Merge
 
 ATTRIBUTE = "duet"  # of an encoder's output
 

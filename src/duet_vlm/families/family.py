@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..config import DuetConfig
+from ..config.settings import DuetConfig
 from ..errors import DuetError
 
 

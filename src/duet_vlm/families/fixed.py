@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attention import received
-from ..budget import stage1_counts
-from ..config import DuetConfig
-from ..merging import Encoded, Merge, merge
+from ..config.budget import stage1_counts
+from ..config.settings import DuetConfig
+from ..host.attention import received
+from ..stage1 import Encoded, Merge, merge
 from . import encoding
 from .encoding import Call, merged_in_place
 from .family import Family, check_feature_layer, feature_layer

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config import DuetConfig
+from ..config.settings import DuetConfig
 from . import fixed
 from .family import refuse_renumbering
 

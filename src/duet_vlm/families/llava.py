@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..config import DuetConfig
+from ..config.settings import DuetConfig
 from ..errors import DuetError
-from ..merging import Merge
+from ..stage1 import Merge
 from . import clip
 from .downsample import Downsample
 from .family import Family

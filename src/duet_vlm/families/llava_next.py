@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from .. import host
-from ..budget import stage1_counts
-from ..config import DuetConfig
-from ..merging import Encoded, Merge, merge
-from ..refs import wrap
+from ..config.budget import stage1_counts
+from ..config.settings import DuetConfig
+from ..host.refs import wrap
+from ..stage1 import Encoded, Merge, merge
 from . import clip, encoding
 from .downsample import Downsample
 from .encoding import Call

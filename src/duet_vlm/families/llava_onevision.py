@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..config import DuetConfig
+from ..config.settings import DuetConfig
 from ..errors import DuetError
-from ..refs import wrap
+from ..host.refs import wrap
 from . import fixed
 from .encoding import Call, Outcome
 from .family import Family, check_feature_layer

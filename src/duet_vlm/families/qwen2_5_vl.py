@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import DuetConfig
+from ..config.settings import DuetConfig
 from ..errors import DuetError
-from ..merging import Encoded, merge
+from ..stage1 import Encoded, merge
 from . import received
 from .encoding import merged_in_place
 from .family import Family, refuse_renumbering

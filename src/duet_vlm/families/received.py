@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..attention import received
+from ..host.attention import received
 from . import encoding
 
 

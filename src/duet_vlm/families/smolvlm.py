@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..attention import received
+from ..host.attention import received
 from . import fixed
 from .encoding import Call
 

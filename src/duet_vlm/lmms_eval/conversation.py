@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DuetError
-from ..images import read_image
-from ..placeholders import check_text
-from ..request import special_tokens
-from ..video.decoding import Clip, read_frames
-from ..video.inputs import IMAGES, PROCESSORS, check_model, content
+from ..families.placeholders import check_text
+from ..inputs.images import read_image
+from ..inputs.request import special_tokens
+from ..inputs.video.decoding import Clip, read_frames
+from ..inputs.video.inputs import IMAGES, PROCESSORS, check_model, content
 
 Message = dict[str, Any]
 """{"role": str, "content": [{"type": "text" | "image" | "video" | "audio", "text" or "url": ...}]}, as in lmms-eval."""

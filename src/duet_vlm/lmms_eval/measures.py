@@ -11,8 +11,8 @@ import torch
 from lmms_eval.api.instance import TokenCounts
 from transformers import LogitsProcessor
 
-from ..generated import bytes_per_token
-from ..trace import Trace
+from ..engine.trace import Trace
+from ..measuring.generation import bytes_per_token
 
 LOGGED = ("tokens_in", "tokens_avg", "tokens_last", "kv_bytes", "prefill_ms")
 

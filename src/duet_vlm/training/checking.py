@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image
 
 from ..errors import DuetError
-from ..images import read_image, size_of
-from ..queries import IGNORED
+from ..inputs.images import read_image, size_of
+from ..stage2.queries import IGNORED
 from .conversations import Rendered, Renderer
 from .dataset import Collator, Loaded, answer_tokens, read_video
 from .records import Conversation, Record, conversation

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import DuetError
-from ..loading import read_weights
+from ..inputs.checkpoints import read_weights
 from .settings import Lora, TrainSettings
 
 # by their names in transformers' models

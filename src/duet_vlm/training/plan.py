@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..config import DuetConfig
+from ..config.settings import DuetConfig
 from . import models
 from .command import Run
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DuetError
-from ..text_files import SPACE, NotJson, check_whole, lines, may_be_torn, parse, read_text
+from ..inputs.text_files import SPACE, NotJson, check_whole, lines, may_be_torn, parse, read_text
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 TAG = re.compile(r"\s*<(image|video)>\s*")

@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from ..budget import stage1_counts, tokens_per_layer
-from ..config import Drop, DuetConfig
+from ..config.budget import stage1_counts, tokens_per_layer
+from ..config.settings import Drop, DuetConfig
 from ..errors import DuetError
 
 GRID = 1000  # strengths between none and full; neighbours differ by less than a token

@@ -18,9 +18,9 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import rotate_checkpoints
 
+from ..engine.handle import Duet
 from ..errors import DuetError
-from ..handle import Duet
-from ..queries import IGNORED
+from ..stage2.queries import IGNORED
 
 PART = ".saving"
 LOSSES = "duet_loss.json"  # in a checkpoint: the losses of the steps that no log has told yet

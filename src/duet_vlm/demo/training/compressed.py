@@ -19,8 +19,8 @@ from duet_vlm.demo.training.attention import Packing
 from duet_vlm.demo.training.batches import PREFIX, Batch, Rows
 from duet_vlm.demo.training.targets import Targets
 from duet_vlm.demo.vocabulary import IDS, IMAGE
-from duet_vlm.merging import Merge
-from duet_vlm.queries import IGNORED
+from duet_vlm.stage1 import Merge
+from duet_vlm.stage2.queries import IGNORED
 
 
 @dataclass(frozen=True)

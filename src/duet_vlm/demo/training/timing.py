@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from duet_vlm import DuetConfig
-from duet_vlm.budget import tokens_per_layer
+from duet_vlm.config.budget import tokens_per_layer
 from duet_vlm.demo.model import TEXT_LAYERS, TEXT_WIDTH, VISION_WIDTH, VISUAL_TOKENS, config
 from duet_vlm.demo.training import attention
 from duet_vlm.demo.training.batches import PREFIX, QUESTION_TOKENS, make_batch

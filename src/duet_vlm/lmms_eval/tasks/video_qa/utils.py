@@ -18,7 +18,7 @@ from typing import Any
 from datasets import Dataset
 
 from duet_vlm.errors import DuetError
-from duet_vlm.text_files import read_json
+from duet_vlm.inputs.text_files import read_json
 
 logger = logging.getLogger(__name__)
 ROOT, JUDGE = "DUET_VIDEO_QA", "DUET_VIDEO_QA_JUDGE"

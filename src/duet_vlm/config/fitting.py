@@ -1,0 +1,170 @@
+"""A method fitted to a budget: the count of stage 1, or the ratios of a stage 2 alone, that average to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..errors import DuetError
+from .budget import tokens_per_layer
+from .methods import PUBLISHED, PUBLISHED_SHARES, STAGE_1, STAGE_2, Schedule, Settings
+from .settings import DuetConfig
+
+MANY = 2**16  # tokens: an image that is large enough for any count
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A method to be fitted to a budget on a decoder."""
+
+    name: str
+    first: str
+    second: str
+    layers: int
+    late: tuple[float, float]
+
+    @property
+    def schedule(self) -> Schedule:
+        return STAGE_2[self.second]
+
+    def stage_2(self, ratios: Mapping[int, float] | None = None) -> Settings:
+        """The schedule's settings, with its own ratios or others."""
+        if self.second == "none":
+            return {}
+        ratios = self.schedule.at(self.layers, self.late) if ratios is None else ratios
+        return {"drops": self.schedule.drops(ratios), **self.schedule.settings}
+
+    def stage_1(self, entering: int) -> Settings:
+        contextual = min(round(entering * STAGE_1[self.first]), entering - 1)
+        settings = {"dominant": entering - contextual, "contextual": contextual}
+        return settings if self.first == "duet" else settings | {"merging": self.first}
+
+    def counts(self, budget: float, visual_tokens: int) -> Settings:
+        """Settings for images of so many visual tokens."""
+        if (self.first, self.second) == ("duet", "duet"):
+            for (whole, layers, average), settings in PUBLISHED.items():
+                enough = settings["dominant"] + settings["contextual"] <= visual_tokens
+                if layers == self.layers and abs(average - budget) <= 0.5 and enough and whole in (None, visual_tokens):
+                    return settings
+        if self.first == "downsample":
+            return self._smaller_image(budget, visual_tokens)
+        if self.first == "none":
+            return self._ratios(budget, visual_tokens)
+        stage_2 = self.stage_2()
+        return self._closest(budget, visual_tokens, lambda n: self.stage_1(n) | stage_2, 2, visual_tokens)
+
+    def counts_of_any_image(self, budget: float) -> Settings:
+        """Counts for images whose size is not known, or ratios that need none."""
+        if self.first == "none":
+            raise DuetError(
+                f"{self.name} keeps fractions of an image's tokens: give the budget as keep=, or the image's grid= too."
+            )
+        return self.counts(budget, MANY)
+
+    def shares(self, keep: float) -> Settings:
+        """Fractions, for images of any size."""
+        if (self.first, self.second) == ("duet", "duet"):
+            for (layers, share), settings in PUBLISHED_SHARES.items():
+                if layers == self.layers and abs(share - keep) < 1e-6:
+                    return settings
+        if self.first == "none":
+            return self._ratios(keep * MANY, MANY)
+        stage_2 = self.stage_2()
+        costs = tokens_per_layer(DuetConfig(**stage_2), MANY, self.layers)
+        entering = keep * MANY * self.layers / sum(costs)
+        if entering > 1:
+            raise DuetError(
+                f"{self.name} cannot meet a budget of {keep:g} of the tokens here: with {self.layers} layers it "
+                f"reaches at most {keep / entering:g}; choose a smaller budget or another method."
+            )
+        contextual = entering * float(STAGE_1[self.first])
+        settings = self.stage_1(2) | {"dominant": entering - contextual, "contextual": contextual or 0}
+        return settings | stage_2
+
+    def _ratios(self, budget: float, visual_tokens: int) -> Settings:
+        """Stage 2 alone: the power of the schedule's ratios that meets the budget."""
+        ratios = self._early_enough(self.schedule.at(self.layers, self.late), budget * self.layers / visual_tokens)
+        highest = max(ratios.values(), default=0.0)
+        # with one ratio to choose a step is a token; with several, they are to move one by one
+        steps = visual_tokens * (8 if sum(ratio > 0 for ratio in ratios.values()) > 1 else 1)
+
+        def ratio(published: float, wanted: float) -> float:
+            if published in (0, highest):
+                return wanted if published else 0.0
+            return wanted ** (math.log(published) / math.log(highest))
+
+        def settings(step: int) -> Settings:
+            return self.stage_2({layer: ratio(r, step / steps) for layer, r in ratios.items()})
+
+        return self._closest(budget, visual_tokens, settings, 0, steps)
+
+    def _early_enough(self, ratios: dict[int, float], full_layers: float) -> dict[int, float]:
+        """The drop layers, or where none of their ratios can meet the budget, earlier ones in the same proportion.
+
+        A first drop at L/4 cannot average to less than a quarter. All layers are then halved until the budget is in
+        reach. Between two halvings a schedule that ends with no token may jump over it; then the proportion is taken
+        with which it is in the middle of the reach.
+
+        Args:
+            full_layers: the budget, as the number of layers that could hold the whole image.
+        """
+
+        def scaled(k: int) -> dict[int, float]:
+            return {max(1, layer * k // self.layers): ratio for layer, ratio in ratios.items()}
+
+        def off(candidate: dict[int, float]) -> float:
+            """0 in the middle of what is reached, 1 at its ends."""
+            first, last = min(candidate), max(candidate)
+            end = last if candidate[last] == 0 else self.layers
+            return abs(2 * full_layers - first - end) / max(end - first, 1e-9)
+
+        if not ratios:
+            return ratios
+        halved = [scaled(self.layers >> i) for i in range(self.layers.bit_length())]
+        within = [candidate for candidate in halved if off(candidate) <= 1]
+        return within[0] if within else min(map(scaled, range(self.layers, 0, -1)), key=off)
+
+    def _smaller_image(self, budget: float, visual_tokens: int) -> Settings:
+        """The number of rows and columns, neither twice the other, whose average is closest; the squarest of these."""
+        side, stage_2 = math.isqrt(visual_tokens), self.stage_2()
+        shapes = [(r, c) for r in range(1, side + 1) for c in range(1, side + 1) if max(r, c) <= 2 * min(r, c)]
+        averages = {n: self._average(stage_2, n) for n in {r * c for r, c in shapes}}
+        self._check_reach(budget, visual_tokens, min(averages.values()), max(averages.values()))
+        best = min(shapes, key=lambda shape: (abs(averages[shape[0] * shape[1]] - budget), abs(shape[0] - shape[1])))
+        return {"downsample": best, **stage_2}
+
+    def _average(self, settings: Settings, visual_tokens: int) -> float:
+        return sum(tokens_per_layer(DuetConfig(**settings), visual_tokens, self.layers)) / self.layers
+
+    def _check_reach(self, budget: float, visual_tokens: int, least: float, most: float) -> None:
+        if not least - 0.5 <= budget <= most + 0.5:
+            raise DuetError(
+                f"{self.name} cannot meet a budget of {budget:g} tokens here: with {visual_tokens} visual tokens "
+                f"and {self.layers} layers it reaches {least:g} to {most:g}; choose a budget in that range or another "
+                "method."
+            )
+
+    def _closest(
+        self, budget: float, visual_tokens: int, settings: Callable[[int], Settings], least: int, most: int
+    ) -> Settings:
+        """The settings whose average is closest to the budget; `settings(n)` costs more with every n."""
+
+        def average(n: int) -> float:
+            return self._average(settings(n), visual_tokens)
+
+        low, high = least, most
+        self._check_reach(budget, visual_tokens, average(low), average(high))
+        while high - low > 1:
+            middle = (low + high) // 2
+            if average(middle) <= budget:
+                low = middle
+            else:
+                high = middle
+        best = min((low, high), key=lambda n: abs(average(n) - budget))
+        if abs(average(best) - budget) > 0.5:
+            raise DuetError(
+                f"{self.name} cannot meet a budget of {budget:g} tokens within half a token on {self.layers} layers: "
+                f"the closest is {average(best):g}."
+            )
+        return settings(best)

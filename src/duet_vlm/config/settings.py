@@ -1,0 +1,250 @@
+"""What to do: the recipe of a compression, as plain data. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ..errors import DuetError, closest, shown
+from .values import as_count, as_sides, check_flag, is_number, is_whole
+
+MERGING = ("duet", "visionzip", "random", "uniform", "pool", "prumerge", "divprune", "holov")
+COMBINE = ("anchor+mean", "mean")
+RANKING = ("attention", "sparsevlm", "keynorm", "random")
+QUERIES = ("salient", "all", "last")
+POSITIONS = ("auto", "renumber", "keep")
+CHOICES = {"query": QUERIES, "positions": POSITIONS, "merging": MERGING, "combine": COMBINE, "ranking": RANKING}
+SCORED = ("duet", "visionzip", "prumerge")  # methods whose dominant tokens are the best by score
+DISCARDING = ("duet", "random", "uniform", "divprune", "holov")  # methods that leave tokens out
+_LANGUAGE = re.compile("[A-Za-z]{2,8}")
+AVERAGING = ("pool", "prumerge")  # methods whose every token is a mean
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Stage 2: entering decoder layer `layer`, keep the best `floor(keep * M)` visual tokens of each image.
+
+    Args:
+        layer: the decoder layer before which tokens are dropped, 1 to L - 1; it counts the layers already run.
+        keep: keep ratio, 0 to 1, relative to M, the number of visual tokens after stage 1; ratios never compound.
+        rank_at: the layer whose weights rank the tokens, when it is not `layer` itself (FastV: the layer just run).
+    """
+
+    layer: int
+    keep: float
+    rank_at: int | None = None
+
+    def __post_init__(self) -> None:
+        layer, keep, rank_at = self.layer, self.keep, self.rank_at
+        if not is_whole(layer, 1):
+            raise DuetError(f"drop layer {shown(layer)} is not possible: it must be a whole number of at least 1.")
+        if not is_number(keep) or not 0 <= keep <= 1:
+            raise DuetError(f"keep ratio {shown(keep)} at drop layer {layer} must be a number from 0 to 1.")
+        if rank_at is not None and not (is_whole(rank_at, 0) and rank_at <= layer):
+            raise DuetError(f"rank_at {shown(rank_at)} must be a layer from 0 to the drop layer {layer}, or None.")
+        _set(self, layer=int(layer), keep=abs(float(keep)), rank_at=None if rank_at is None else int(rank_at))
+
+    @property
+    def ranking_layer(self) -> int:
+        return self.layer if self.rank_at is None else self.rank_at
+
+
+@dataclass(frozen=True)
+class DuetConfig:
+    """Both stages of DUET-VLM (arXiv 2602.18846), as written in the paper's terms.
+
+    It never changes: `dataclasses.replace` makes another. Numbers may be numpy's; they are kept as Python's.
+
+    Args:
+        dominant: stage 1, K1: visual tokens kept unchanged per image (int), or a fraction of the image's tokens
+            (float in (0, 1]). For encoders with a CLS token that enters the sequence (LLaVA), CLS is one of them.
+            None leaves the encoder alone.
+        contextual: stage 1, K2: merged tokens per image, int or fraction; 0 for none.
+        cluster_width: stage 1, w: a pool of `w * K2` tokens is merged into the K2 contextual ones.
+        drops: stage 2: drop layers and keep ratios, a list or a tuple; kept as a tuple, by layer.
+        query: whose attention ranks the visual tokens: "salient" words and the last token, "all" text tokens after
+            the first image, or the "last" instruction token.
+        positions: after tokens are gone, "renumber" the rest without gaps or "keep" their places; "auto" is what the
+            published method does for the family.
+        merging: the stage 1 method, a name of `merging.METHODS`: "duet", "visionzip" (global clusters, anchors in image
+            order), "random", "uniform", "pool", "prumerge", "divprune" or "holov". Methods without contextual tokens
+            take `dominant + contextual` as one number.
+        language: language of the questions, for their salient words.
+        combine: a contextual token is its anchor plus the mean of its members ("anchor+mean", as published), or the
+            "mean" of them all.
+        diverse: choose dominant tokens by score times distance to those already chosen, instead of by score alone.
+        rest: one of the contextual tokens is the mean of every token that the method discards.
+        proportional: a merged token gets the attention of all it stands for: log s is added to its attention logits in
+            every decoder layer and in stage 2's ranking, s being the tokens merged into it (ToMe, arXiv 2210.09461,
+            proportional attention). Needs sdpa or eager attention, where it costs a mask.
+        ranking: how stage 2 scores visual tokens, a name of `ranking.RANKINGS`: "attention" of the query tokens,
+            "sparsevlm" (that of query tokens which the image concerns), "keynorm" or "random".
+        debias: divide stage 2's attention by what the same queries would pay, in the same place, to the average visual
+            token of the sample: what is left is due to content.
+        downsample: (rows, columns) of patches to which the image is shrunk before the encoder; a stage 1 of its own, so
+            `dominant` stays None.
+
+    Raises:
+        DuetError: a value that is not possible, or two that contradict each other.
+    """
+
+    dominant: int | float | None = None
+    contextual: int | float = 0
+    cluster_width: int = 4
+    drops: Sequence[Drop] = ()
+    query: str = "salient"
+    positions: str = "auto"
+    merging: str = "duet"
+    language: str = "en"
+    combine: str = "anchor+mean"
+    diverse: bool = False
+    rest: bool = False
+    proportional: bool = False
+    ranking: str = "attention"
+    debias: bool = False
+    downsample: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        _set(self, drops=_as_drops(self.drops))
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if not (isinstance(value, str) and value in allowed):
+                raise DuetError(f"{name} {shown(value)} is unknown: choose one of {', '.join(allowed)}.")
+            _set(self, **{name: allowed[allowed.index(value)]})
+        for name in ("diverse", "rest", "proportional", "debias"):
+            check_flag(name, getattr(self, name))
+        if not isinstance(self.language, str) or not _LANGUAGE.fullmatch(self.language):
+            raise DuetError(f"language {shown(self.language)} must be the code of one, for example 'en'.")
+        if not is_whole(self.cluster_width, 1):
+            raise DuetError(f"cluster_width {shown(self.cluster_width)} must be a whole number of at least 1.")
+        _set(self, language=self.language[:], cluster_width=int(self.cluster_width))
+        if self.dominant is not None:
+            _set(self, dominant=as_count("dominant", self.dominant, least=1))
+        _set(self, contextual=as_count("contextual", self.contextual, least=0))
+        if self.dominant is None and self.contextual:
+            raise DuetError(f"contextual {self.contextual!r} needs stage 1: give dominant too, or contextual=0.")
+        self._check_options()
+        for before, after in zip(self.drops, self.drops[1:], strict=False):
+            if before.layer == after.layer:
+                raise DuetError(f"drop layer {after.layer} is given twice: give each drop layer once.")
+            if after.keep > before.keep:
+                raise DuetError(
+                    f"keep ratios cannot grow, but layer {after.layer} keeps {after.keep:g} after layer {before.layer} "
+                    f"kept {before.keep:g}: both are fractions of the tokens after stage 1."
+                )
+            if after.ranking_layer <= before.layer:
+                raise DuetError(
+                    f"the drop at layer {after.layer} cannot rank at layer {after.ranking_layer}: layer {before.layer} "
+                    f"drops tokens after that, so rank at {before.layer + 1} or later."
+                )
+
+    def _check_options(self) -> None:
+        if self.diverse and self.merging not in SCORED:
+            raise DuetError(f"diverse has no meaning for merging {self.merging!r}: use it with {' or '.join(SCORED)}.")
+        if self.rest and self.merging not in DISCARDING:
+            listed = ", ".join(DISCARDING)
+            raise DuetError(f"merging {self.merging!r} discards nothing, so rest has no meaning: use it with {listed}.")
+        if self.rest and not self.contextual:
+            raise DuetError("rest takes one of the contextual tokens: give contextual of at least 1.")
+        if self.proportional and not self._averages:
+            raise DuetError(
+                "proportional weighs merged tokens, and this config merges none: give contextual of at least 1 and "
+                "cluster_width of at least 2, or rest=True, or merging 'pool' or 'prumerge'."
+            )
+        if self.debias and self.ranking not in ("attention", "sparsevlm"):
+            raise DuetError(
+                f"debias has no meaning for ranking {self.ranking!r}: use it with 'attention' or 'sparsevlm'."
+            )
+        if self.downsample is not None:
+            _set(self, downsample=as_sides("downsample", self.downsample, 2, "(rows, columns)"))
+            if self.dominant is not None:
+                raise DuetError("downsample is a stage 1 of its own: leave dominant None, or downsample None.")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DuetConfig):
+            return NotImplemented
+        return repr(self) == repr(other)  # 1 is one token and 1.0 is all of them, which Python calls equal
+
+    @property
+    def merges(self) -> bool:
+        """Whether stage 1 is on."""
+        return self.dominant is not None or self.downsample is not None
+
+    @property
+    def _averages(self) -> bool:
+        """Whether stage 1 makes one token of several."""
+        if self.dominant is None:
+            return False
+        if self.rest or self.merging in AVERAGING:
+            return True
+        if self.merging == "visionzip":
+            return self.contextual > 0
+        # the others' pool at width 1 is the anchors alone
+        return self.merging in ("duet", "random") and self.contextual > 0 and self.cluster_width > 1
+
+    @property
+    def ranks(self) -> bool:
+        """Whether any drop needs a ranking: keeping none or all does not."""
+        return any(0 < d.keep < 1 for d in self.drops)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `model.config.duet` and JSON: dicts, lists, numbers, texts, bools and None."""
+        data = asdict(self) | {"drops": [asdict(drop) for drop in self.drops]}
+        return data if self.downsample is None else data | {"downsample": list(self.downsample)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> DuetConfig:
+        """What `to_dict` gave, or any mapping of fields to values; missing fields have their defaults.
+
+        Raises:
+            DuetError: no mapping, a field that is unknown, or a value as in `DuetConfig`.
+        """
+        if not isinstance(data, Mapping):
+            raise DuetError(f"a DuetConfig is read from a mapping of its fields to values, not from {shown(data)}.")
+        check_names(data)
+        return cls(**data)
+
+    @classmethod
+    def preset(
+        cls, name: str, *, model: Any = None, tokens: float | None = None, keep: float | None = None, **changes: Any
+    ) -> DuetConfig:
+        """A published method at a budget of visual tokens, averaged over the decoder's layers; see `presets.preset`."""
+        from ..presets import preset
+
+        return preset(name, model=model, tokens=tokens, keep=keep, **changes)
+
+
+def check_names(settings: Mapping[Any, Any]) -> None:
+    """Raises DuetError for a setting that `DuetConfig` does not have, with the nearest one."""
+    known = [f.name for f in fields(DuetConfig)]
+    for name in settings:
+        if name not in known:
+            near = closest(name, known)
+            listed = ", ".join(known) if near is None else f"{near}, which is the nearest name"
+            raise DuetError(f"setting {shown(name)} is unknown: a DuetConfig has {listed}.")
+
+
+def _set(frozen: Any, **values: Any) -> None:
+    for name, value in values.items():
+        object.__setattr__(frozen, name, value)
+
+
+def _as_drops(value: Any) -> tuple[Drop, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise DuetError(f"drops {shown(value)} must be a list of drops, for example [Drop(16, 0.5)].")
+    return tuple(sorted(map(_as_drop, value), key=lambda drop: drop.layer))
+
+
+def _as_drop(value: Any) -> Drop:
+    if isinstance(value, Drop):
+        return value
+    if not isinstance(value, Mapping):
+        raise DuetError(f"{shown(value)} is no drop: write Drop(layer, keep), for example Drop(16, 0.5).")
+    known = [f.name for f in fields(Drop)]
+    wrong = [f"an unknown {shown(key)}" for key in value if key not in known]
+    wrong += [f"no {key}" for key in ("layer", "keep") if key not in value]
+    if wrong:
+        raise DuetError(f"the drop {shown(value)} has {wrong[0]}: a drop is layer, keep and, if wanted, rank_at.")
+    return Drop(**value)

@@ -1,0 +1,1 @@
+"""The terminal: errors in a line, progress, tables, options."""

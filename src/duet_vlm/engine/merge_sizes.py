@@ -1,0 +1,88 @@
+"""A merged token attends for all it stands for: log s on the attention logits of a token merged from s.
+
+Proportional attention of ToMe (arXiv 2210.09461, section 3, equation 1): softmax(Q K^T * scaling + log s). A token that
+is the mean of s equal ones then gets what the s would have got. Tensors only, but for the check.
+
+How many each token stands for (`Merge.sizes`) leaves the encoder as one more channel of its tokens, so that whatever
+stock code does to images on the way (pack tiles, cut padding off, repeat them for beams) happens to both alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..errors import DuetError
+from ..tensors.tokens import spread, take
+
+IMPLEMENTATIONS = ("sdpa", "eager")  # that add a mask to the logits
+
+
+def check_attention(decoder: Any) -> None:
+    """Refuse attention that takes no additive mask.
+
+    Raises:
+        ValueError: an implementation other than sdpa and eager.
+    """
+    found = decoder.layers[0].self_attn.config._attn_implementation
+    if found not in IMPLEMENTATIONS:
+        raise DuetError(
+            f"proportional needs attention that adds a mask, and the language model uses {found!r}: "
+            "set attn_implementation to 'sdpa' or 'eager', or leave proportional off."
+        )
+
+
+def with_sizes(tokens: Tensor, sizes: Tensor) -> Tensor:
+    """(B, K, D) and how many each stands for, the last of them (B, <= K), 1 before -> (B, K, D + 1)."""
+    sizes = pad(sizes, (tokens.shape[1] - sizes.shape[1], 0), value=1.0)
+    return torch.cat([tokens, sizes[..., None].to(tokens)], dim=2)
+
+
+def without_sizes(output: Any, width: int) -> None:
+    """Take the channel of sizes off an encoder's output; `output.duet_sizes` (tokens,) has them, 0 where one is gone.
+
+    Args:
+        output: `pooler_output` is (B, N, D), or a list of (N, D); nothing happens where D is `width` already.
+        width: of the language model's tokens.
+    """
+    features = output.pooler_output
+    if all(f.shape[-1] == width for f in features):
+        return
+    output.duet_sizes = torch.cat([f[..., width].flatten() for f in features])
+    tensor = isinstance(features, Tensor)
+    output.pooler_output = features[..., :width] if tensor else [f[..., :width] for f in features]
+
+
+def log_sizes(sizes: Tensor, there: Tensor) -> Tensor:
+    """(tokens,) sizes at the visual tokens there (B, S) -> (B, S) float32, 0 at text and what stands for itself."""
+    return spread(sizes.detach().to(there.device, torch.float32)[:, None], there)[..., 0].clamp(min=1).log()
+
+
+def followed(before: Tensor | None, seen: int, log_s: Tensor | None) -> Tensor | None:
+    """(B, <= seen) of the `seen` tokens before, then (B, S) of what follows; None, and what is missing, is 0."""
+    if log_s is None:
+        return before
+    if not seen:
+        return log_s
+    before = log_s[:, :0] if before is None else before
+    return torch.cat([pad(before, (0, seen - before.shape[1])), log_s], dim=1)
+
+
+def weighed(mask: Tensor | None, rows: Tensor, columns: Tensor, log_s: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as `tokens.take_mask` gives it, plus log s of every key: additive, (B, 1, n, m).
+
+    Args:
+        mask: (B, 1, n, m) bool or additive, or None (plain causal, no holes).
+        rows: (B, n) places of the queries, where there is no mask.
+        columns: (B, m) places of the keys, -1 for holes.
+        log_s: (B, L) by place; tokens behind L are text.
+        dtype: of the layer's hidden states.
+    """
+    beyond = (columns < 0) | (columns >= log_s.shape[1])
+    bias = take(log_s, columns.clamp(max=log_s.shape[1] - 1)).masked_fill(beyond, 0).to(dtype)[:, None, None]
+    if mask is None:
+        mask = columns[:, None, None] <= rows[:, None, :, None]
+    return torch.where(mask, bias, torch.finfo(dtype).min) if mask.dtype == torch.bool else mask + bias

@@ -1,0 +1,101 @@
+"""What a config means on one model: every check, and what a forward pass asks at each layer. Immutable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from .. import host
+from ..config.settings import Drop, DuetConfig
+from ..errors import DuetError
+from ..families import Family, family_of
+from ..families.family import check_downsampling, refuse_renumbering
+from ..stage2.words import check_language
+from .merge_sizes import check_attention
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A config that fits a model.
+
+    Attributes:
+        config: the settings.
+        tokenizer: finds the words of a question; None where none are needed.
+        family: what the model's family does differently.
+        model_config: the model's.
+        rotary: the language model's rotary embedding.
+        renumbers: whether positions close the gaps.
+        drops: decoder layer -> what is dropped before it.
+        ranking_layers: decoder layers that rank.
+        layers: how many decoder layers there are.
+    """
+
+    config: DuetConfig
+    tokenizer: Any
+    family: Family
+    model_config: Any
+    rotary: nn.Module
+    renumbers: bool
+    drops: dict[int, Drop]
+    ranking_layers: frozenset[int]
+    layers: int
+
+    @property
+    def compresses(self) -> bool:
+        """Whether anything is merged or dropped."""
+        return self.config.merges or bool(self.drops)
+
+    @classmethod
+    def of(cls, model: Any, config: DuetConfig, tokenizer: Any) -> Plan:
+        """What `config` means on `model`.
+
+        Raises:
+            DuetError: settings that do not fit it; nothing was touched.
+        """
+        family = check(model, config, tokenizer)
+        decoder = host.decoder_of(model)
+        suited = family.positions if host.renumbers(decoder) else "keep"
+        positions = suited if config.positions == "auto" else config.positions
+        drops = {drop.layer: drop for drop in config.drops if drop.keep < 1}
+        return cls(
+            config=config,
+            tokenizer=tokenizer,
+            family=family,
+            model_config=model.config,
+            rotary=decoder.rotary_emb,
+            renumbers=positions == "renumber",
+            drops=drops,
+            ranking_layers=frozenset(drop.ranking_layer for drop in drops.values() if drop.keep > 0),
+            layers=len(decoder.layers),
+        )
+
+
+def check(model: Any, config: DuetConfig, tokenizer: Any) -> Family:
+    """Refuse what cannot work, before anything is touched; returns the model's family."""
+    host.check_host()
+    family = family_of(model.config)
+    host.check_decoder(model)
+    if config.downsample is not None:
+        check_downsampling(family, model.config)
+    family.check(model.config, config)
+    if not host.renumbers(host.decoder_of(model)):
+        refuse_renumbering(model.config.get_text_config(), config, "its layers have rotary embeddings of their own")
+    if config.proportional:
+        check_attention(host.decoder_of(model))
+    layers = len(host.decoder_of(model).layers)
+    for drop in config.drops:
+        if drop.layer >= layers:
+            raise DuetError(
+                f"drop layer {drop.layer} is not possible: this model has {layers} decoder layers, "
+                f"so choose 1 to {layers - 1}."
+            )
+    if config.ranks and config.query == "salient":
+        if tokenizer is None:
+            raise DuetError(
+                "query 'salient' needs the words of the question: pass tokenizer= (or the processor) to apply, "
+                "or choose query 'all' or 'last'."
+            )
+        check_language(config.language)
+    return family

@@ -1,0 +1,189 @@
+"""What a prompt brings: its pixels encoded, its visual tokens found and numbered, its query tokens chosen."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DuetError
+from ..families import encoding, visual_token_ids
+from ..families.encoding import Outcome
+from ..host import PIXELS
+from ..stage1 import Merge
+from ..stage2.queries import has_answer, query_places
+from ..tensors.tokens import number_runs, number_spans, spread
+from .forward_pass import ForwardPass
+from .merge_sizes import log_sizes
+from .padding import Seen
+from .plan import Plan
+
+
+def has_pixels(kwargs: dict[str, Any]) -> bool:
+    """Whether a call of the core model brings images or videos that are not encoded yet."""
+    return any(kwargs.get(name) is not None for names in PIXELS.values() for name in names)
+
+
+def has_features(kwargs: dict[str, Any]) -> bool:
+    """Whether a call of the core model brings images or videos that are encoded already."""
+    return any(output is not None for output in (kwargs.get("mm_encoder_outputs") or {}).values())
+
+
+def encode(core: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Encode the pixels here, as `generate` does, so that nothing of ours reaches the vision tower.
+
+    Args:
+        kwargs: of the core model's call.
+
+    Returns:
+        The same with `mm_encoder_outputs` in the place of pixels.
+    """
+    outputs, others = dict(kwargs.get("mm_encoder_outputs") or {}), dict(kwargs)
+    for modality, names in PIXELS.items():
+        if any(kwargs.get(name) is not None for name in names):
+            if outputs.get(modality) is not None:
+                raise DuetError(f"the {modality}s came both as pixels and encoded: give one of them.")
+            encoder = getattr(core, f"get_{modality}_features")
+            wanted = [k for k in inspect.signature(encoder).parameters if k in kwargs]
+            with encoding.for_engine():
+                outputs[modality] = encoder(**{k: kwargs[k] for k in wanted}, return_dict=True)
+        for name in names:
+            others.pop(name, None)
+    return others | {"mm_encoder_outputs": outputs}
+
+
+def outcome_of(plan: Plan, output: Any) -> Outcome | None:
+    """What stage 1 decided about an encoder's output; None where stage 1 is off.
+
+    Raises:
+        DuetError: features about which nothing was decided, or under other settings.
+    """
+    found: Outcome | None = getattr(output, encoding.ATTRIBUTE, None)
+    if found is not None and found.engine_only:
+        return found  # settings may have changed between encoding and now
+    if not plan.config.merges:
+        return None
+    if found is None or found.settings != encoding.settings_of(plan.config):
+        why = "before these settings of stage 1 were applied" if found is not None else "without stage 1"
+        raise DuetError(
+            f"image features came that were encoded {why}, in parts or by hand, so they cannot be merged: pass the "
+            "pixel values, leave out prefill_chunk_size, or encode again after apply."
+        )
+    return found
+
+
+def order_of(output: Any, outcome: Outcome, there: Tensor) -> list[int]:
+    """Which of the encoder's entries each entry of its output is, that `generate` may have repeated since.
+
+    Where there are k times as many, each row of the prompt stands k times, one behind the other, and so do its entries.
+
+    Args:
+        output: of the encoder.
+        there: (B, S) bool, its visual tokens in the prompt.
+    """
+    known, now = len(outcome.sizes), len(output.pooler_output)
+    if now == known:
+        return list(range(known))
+    repeats, rest = divmod(now, known)
+    order: list[int] = []
+    if not rest and len(there) % repeats == 0:
+        left = iter(range(known))
+        for wanted in there.sum(1).tolist()[::repeats]:
+            row: list[int] = []
+            while wanted > 0 and (entry := next(left, None)) is not None:
+                row.append(entry)
+                wanted -= len(outcome.sizes[entry])
+            order += row * repeats
+    if len(order) != now:
+        raise DuetError(
+            f"{now} encoded images came with a prompt where {known} were encoded: pass the output of one call of "
+            "the encoder as it is, or the pixel values."
+        )
+    return order
+
+
+def read(
+    plan: Plan, ids: Tensor, kwargs: dict[str, Any], seen: Seen, labels: Tensor | None
+) -> tuple[ForwardPass, dict[str, Any]] | None:
+    """What is known before the first layer, and the call with what stage 1 made; None where no visual token comes in.
+
+    Args:
+        plan: the settings.
+        ids: (B, S).
+        kwargs: of the core model's call, encoded.
+        seen: what the call says of padding.
+        labels: (B, S), or None.
+
+    Raises:
+        DuetError: a part of an image, where that can be seen.
+    """
+    visual, spans = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids)
+    merges: list[Merge] = []
+    gone: Tensor | None = None
+    log_s: Tensor | None = None
+    outputs = dict(kwargs["mm_encoder_outputs"])
+    for modality, token in visual_token_ids(plan.model_config).items():
+        output, there = outputs.get(modality), ids == token
+        if output is None:
+            continue
+        lengths = [len(f) for f in output.pooler_output]
+        if not lengths or int(there.sum()) != sum(lengths):
+            return None  # text alone, or a mismatch that stock reports
+        for length in lengths:
+            if not plan.family.is_whole(plan.model_config, length):
+                raise DuetError(
+                    f"an image came with {length} visual tokens, which is a part of it: give the whole prompt at "
+                    "once (leave out prefill_chunk_size)."
+                )
+        outcome = outcome_of(plan, output)
+        if outcome is not None:
+            order = order_of(output, outcome, there)
+            outputs[modality] = merged(output, outcome, order)
+            sizes = torch.cat([outcome.sizes[i] for i in order]).to(there.device)
+            removed = spread((sizes == 0)[:, None], there)[..., 0]
+            gone = removed if gone is None else gone | removed
+            merges += outcome.merges
+            if plan.config.proportional:
+                here = log_sizes(sizes, there)
+                log_s = here if log_s is None else log_s + here
+        numbers = number_runs(there) if modality in plan.family.runs else number_spans(there, lengths)
+        spans = torch.where(there, numbers + spans.max(), spans)
+        visual = visual | there
+    if not bool(visual.any()):
+        return None
+    left = spans if gone is None else spans.masked_fill(gone, 0)
+    state = ForwardPass(
+        plan=plan,
+        visual=visual,
+        valid=seen.valid,
+        past_valid=seen.past,
+        spans=spans,
+        gone=gone,
+        queries=query_places(plan.config, plan.tokenizer, ids, visual, seen.valid, labels)
+        if plan.ranking_layers
+        else None,
+        limits=torch.zeros(int(spans.max()) + 1, dtype=torch.long, device=ids.device).index_add(
+            0, left.flatten(), torch.ones_like(left.flatten())
+        ),
+        unanswered=None if labels is None else ~has_answer(labels),
+        merges=merges,
+        removed=torch.zeros_like(ids[:, :1]),
+        holes_right=not bool(seen.valid[:, -1].all()),
+        log_sizes=log_s,
+    )
+    return state, kwargs | {"mm_encoder_outputs": outputs}
+
+
+def merged(output: Any, outcome: Outcome, order: list[int]) -> Any:
+    """The encoder's output with what stage 1 made in the place of its features; the output itself stays as it is."""
+    new, features = copy.copy(output), outcome.features
+    if order != list(range(len(outcome.sizes))):
+        chosen = [features[i] for i in order]
+        features = torch.stack(chosen) if isinstance(features, Tensor) else chosen
+    elif not isinstance(features, Tensor):
+        features = list(features)
+    new.pooler_output = features
+    return new

@@ -1,0 +1,1 @@
+"""What a question is made of: pictures, videos, text files, checkpoints, prompts."""

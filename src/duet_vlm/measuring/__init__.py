@@ -1,0 +1,1 @@
+"""Clocks, floating point operations and benchmarks."""

@@ -1,0 +1,39 @@
+"""What a training step costs in floating point operations. Plain arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..config.budget import DecoderShape
+from .costs import ImageShape
+
+
+def step_flops(
+    config: Any, visual_tokens: list[int], text_tokens: int, logits: int, tune: str, checkpointing: bool = False
+) -> int:
+    """One row's step: tower, projector, decoder and logits, forward and backward; optimizer and adapters are left out.
+
+    A matrix product costs as much again for the gradient of its input and as much for that of its weights, where they
+    are trained; causal attention twice as much again. The frozen tower has no backward pass; the projector is trained.
+
+    Args:
+        config: a supported model's config with one size of image.
+        visual_tokens: of one image in each decoder layer.
+        text_tokens: of the row.
+        logits: places of the row where they are computed.
+        tune: "lora" (the decoder's weights are frozen) or "full".
+        checkpointing: whether decoder layers are computed again in the backward pass.
+    """
+    shape, vision, image = DecoderShape.of(config), config.vision_config, ImageShape.of(config)
+    products, again = 3 if tune == "full" else 2, int(checkpointing)
+    total = 0
+    for visual in visual_tokens:
+        tokens = visual + text_tokens
+        attention = 2 * tokens * tokens * shape.heads * shape.head_dim
+        total += (products + again) * (shape.layer_flops(tokens) - attention) + (3 + again) * attention
+    total += products * 2 * logits * shape.hidden * shape.vocabulary
+    total += 3 * 2 * visual_tokens[0] * (vision.hidden_size * shape.hidden + shape.hidden**2)
+    seen = image.patches + 1  # with CLS
+    in_layer = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
+    tower = vision.num_hidden_layers * (2 * seen * in_layer + 4 * seen * seen * vision.hidden_size)
+    return total + image.crops * tower

@@ -1,0 +1,92 @@
+"""What a method kept, drawn on the image: one small picture per answer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..engine.trace import SampleTrace, Trace
+from ..errors import DuetError
+from ..families import family_of
+from ..inputs.request import grid_of
+from .frames import seen
+from .visualize import CLS, patches_of
+
+SIDE = 224  # pixels, about
+GONE, MERGED = 0.2, (255, 150, 40)
+
+
+def kept_picture(image: Any, trace: Trace | None, inputs: Any, processor: Any, config: Any) -> Any:
+    """The image as the vision tower saw it; each patch as bright as the share of decoder layers it is in.
+
+    Patches merged into a contextual token are tinted orange, what is in no layer is dark and grey.
+
+    Args:
+        image: the PIL picture.
+        trace: of a single prompt; None where nothing was compressed.
+        inputs: what the processor made of the prompt.
+        processor, config: the model's.
+
+    Returns:
+        A PIL picture; None where tokens are not the patches of the image, so nothing can be drawn.
+    """
+    if "pixel_values" not in inputs:
+        return None
+    rows, columns = grid_of_patches(inputs, config)
+    pixels = inputs["pixel_values"].float().cpu()
+    if pixels.ndim > 3:  # elsewhere flat patches of the whole picture
+        first = pixels[0, 0] if pixels.ndim == 5 else pixels[0]
+        image = seen(image, first, processor.image_processor.image_mean, processor.image_processor.image_std)
+    cell = max(1, SIDE // max(rows, columns))
+    base = np.asarray(image.convert("RGB").resize((cell * columns, cell * rows)), dtype=np.float32)
+    if trace is None:
+        return Image.fromarray(base.astype(np.uint8))
+    try:
+        places = patches_of(trace, rows * columns)
+    except DuetError:
+        return None
+
+    def pixelwise(values: np.ndarray) -> np.ndarray:
+        return np.kron(values.reshape(rows, columns), np.ones((cell, cell)))[..., None]
+
+    share = presence(trace.samples[0], places, rows * columns)
+    merged = np.zeros(rows * columns, dtype=bool)
+    for cluster in trace.images[0].clusters if trace.images else []:
+        merged[cluster] = True
+    bright, tinted = pixelwise(share), pixelwise(merged & (share == 0))
+    grey = base.mean(-1, keepdims=True).repeat(3, axis=-1)
+    out = base * bright + GONE * grey * (1 - bright)
+    out = np.where(tinted > 0, 0.45 * grey + 0.2 * np.asarray(MERGED), out)
+    return Image.fromarray(out.clip(0, 255).astype(np.uint8))
+
+
+def grid_of_patches(inputs: Any, config: Any) -> tuple[int, int]:
+    """Rows and columns of the patches that an image's visual tokens stand for."""
+    found = grid_of(inputs)
+    if found is not None:
+        merge = config.vision_config.spatial_merge_size
+        return found[1] // merge, found[2] // merge
+    side = math.isqrt(family_of(config).visual_tokens(config))
+    return side, side
+
+
+def presence(sample: SampleTrace, places: dict[int, int], patches: int) -> np.ndarray:
+    """(patches,) the share of decoder layers that each patch's token is in, 0 to 1.
+
+    Args:
+        sample: of the prompt.
+        places: place in the prompt -> patch.
+        patches: of the image.
+    """
+    layers = len(sample.tokens_per_layer)
+    share = np.zeros(patches)
+    drops = sorted(sample.drops, key=lambda drop: drop.layer)
+    stages = [(0, list(places)), *((drop.layer, drop.kept) for drop in drops if drop.layer > 0)]
+    for (start, kept), end in zip(stages, [layer for layer, _ in stages[1:]] + [layers], strict=True):
+        for place in kept:
+            if places.get(place, CLS) != CLS:
+                share[places[place]] += (end - start) / layers
+    return share

@@ -1,0 +1,224 @@
+"""One picture of what a compression kept: image or frames, stage 1's clusters, what each drop kept, salient words."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..engine.trace import ImageTrace, Trace
+from ..families import family_of, visual_token_ids
+from ..inputs.request import Prepared, grid_of
+from .frames import Shown, shown_frames, shown_image
+from .picture_words import as_written, words_of
+from .spread import CLS, part_of, patches_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .drawing import Panel
+
+PANEL = 640  # pixels of a panel's longer side, about
+REST, MEMBER = 0.3, 0.5  # how much of the image is left under these colours; tint of a member
+
+
+def picture(prepared: Prepared, trace: Trace | None, *, title: str, counts: list[int]) -> Figure:
+    """A figure of one prompt with one image or video.
+
+    Args:
+        prepared: what was asked.
+        trace: of the prompt's prefill; None where nothing was compressed.
+        title: one line above the picture.
+        counts: visual tokens in each decoder layer.
+
+    Returns:
+        A figure with an axes labelled "image", one "stage 1" if it was on, one "drop N" per drop, and "tokens"; for a
+        video a row of these for every frame that is shown, their labels ending in " of frame N".
+    """
+    config, ids = prepared.model.config, prepared.inputs["input_ids"][0].tolist()
+    ours = set(visual_token_ids(config).values())
+    visual = [i for i, token in enumerate(ids) if token in ours]
+    queries = [] if trace is None else trace.samples[0].queries
+    marks = set(prepared.processor.tokenizer.all_special_ids)  # ends of images
+    start = next((i for i in range(visual[-1] + 1, len(ids)) if ids[i] not in marks), len(ids))
+    words = words_of(ids, queries, start, prepared.processor)
+    words = as_written(words, prepared.request.ask, prepared.processor.tokenizer.unk_token)
+    found = grid_of(prepared.inputs)
+    if found is not None:
+        merge = config.vision_config.spatial_merge_size
+        grid = found[1] // merge, found[2] // merge
+    elif prepared.clip is not None:
+        grid = (math.isqrt(len(visual) // len(prepared.clip.indices)),) * 2
+    elif family_of(config).dynamic:  # the base crop
+        grid = (config.vision_config.image_size // config.vision_config.patch_size,) * 2
+    else:
+        grid = (math.isqrt(family_of(config).visual_tokens(config)),) * 2
+    if prepared.clip is None:
+        shown = shown_image(prepared, len(visual), grid)
+        there, parts = len(prepared.inputs["pixel_values"].flatten(0, -4)) if found is None else 1, "tiles"
+    else:
+        shown = shown_frames(prepared, len(visual), grid)
+        there, parts = len(prepared.clip.indices), "frames"
+        if "video_grid_thw" in prepared.inputs:
+            there, parts = int(prepared.inputs["video_grid_thw"][0, 0]), "encoded pairs of frames"
+    placed = any(one.spread is not None for one in shown)
+    note = "" if placed or len(shown) == there else f"{len(shown)} of {there} {parts} are drawn."
+    small = prepared.config.downsample
+    return draw(shown, trace, grid, words, title, counts, note, small)
+
+
+def draw(
+    shown: list[Shown],
+    trace: Trace | None,
+    grid: tuple[int, int],
+    words: list[tuple[str, str]],
+    title: str,
+    counts: list[int],
+    note: str = "",
+    small: tuple[int, int] | None = None,
+) -> Figure:
+    """The figure of `picture`, from images whose patches, `grid` rows and columns of them, the trace speaks of.
+
+    Args:
+        note: a line on what is not drawn.
+        small: rows and columns of patches to which the image was shrunk before the encoder.
+    """
+    from matplotlib.figure import Figure
+
+    from . import drawing
+
+    rows = [panels(one, trace, one.grid or grid, len(counts), small) for one in shown]
+    if len(rows) == 1:
+        rows = [rows[0][i : i + drawing.COLUMNS] for i in range(0, len(rows[0]), drawing.COLUMNS)]
+    whole = shown[0].tokens if trace is None else len(trace.samples[0].visual)
+    return drawing.compose(Figure(figsize=(1, 1)), rows, words, title, counts, max(whole, *counts), note)
+
+
+def panels(
+    one: Shown, trace: Trace | None, grid: tuple[int, int], layers: int, small: tuple[int, int] | None = None
+) -> list[Panel]:
+    """The image, and what became of it."""
+    from .drawing import Marks, Panel
+
+    rows, columns = grid
+    cell = max(4, PANEL // max(grid))
+    base = np.asarray(one.image.resize((cell * columns, cell * rows)), dtype=np.float32) / 255
+    ends: set[int] = set()
+    text = f"{rows * columns} patches{one.note}"
+    if one.spread is not None and one.spread.ends:
+        text += f"; {len(one.spread.ends)} row ends are not drawn"
+    found = [Panel(f"image{one.label}", one.heading, text, base, grid)]
+    if trace is None:
+        return found
+    merged = None
+    if one.spread is not None:
+        places, ends = one.spread.places(trace), one.spread.row_ends(trace)
+        merged = one.spread.merged(trace) if trace.images else None
+    else:
+        places = patches_of(trace, rows * columns, one.number, one.tokens)
+        merged = part_of(trace.images[one.number], rows * columns) if trace.images else None
+    colors = cluster_colors(merged)
+    if merged is not None:
+        pixels = shade(base, grid, set(merged.dominant) | set(merged.anchors), set(), merged, colors)
+        marks = Marks(set(merged.dominant), merged.anchors, merged.clusters, colors)
+        text = stage1_text(merged, places)
+        found.append(Panel(f"stage 1{one.label}", "Stage 1: into the language model", text, pixels, grid, marks))
+    elif small is not None:
+        found.append(shrunk(one, base, small))
+        if one.spread is None:  # each token is a patch of the smaller image
+            grid, base = small, found[-1].pixels
+            places = {place: i for i, place in enumerate(sorted(places))}
+    numbers = {} if merged is None else {anchor: i for i, anchor in enumerate(merged.anchors, start=1)}
+    before = set(places.values())
+    drops = [drop for drop in trace.samples[0].drops if drop.layer > 0]
+    for i, drop in enumerate(drops):
+        kept = {places[place] for place in drop.kept if place in places}
+        end = drops[i + 1].layer if i + 1 < len(drops) else layers
+        until = f"layers {drop.layer} to {end - 1}" if end - 1 > drop.layer else f"layer {drop.layer}"
+        anchors = [] if merged is None else [anchor for anchor in merged.anchors if anchor in kept]
+        kept_colors = {anchor: colors[anchor] for anchor in anchors}
+        named = [numbers[anchor] for anchor in anchors]
+        marks = Marks(kept - {CLS} - set(anchors), anchors, [[] for _ in anchors], kept_colors, named)
+        pixels = shade(base, grid, kept, before - kept, None, colors)
+        label, text = f"drop {drop.layer}{one.label}", drop_text(kept, before)
+        if ends:
+            left = ends & set(drop.kept)
+            text, ends = f"{text}; {len(left)} of {len(ends)} row ends", left
+        found.append(Panel(label, f"Stage 2: {until}", text, pixels, grid, marks))
+        before = kept
+    return found
+
+
+def shrunk(one: Shown, base: np.ndarray, small: tuple[int, int]) -> Panel:
+    """The image as few patches as the encoder was given, none of them sharper than it saw it."""
+    from PIL import Image
+
+    from .drawing import Panel
+
+    cell = max(4, PANEL // max(small))
+    pixels = 8  # of a small patch's side, about as many as a tower's patches have
+    coarse = one.image.convert("RGB").resize((pixels * small[1], pixels * small[0]), Image.Resampling.BICUBIC)
+    seen = np.asarray(coarse.resize((cell * small[1], cell * small[0]), Image.Resampling.NEAREST), np.float32) / 255
+    text = f"{small[0]} rows and {small[1]} columns of patches"
+    return Panel(f"stage 1{one.label}", "Shrunk before the encoder", text, seen, small)
+
+
+def cluster_colors(merged: ImageTrace | None) -> dict[int, tuple[float, float, float]]:
+    """A colour for each anchor; neighbours in anchor order are far apart on the colour circle."""
+    anchors = [] if merged is None else merged.anchors
+    golden = 0.618034  # of a turn
+    return {a: colorsys.hsv_to_rgb((0.09 + golden * i) % 1, 0.85 - 0.25 * (i % 2), 1.0) for i, a in enumerate(anchors)}
+
+
+def shade(
+    base: np.ndarray,
+    grid: tuple[int, int],
+    kept: set[int],
+    dropped: set[int],
+    merged: ImageTrace | None,
+    colors: dict[int, tuple[float, float, float]],
+) -> np.ndarray:
+    """(H, W, 3) `base` with only the kept patches as they are, those dropped here in one colour, the others in another.
+
+    The colours are striped, so that no patch of an image looks like them. With `merged`, the members of a cluster are
+    tinted with its colour.
+    """
+    from .drawing import DROPPED, GONE
+
+    cell = base.shape[0] // grid[0]
+    grey = base.mean(-1, keepdims=True).repeat(3, axis=-1)
+    down, right = np.ogrid[: base.shape[0], : base.shape[1]]
+    stripe = ((down + right) // 5 % 2)[..., None] * 0.10
+    out, here = (
+        REST * grey * (1 - 2 * stripe) + (1 - REST) * (np.asarray(colour) + stripe) for colour in (GONE, DROPPED)
+    )
+    for patch in range(grid[0] * grid[1]):
+        row, column = divmod(patch, grid[1])
+        where = np.s_[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
+        if patch in kept:
+            out[where] = base[where]
+        elif patch in dropped:
+            out[where] = here[where]
+    if merged is not None:
+        for anchor, members in zip(merged.anchors, merged.clusters, strict=True):
+            for patch in members:
+                row, column = divmod(patch, grid[1])
+                where = np.s_[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
+                out[where] = (1 - MEMBER) * base[where] + MEMBER * np.asarray(colors[anchor])
+    return out
+
+
+def stage1_text(merged: ImageTrace, places: dict[int, int]) -> str:
+    """What stage 1 kept, in words."""
+    cls = " + CLS" if CLS in places.values() else ""
+    pooled = sum(map(len, merged.clusters))
+    return f"{len(merged.dominant)} dominant{cls}, {len(merged.anchors)} contextual from {pooled + len(merged.anchors)}"
+
+
+def drop_text(kept: set[int], before: set[int]) -> str:
+    """What a drop kept, in words."""
+    if not kept:
+        return f"none of {len(before)} kept"
+    return f"{len(kept)} of {len(before)} kept" + (", CLS among them" if CLS in kept else "")

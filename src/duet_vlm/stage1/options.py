@@ -1,0 +1,54 @@
+"""What may be done differently by any method: options, off by default."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from ..tensors.streamed import wide
+from .common import Encoded, Merge, at, best_left, cosines, directions
+
+
+def diversified(encoded: Encoded, dominant: int) -> Encoded:
+    """Scores whose `dominant` best are diverse: one after the other, the best of score times distance to those chosen.
+
+    Distance is 1 - the highest cosine similarity of the features. Neighbouring patches of one salient object often
+    score alike and say the same; the factor lets the second of them wait. The chosen are ranked in the order of choice,
+    above all others, which keep their scores.
+    """
+    direction, weight = directions(encoded.features), wide(encoded.scores)
+    scores, top = weight.clone(), weight.nan_to_num(posinf=0).amax(1, keepdim=True) + 1
+    gap, taken = torch.ones_like(scores), torch.zeros_like(scores, dtype=torch.bool)
+    for step in range(dominant):
+        place = best_left(weight * gap, taken)
+        taken = taken.scatter(1, place, True)
+        scores = scores.scatter(1, place, top + dominant - step)
+        near = cosines(direction, at(direction, place))[..., 0]
+        gap = gap.minimum((1 - near).clamp(min=0).to(gap))
+    return replace(encoded, scores=scores)
+
+
+def with_rest(merge: Merge) -> Merge:
+    """One more contextual token: the plain mean of every discarded one, at the place of the best of them."""
+    used = torch.zeros_like(merge.scores, dtype=torch.bool)
+    used = used.scatter(1, merge.places, True).scatter(1, merge.members, True)
+    # members are distinct, so every row discards the same number
+    count = used.shape[1] - merge.places.shape[1] - merge.members.shape[1]
+    order = merge.scores.argsort(dim=1, descending=True, stable=True)
+    # stable twice: what is used comes last, whatever its score
+    order = order.gather(1, used.gather(1, order).long().argsort(dim=1, stable=True))[:, :count]
+    anchors, members = order[:, :1], order[:, 1:]
+    averaged = torch.zeros_like(merge.anchors, dtype=torch.bool) if merge.averaged is None else merge.averaged
+    return replace(
+        merge,
+        anchors=torch.cat([merge.anchors, anchors], dim=1),
+        members=torch.cat([merge.members, members], dim=1),
+        joins=torch.cat([merge.joins, torch.full_like(members, merge.anchors.shape[1])], dim=1),
+        averaged=torch.cat([averaged, torch.ones_like(anchors, dtype=torch.bool)], dim=1),
+    )
+
+
+def discards(merge: Merge) -> bool:
+    """Whether any token is neither retained nor merged."""
+    return merge.scores.shape[1] > merge.places.shape[1] + merge.members.shape[1]

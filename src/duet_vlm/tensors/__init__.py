@@ -1,0 +1,1 @@
+"""Index arithmetic, streamed attention sums and numbers drawn from content: torch alone."""
