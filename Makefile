@@ -36,7 +36,7 @@ test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not long"
 
 test-long: $(VENV)/.installed-dev
-	$(PYTEST) -m long
+	$(PYTEST) --hypothesis-profile=default -m long
 
 test-oldest: $(VENV)-oldest/.installed
 	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n $(JOBS) -m "not long" $(call FILES,$(ENGINE) versions)

@@ -1,5 +1,8 @@
-"""Tiny models gain nothing from threads, and lose much where test workers share cores."""
+"""One thread, from which tiny models lose nothing; and the same draws every time, but in `make test-long`."""
 
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+settings.register_profile("same draws", derandomize=True)  # pytest --hypothesis-profile=default draws anew
+settings.load_profile("same draws")

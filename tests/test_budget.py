@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.cli.main import app
+from duet_vlm.families.image_shape import ImageShape
 from duet_vlm.inputs import checkpoints as loading
-from duet_vlm.measuring import costs
 
 
 def duet(*arguments: Any) -> Any:
@@ -65,7 +65,7 @@ def test_a_folder_is_read_without_its_weights(tmp_path: Path) -> None:
 
 def test_anyres_counts_the_largest_grid() -> None:
     """Two crops and the base, a row end after each of 14 rows of 28 tokens; stage 1 takes the row ends away."""
-    shape = costs.ImageShape.of(config("llava_next"))
+    shape = ImageShape.of(config("llava_next"))
     assert (shape.visual_tokens, shape.crops) == (196 + 14 * (28 + 1), 3)
     made = processor("llava_next")
     ids = made(images=Image.new("RGB", (224, 112)), text="<image>", return_tensors="pt")["input_ids"]

@@ -16,9 +16,10 @@ from transformers import LlamaConfig
 from typer.testing import CliRunner
 
 import duet_vlm
+from duet_vlm.cli import request
 from duet_vlm.cli.main import app
 from duet_vlm.inputs import checkpoints as loading
-from duet_vlm.inputs import request
+from duet_vlm.inputs import prompts
 from duet_vlm.inputs.checkpoints import read_processor
 from duet_vlm.stage2.words import finder
 
@@ -135,7 +136,7 @@ def test_run_without_a_chat_template(tmp_path: Path) -> None:
     report = answered("run", photo(tmp_path / "a.jpg"), *ASK, "--model", tmp_path / "model", "--max-new-tokens", 1)
     assert report["visual_tokens"] == PATCHES
     processor = read_processor(str(tmp_path / "model"))
-    assert request.prompt(processor, "why ?") == "USER: <image>\nwhy ? ASSISTANT:"
+    assert prompts.prompt(processor, "why ?") == "USER: <image>\nwhy ? ASSISTANT:"
 
 
 @pytest.mark.parametrize("module", ["duet_vlm", "duet_vlm.cli.main"])
@@ -253,7 +254,7 @@ def test_bad_models(here: Path, tmp_path: Path, case: str, message: str) -> None
 
 
 def test_no_demonstration_model(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "demo_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr(loading, "DEMO_FOLDER", tmp_path / "none")
     refused(duet("run", here / "photo.png", *ASK), "this installation has no demonstration model: give --model")
 
 

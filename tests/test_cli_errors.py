@@ -25,6 +25,7 @@ from train_data import plain, written
 from typer.testing import CliRunner
 
 from duet_vlm import DuetError
+from duet_vlm.cli import request
 from duet_vlm.cli.main import app
 from duet_vlm.demo import evaluate as demo_evaluate
 from duet_vlm.demo import model as demo_model
@@ -33,7 +34,6 @@ from duet_vlm.demo import train as demo_train
 from duet_vlm.demo.training import timing
 from duet_vlm.evaluation import asked, evaluate, runs
 from duet_vlm.evaluation.store import Folder, write_whole
-from duet_vlm.inputs import request
 from duet_vlm.inputs.checkpoints import read_processor, read_weights
 from duet_vlm.measuring import bench, costs
 from duet_vlm.training import command, resuming

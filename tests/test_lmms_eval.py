@@ -30,7 +30,7 @@ from duet_vlm import DuetConfig
 from duet_vlm.cli.main import app
 from duet_vlm.demo.model import folder as demo_folder
 from duet_vlm.demo.model import load
-from duet_vlm.inputs.request import prompt as plain_prompt
+from duet_vlm.inputs.prompts import prompt as plain_prompt
 from duet_vlm.lmms_eval import TASKS
 from duet_vlm.lmms_eval.measures import LOGGED
 from duet_vlm.lmms_eval.model import DuetHF

@@ -16,7 +16,7 @@ from lmms_cases import caches, clip, picture
 
 from duet_vlm import DuetConfig
 from duet_vlm.demo.model import folder as demo_folder
-from duet_vlm.inputs.request import prompt as plain_prompt
+from duet_vlm.inputs.prompts import prompt as plain_prompt
 from duet_vlm.lmms_eval.conversation import prompt
 from duet_vlm.lmms_eval.generation import DEFAULT_NEW_TOKENS, cut, settings
 from duet_vlm.lmms_eval.model import DuetHF

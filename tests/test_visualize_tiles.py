@@ -14,7 +14,7 @@ from PIL import Image
 from test_cli import answered, duet
 from test_video_run import number_words  # noqa: F401
 
-from duet_vlm.inputs import request
+from duet_vlm.cli import request
 from duet_vlm.pictures import drawing, visualize
 from duet_vlm.pictures.frames import shown_image
 from duet_vlm.pictures.visualize import visual_token_ids

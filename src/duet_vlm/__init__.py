@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .config.settings import Drop, DuetConfig
 from .errors import DuetError
+from .presets import Drop, DuetConfig
 from .version import __version__
 
 if TYPE_CHECKING:

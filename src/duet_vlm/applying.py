@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .config.arguments import check_config, check_tokenizer, model_of, saved_config
-from .config.settings import DuetConfig
+from .config.arguments import check_config, check_tokenizer, model_of
 from .config.values import check_flag
 from .engine.handle import Duet, handle_of
 from .engine.hooks import Engine
 from .engine.plan import Plan
 from .errors import DuetError
+from .presets import DuetConfig, saved_config
 
 
 def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None, full_logits: bool = True) -> Duet:
@@ -32,7 +32,7 @@ def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None
             settings that do not fit the model.
     """
     model, given = model_of(model), config is not None
-    config = check_config(config) if given else saved_config(model.config)
+    settings = check_config(config) if given else saved_config(model.config)
     check_tokenizer(tokenizer)
     check_flag("full_logits", full_logits)
     if handle_of(model) is not None:
@@ -40,7 +40,7 @@ def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None
             "this model, or a part that it shares with another one, is compressed already: call remove() on the first "
             "handle, which duet_vlm.handle_of(model) finds, before apply."
         )
-    engine = Engine(model, Plan.of(model, config, tokenizer), full_logits)
+    engine = Engine(model, Plan.of(model, settings, tokenizer), full_logits)
     if given:
         engine.write()
     return Duet(model, engine)

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from .config.arguments import config_of
 from .config.budget import as_grid
 from .config.fitting import Problem
 from .config.methods import CHANGES, NAMES, stages
-from .config.settings import DuetConfig
+from .config.settings import Drop, Settings
 from .config.values import LARGEST, is_number
-from .errors import DuetError, shown
+from .errors import DuetError, reason, shown
+
+
+@dataclass(frozen=True, eq=False)
+class DuetConfig(Settings):
+    __doc__ = Settings.__doc__
+
+    @classmethod
+    def preset(
+        cls, name: str, *, model: Any = None, tokens: float | None = None, keep: float | None = None, **changes: Any
+    ) -> DuetConfig:
+        """A published method at a budget of visual tokens, averaged over the decoder's layers; see `presets.preset`."""
+        return preset(name, model=model, tokens=tokens, keep=keep, **changes)
 
 
 def preset(
@@ -76,4 +89,25 @@ def preset(
     return DuetConfig.from_dict(solved | CHANGES.get(name, {}) | changes)
 
 
-__all__ = ["NAMES", "preset"]
+def saved_config(model_config: Any) -> DuetConfig:
+    """The settings that a checkpoint brings along in `config.duet`.
+
+    Args:
+        model_config: the model's transformers config.
+
+    Raises:
+        DuetError: none, or none that this version understands.
+    """
+    saved = getattr(model_config, "duet", None)
+    if saved is None:
+        raise DuetError("there is no config: pass a DuetConfig, or load a model whose config.duet was saved.")
+    try:
+        return DuetConfig.from_dict(saved)
+    except DuetError as error:
+        raise DuetError(
+            f"config.duet in the model's saved config cannot be used ({reason(error, 150)}): "
+            "pass a DuetConfig to apply instead."
+        ) from error
+
+
+__all__ = ["NAMES", "Drop", "DuetConfig", "preset", "saved_config"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..config.settings import DuetConfig
 from ..engine.trace import Trace
+from ..presets import DuetConfig
 from .kept import Differs, Kept, compared
 from .report import NOT_CHECKED, Line, judged
 from .state import unchanged

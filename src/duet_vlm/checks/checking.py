@@ -10,12 +10,11 @@ from typing import Any
 from torch import nn
 
 from .. import applying
-from ..config.settings import DuetConfig
 from ..errors import DuetError
 from ..families import family_of
 from ..host import decoder_of
 from ..measuring.timing import versions
-from ..presets import preset
+from ..presets import DuetConfig, preset
 from . import counts, exact, ways
 from .alike import alike
 from .report import FAILS, Line, Report

@@ -43,7 +43,7 @@ def check(
     with terminal.status() as status:
         from ..inputs.checkpoints import check_device, check_dtype, read_config, read_processor, read_weights
         from ..inputs.choice import chosen
-        from ..inputs.request import DEFAULT_KEEP
+        from ..inputs.prepared import DEFAULT_KEEP
         from .checking import check as run
 
         terminal.check_json(json_file)

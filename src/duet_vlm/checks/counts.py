@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from ..config.budget import DecoderShape, after_drops, stage1_counts
-from ..config.settings import DuetConfig
 from ..engine.trace import ImageTrace
 from ..families import family_of, visual_token_ids
 from ..host import output_cache
 from ..pictures import spread
+from ..presets import DuetConfig
 from .report import FAILS, NOT_CHECKED, Line, judged
 from .state import unchanged
 from .subject import Subject

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config.settings import DuetConfig
+from ..presets import DuetConfig
 from .report import FAILS, NOT_CHECKED, Line, judged
 from .state import State, unchanged
 from .subject import Subject, largest

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..inputs.request import prompt, special_tokens
+from ..inputs.prompts import prompt, special_tokens
 
 # (seed, width and height in pixels) of a picture, or None for text alone; and a question
 ROWS: tuple[tuple[tuple[int, int, int] | None, str], ...] = (

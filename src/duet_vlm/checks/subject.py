@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from .. import applying
-from ..config.settings import DuetConfig
 from ..engine.handle import Duet
 from ..families import visual_token_ids
 from ..host import decoder_of
+from ..presets import DuetConfig
 from . import prompts
 
 NEW = 4  # tokens of every answer

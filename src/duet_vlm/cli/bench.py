@@ -65,11 +65,11 @@ def bench(
 
       duet bench --train --shape llava-1.5-7b --layers 4 --tune lora --json train.json
     """
+    from ..families.image_shape import ImageShape
     from ..families.random_images import check_text, usual_grid
     from ..inputs.checkpoints import check_device, check_dtype, random_model, read_config, read_weights, shape_config
     from ..inputs.choice import SAVED, option_names
     from ..measuring.bench import Options, benchmark, settings, shortened, steps
-    from ..measuring.costs import ImageShape
 
     terminal.check_json(json_file)
     if layers and not shape:

@@ -96,7 +96,8 @@ def run(
       duet run clip.mp4 --ask "What happens?" --model LanguageBind/Video-LLaVA-7B-hf --frames 8 --show kept.png
     """
     with terminal.status() as status:
-        from ..inputs.request import Request, prepare
+        from ..inputs.prepared import Request
+        from .request import prepare
 
         terminal.check_json(json_file)
         asked = Request(media, ask, model, method, tokens, keep, show, compare, dtype, device, max_new_tokens, frames)

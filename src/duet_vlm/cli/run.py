@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from ..applying import apply
-from ..config.settings import DuetConfig
 from ..families import visual_token_ids
 from ..host import output_cache
 from ..inputs.checkpoints import DEMO
 from ..inputs.choice import SAVED
 from ..inputs.files import writing
-from ..inputs.request import Prepared
+from ..inputs.prepared import Prepared
 from ..measuring.generation import TokenTimes, bytes_per_token
+from ..presets import DuetConfig
 from ..stage2.words import finder
 
 ROW_ENDS = " The budget is that of the image's patches; tokens that end rows go, which leaves {:.1%} of all its tokens."

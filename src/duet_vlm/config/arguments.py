@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import DuetError, reason, shown
 from .methods import stages
-from .settings import Drop, DuetConfig
+from .settings import Drop, Settings
 
 
 def model_of(model: Any) -> Any:
@@ -42,13 +42,13 @@ def config_of(model: Any) -> Any:
     return config
 
 
-def check_config(config: Any) -> DuetConfig:
+def check_config(config: Any) -> Settings:
     """The config, if it is one.
 
     Raises:
         DuetError: anything else, with what makes a DuetConfig of it.
     """
-    if isinstance(config, DuetConfig):
+    if isinstance(config, Settings):
         return config
     make = "give a DuetConfig, for example DuetConfig.preset('duet', model=model, keep=0.3)"
     if isinstance(config, Mapping):
@@ -57,30 +57,9 @@ def check_config(config: Any) -> DuetConfig:
         make = f"make one with DuetConfig.preset({config!r}, model=model, keep=0.3)"
     elif isinstance(config, Drop) or (isinstance(config, (list, tuple)) and any(isinstance(d, Drop) for d in config)):
         make = "give them as DuetConfig(drops=[...])"
-    elif config is DuetConfig:
+    elif isinstance(config, type) and issubclass(config, Settings):
         make = "call it, as in DuetConfig(dominant=64)"
     raise DuetError(f"config {shown(config)} is no DuetConfig: {make}.")
-
-
-def saved_config(model_config: Any) -> DuetConfig:
-    """The settings that a checkpoint brings along in `config.duet`.
-
-    Args:
-        model_config: the model's transformers config.
-
-    Raises:
-        DuetError: none, or none that this version understands.
-    """
-    saved = getattr(model_config, "duet", None)
-    if saved is None:
-        raise DuetError("there is no config: pass a DuetConfig, or load a model whose config.duet was saved.")
-    try:
-        return DuetConfig.from_dict(saved)
-    except DuetError as error:
-        raise DuetError(
-            f"config.duet in the model's saved config cannot be used ({reason(error, 150)}): "
-            "pass a DuetConfig to apply instead."
-        ) from error
 
 
 def check_tokenizer(tokenizer: Any) -> None:

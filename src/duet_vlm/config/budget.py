@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DuetError
-from .settings import DuetConfig
+from .settings import Settings
 from .values import as_sides
 
 SLACK = 1e-6  # the engine floors with the same
@@ -27,7 +27,7 @@ def as_grid(grid: Any) -> tuple[int, ...]:
     return as_sides("grid", getattr(grid, "tolist", lambda: grid)(), 3, "(rows, columns) or (frames, rows, columns)")
 
 
-def stage1_counts(config: DuetConfig, visual_tokens: int, dynamic: bool = False) -> tuple[int, int]:
+def stage1_counts(config: Settings, visual_tokens: int, dynamic: bool = False) -> tuple[int, int]:
     """K1 and K2 for one image of `visual_tokens`.
 
     Fractions round down, K2 to at least 1. Encoders of dynamic resolution clamp both, as an image may be small
@@ -56,12 +56,12 @@ def stage1_counts(config: DuetConfig, visual_tokens: int, dynamic: bool = False)
     return dominant, contextual
 
 
-def tokens_per_layer(config: DuetConfig, visual_tokens: int, layers: int, dynamic: bool = False) -> list[int]:
+def tokens_per_layer(config: Settings, visual_tokens: int, layers: int, dynamic: bool = False) -> list[int]:
     """Visual tokens of one image that each of the `layers` decoder layers works on."""
     return after_drops(config, sum(stage1_counts(config, visual_tokens, dynamic)), layers)
 
 
-def after_drops(config: DuetConfig, entering: int, layers: int) -> list[int]:
+def after_drops(config: Settings, entering: int, layers: int) -> list[int]:
     """Visual tokens in each layer when `entering` come out of stage 1."""
     counts = [entering] * layers
     for drop in config.drops:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from ..errors import DuetError
 from .budget import tokens_per_layer
-from .methods import PUBLISHED, PUBLISHED_SHARES, STAGE_1, STAGE_2, Schedule, Settings
-from .settings import DuetConfig
+from .methods import PUBLISHED, PUBLISHED_SHARES, STAGE_1, STAGE_2, Fields, Schedule
+from .settings import Settings
 
 MANY = 2**16  # tokens: an image that is large enough for any count
 
@@ -28,19 +28,19 @@ class Problem:
     def schedule(self) -> Schedule:
         return STAGE_2[self.second]
 
-    def stage_2(self, ratios: Mapping[int, float] | None = None) -> Settings:
+    def stage_2(self, ratios: Mapping[int, float] | None = None) -> Fields:
         """The schedule's settings, with its own ratios or others."""
         if self.second == "none":
             return {}
         ratios = self.schedule.at(self.layers, self.late) if ratios is None else ratios
         return {"drops": self.schedule.drops(ratios), **self.schedule.settings}
 
-    def stage_1(self, entering: int) -> Settings:
+    def stage_1(self, entering: int) -> Fields:
         contextual = min(round(entering * STAGE_1[self.first]), entering - 1)
         settings = {"dominant": entering - contextual, "contextual": contextual}
         return settings if self.first == "duet" else settings | {"merging": self.first}
 
-    def counts(self, budget: float, visual_tokens: int) -> Settings:
+    def counts(self, budget: float, visual_tokens: int) -> Fields:
         """Settings for images of so many visual tokens."""
         if (self.first, self.second) == ("duet", "duet"):
             for (whole, layers, average), settings in PUBLISHED.items():
@@ -54,7 +54,7 @@ class Problem:
         stage_2 = self.stage_2()
         return self._closest(budget, visual_tokens, lambda n: self.stage_1(n) | stage_2, 2, visual_tokens)
 
-    def counts_of_any_image(self, budget: float) -> Settings:
+    def counts_of_any_image(self, budget: float) -> Fields:
         """Counts for images whose size is not known, or ratios that need none."""
         if self.first == "none":
             raise DuetError(
@@ -62,7 +62,7 @@ class Problem:
             )
         return self.counts(budget, MANY)
 
-    def shares(self, keep: float) -> Settings:
+    def shares(self, keep: float) -> Fields:
         """Fractions, for images of any size."""
         if (self.first, self.second) == ("duet", "duet"):
             for (layers, share), settings in PUBLISHED_SHARES.items():
@@ -71,7 +71,7 @@ class Problem:
         if self.first == "none":
             return self._ratios(keep * MANY, MANY)
         stage_2 = self.stage_2()
-        costs = tokens_per_layer(DuetConfig(**stage_2), MANY, self.layers)
+        costs = tokens_per_layer(Settings(**stage_2), MANY, self.layers)
         entering = keep * MANY * self.layers / sum(costs)
         if entering > 1:
             raise DuetError(
@@ -82,7 +82,7 @@ class Problem:
         settings = self.stage_1(2) | {"dominant": entering - contextual, "contextual": contextual or 0}
         return settings | stage_2
 
-    def _ratios(self, budget: float, visual_tokens: int) -> Settings:
+    def _ratios(self, budget: float, visual_tokens: int) -> Fields:
         """Stage 2 alone: the power of the schedule's ratios that meets the budget."""
         ratios = self._early_enough(self.schedule.at(self.layers, self.late), budget * self.layers / visual_tokens)
         highest = max(ratios.values(), default=0.0)
@@ -94,7 +94,7 @@ class Problem:
                 return wanted if published else 0.0
             return wanted ** (math.log(published) / math.log(highest))
 
-        def settings(step: int) -> Settings:
+        def settings(step: int) -> Fields:
             return self.stage_2({layer: ratio(r, step / steps) for layer, r in ratios.items()})
 
         return self._closest(budget, visual_tokens, settings, 0, steps)
@@ -125,7 +125,7 @@ class Problem:
         within = [candidate for candidate in halved if off(candidate) <= 1]
         return within[0] if within else min(map(scaled, range(self.layers, 0, -1)), key=off)
 
-    def _smaller_image(self, budget: float, visual_tokens: int) -> Settings:
+    def _smaller_image(self, budget: float, visual_tokens: int) -> Fields:
         """The number of rows and columns, neither twice the other, whose average is closest; the squarest of these."""
         side, stage_2 = math.isqrt(visual_tokens), self.stage_2()
         shapes = [(r, c) for r in range(1, side + 1) for c in range(1, side + 1) if max(r, c) <= 2 * min(r, c)]
@@ -134,8 +134,8 @@ class Problem:
         best = min(shapes, key=lambda shape: (abs(averages[shape[0] * shape[1]] - budget), abs(shape[0] - shape[1])))
         return {"downsample": best, **stage_2}
 
-    def _average(self, settings: Settings, visual_tokens: int) -> float:
-        return sum(tokens_per_layer(DuetConfig(**settings), visual_tokens, self.layers)) / self.layers
+    def _average(self, settings: Fields, visual_tokens: int) -> float:
+        return sum(tokens_per_layer(Settings(**settings), visual_tokens, self.layers)) / self.layers
 
     def _check_reach(self, budget: float, visual_tokens: int, least: float, most: float) -> None:
         if not least - 0.5 <= budget <= most + 0.5:
@@ -146,8 +146,8 @@ class Problem:
             )
 
     def _closest(
-        self, budget: float, visual_tokens: int, settings: Callable[[int], Settings], least: int, most: int
-    ) -> Settings:
+        self, budget: float, visual_tokens: int, settings: Callable[[int], Fields], least: int, most: int
+    ) -> Fields:
         """The settings whose average is closest to the budget; `settings(n)` costs more with every n."""
 
         def average(n: int) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import DuetError, shown
 from .settings import Drop
 
-Settings = dict[str, Any]
+Fields = dict[str, Any]
 
 # stage 1 method -> the contextual share of its tokens
 STAGE_1: dict[str, Fraction] = {
@@ -38,7 +38,7 @@ class Schedule:
     """
 
     ratios: Callable[[int, tuple[float, float]], dict[int, float]]
-    settings: Settings = field(default_factory=dict)
+    settings: Fields = field(default_factory=dict)
     rank_before: bool = False
 
     def at(self, layers: int, late: tuple[float, float]) -> dict[int, float]:
@@ -83,7 +83,7 @@ NAMES: dict[str, tuple[str, str]] = {
 }
 
 # name -> what it changes of its stages: merges all that is not dominant, and dominant tokens that differ
-CHANGES: dict[str, Settings] = {"duet-plus": {"merging": "visionzip", "diverse": True}}
+CHANGES: dict[str, Fields] = {"duet-plus": {"merging": "visionzip", "diverse": True}}
 
 
 def stages(name: str) -> tuple[str, str]:
@@ -108,7 +108,7 @@ def stages(name: str) -> tuple[str, str]:
     return first, second
 
 
-def _published(dominant: float, contextual: float, ratios: Mapping[int, float]) -> Settings:
+def _published(dominant: float, contextual: float, ratios: Mapping[int, float]) -> Fields:
     drops = [Drop(layer, ratio) for layer, ratio in ratios.items()]
     return {"dominant": dominant, "contextual": contextual, "drops": drops}
 
@@ -116,7 +116,7 @@ def _published(dominant: float, contextual: float, ratios: Mapping[int, float]) 
 _LLAVA, _QWEN = {16: 0.5, 24: 0.0}, {14: 0.5, 21: 0.25}
 
 # (visual tokens, None for any, decoder layers, budget) -> the authors' own settings of DUET-VLM
-PUBLISHED: dict[tuple[int | None, int, float], Settings] = {
+PUBLISHED: dict[tuple[int | None, int, float], Fields] = {
     (576, 32, 192): _published(300, 7, _LLAVA),
     (576, 32, 128): _published(170, 35, _LLAVA),
     (576, 32, 64): _published(85, 17, _LLAVA),
@@ -127,6 +127,6 @@ PUBLISHED: dict[tuple[int | None, int, float], Settings] = {
     (None, 28, 440): _published(540, 100, _QWEN),
 }
 # (decoder layers, fraction) -> the same for images of any size. Qwen2.5-VL-7B: 70% after stage 1
-PUBLISHED_SHARES: dict[tuple[int, float], Settings] = {
+PUBLISHED_SHARES: dict[tuple[int, float], Fields] = {
     (28, 0.4375): _published(0.65, 0.05, {7: 0.75, 14: 0.5, 21: 0.25}),
 }

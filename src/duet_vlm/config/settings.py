@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 from ..errors import DuetError, closest, shown
 from .values import as_count, as_sides, check_flag, is_number, is_whole
@@ -52,7 +52,7 @@ class Drop:
 
 
 @dataclass(frozen=True)
-class DuetConfig:
+class Settings:
     """Both stages of DUET-VLM (arXiv 2602.18846), as written in the paper's terms.
 
     It never changes: `dataclasses.replace` makes another. Numbers may be numpy's; they are kept as Python's.
@@ -163,9 +163,10 @@ class DuetConfig:
                 raise DuetError("downsample is a stage 1 of its own: leave dominant None, or downsample None.")
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, DuetConfig):
+        if not isinstance(other, Settings):
             return NotImplemented
-        return repr(self) == repr(other)  # 1 is one token and 1.0 is all of them, which Python calls equal
+        # 1 is one token and 1.0 is all of them, which Python calls equal
+        return repr(self.to_dict()) == repr(other.to_dict())
 
     @property
     def merges(self) -> bool:
@@ -195,7 +196,7 @@ class DuetConfig:
         return data if self.downsample is None else data | {"downsample": list(self.downsample)}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> DuetConfig:
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """What `to_dict` gave, or any mapping of fields to values; missing fields have their defaults.
 
         Raises:
@@ -206,19 +207,10 @@ class DuetConfig:
         check_names(data)
         return cls(**data)
 
-    @classmethod
-    def preset(
-        cls, name: str, *, model: Any = None, tokens: float | None = None, keep: float | None = None, **changes: Any
-    ) -> DuetConfig:
-        """A published method at a budget of visual tokens, averaged over the decoder's layers; see `presets.preset`."""
-        from ..presets import preset
-
-        return preset(name, model=model, tokens=tokens, keep=keep, **changes)
-
 
 def check_names(settings: Mapping[Any, Any]) -> None:
     """Raises DuetError for a setting that `DuetConfig` does not have, with the nearest one."""
-    known = [f.name for f in fields(DuetConfig)]
+    known = [f.name for f in fields(Settings)]
     for name in settings:
         if name not in known:
             near = closest(name, known)

@@ -40,7 +40,9 @@ def config() -> LlavaConfig:
 
 def folder() -> Path:
     """The folder with the shipped weights, configuration, tokenizer and processor (a normal from_pretrained folder)."""
-    return Path(__file__).parent / "weights"
+    from ..inputs.checkpoints import DEMO_FOLDER
+
+    return DEMO_FOLDER
 
 
 def load(path: str | Path | None = None) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..config.arguments import check_config
-from ..config.settings import DuetConfig
+from ..config.settings import Settings
 from ..errors import DuetError
 from .hooks import Engine
 from .plan import Plan
@@ -28,7 +28,7 @@ class Duet:
         self.model, self.engine = model, engine
 
     @property
-    def config(self) -> DuetConfig:
+    def config(self) -> Settings:
         """The applied settings."""
         return self.engine.plan.config
 
@@ -63,7 +63,7 @@ class Duet:
         last = self.engine.last
         return None if last is None else Trace.of(last, self.layers)
 
-    def use(self, config: DuetConfig) -> None:
+    def use(self, config: Settings) -> None:
         """Go on with other settings from the next forward pass on; `model.config.duet` follows.
 
         Raises:

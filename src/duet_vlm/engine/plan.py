@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from .. import host
-from ..config.settings import Drop, DuetConfig
+from ..config.settings import Drop, Settings
 from ..errors import DuetError
 from ..families import Family, family_of
 from ..families.family import check_downsampling, refuse_renumbering
@@ -32,7 +32,7 @@ class Plan:
         layers: how many decoder layers there are.
     """
 
-    config: DuetConfig
+    config: Settings
     tokenizer: Any
     family: Family
     model_config: Any
@@ -48,7 +48,7 @@ class Plan:
         return self.config.merges or bool(self.drops)
 
     @classmethod
-    def of(cls, model: Any, config: DuetConfig, tokenizer: Any) -> Plan:
+    def of(cls, model: Any, config: Settings, tokenizer: Any) -> Plan:
         """What `config` means on `model`.
 
         Raises:
@@ -72,7 +72,7 @@ class Plan:
         )
 
 
-def check(model: Any, config: DuetConfig, tokenizer: Any) -> Family:
+def check(model: Any, config: Settings, tokenizer: Any) -> Family:
     """Refuse what cannot work, before anything is touched; returns the model's family."""
     host.check_host()
     family = family_of(model.config)

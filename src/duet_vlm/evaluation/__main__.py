@@ -1,7 +1,20 @@
 """`python -m duet_vlm.evaluation ...` is `duet eval ...`, for launchers that start modules."""
 
 import sys
+from typing import Annotated
 
-from ..cli.main import app
+import typer
 
-app(["eval", *sys.argv[1:]])
+from ..console import terminal
+from .cli import evaluate
+
+app = typer.Typer(cls=terminal.Commands, add_completion=False, pretty_exceptions_enable=False)
+app.command("eval")(evaluate)
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option(terminal.DEBUG)] = False) -> None:
+    """`duet` with one command."""
+
+
+app(["eval", *sys.argv[1:]], prog_name="duet")

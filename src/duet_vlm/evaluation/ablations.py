@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..config.budget import tokens_per_layer
-from ..config.settings import Drop, DuetConfig
 from ..families import facts_of
-from ..presets import preset
+from ..presets import Drop, DuetConfig, preset
 from .runs import Run
 
 BASE = "DUET"

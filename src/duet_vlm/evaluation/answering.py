@@ -17,7 +17,7 @@ from ..errors import DuetError
 from ..families import visual_token_ids
 from ..families.placeholders import check_text
 from ..host import output_cache
-from ..inputs.request import processing, prompt, special_tokens
+from ..inputs.prompts import processing, prompt, special_tokens
 from ..inputs.video.inputs import content, show_frames, video_inputs
 from ..measuring.generation import TokenTimes, bytes_per_token
 from .records import Record

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..config.arguments import saved_config
-from ..config.settings import DuetConfig
 from ..errors import DuetError
-from ..presets import preset, stages
+from ..presets import DuetConfig, preset, saved_config, stages
 from .records import Problem
 
 FULL, SAVED = "none", "saved"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config.budget import stage1_counts
-from ..config.settings import DuetConfig
+from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.attention import keys, queries
 from ..host.refs import Ref
@@ -49,7 +49,7 @@ def patches(config: Any) -> int:
     return rows * columns
 
 
-def check(config: Any, duet: DuetConfig, reserved: int) -> None:
+def check(config: Any, duet: Settings, reserved: int) -> None:
     """Refuse towers without CLS, several feature layers, and counts that an image cannot hold."""
     if not duet.merges:
         return
@@ -120,7 +120,7 @@ class Stage1(encoding.Stage1):
 
     reserved = 0
 
-    def __init__(self, core: Any, config: DuetConfig, towers: tuple[str, ...] = ("vision_tower",)):
+    def __init__(self, core: Any, config: Settings, towers: tuple[str, ...] = ("vision_tower",)):
         super().__init__(core, config)
         self.towers = towers
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ..config.settings import DuetConfig
+from ..config.settings import Settings
 from . import encoding
 
 
@@ -25,9 +25,7 @@ class Downsample(encoding.Stage1):
         towers: the core model's attributes that hold its towers.
     """
 
-    def __init__(
-        self, core: Any, config: DuetConfig, grid: tuple[int, int], towers: tuple[str, ...] = ("vision_tower",)
-    ):
+    def __init__(self, core: Any, config: Settings, grid: tuple[int, int], towers: tuple[str, ...] = ("vision_tower",)):
         super().__init__(core, config)
         assert config.downsample is not None
         self.small, self.grid, self.towers = config.downsample, grid, towers

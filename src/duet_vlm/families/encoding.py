@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config.settings import DuetConfig
+from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.refs import Ref, wrap
 from ..stage1 import Merge
@@ -119,7 +119,7 @@ class Stage1:
 
     encoders = ("get_image_features", "get_video_features")
 
-    def __init__(self, core: Any, config: DuetConfig):
+    def __init__(self, core: Any, config: Settings):
         self._core, self.config = Ref(core), config
 
     @property
@@ -186,7 +186,7 @@ def paused() -> AbstractContextManager[None]:
     return within(None)
 
 
-def settings_of(config: DuetConfig) -> tuple[Any, ...]:
+def settings_of(config: Settings) -> tuple[Any, ...]:
     """What of a config stage 1 depends on."""
     names = ("dominant", "contextual", "cluster_width", "merging", "combine", "diverse", "rest", "downsample")
     return tuple(getattr(config, name) for name in names)
@@ -200,7 +200,7 @@ def placed(tokens: Tensor, places: Tensor, sizes: Tensor, length: int) -> tuple[
     return full, counts.scatter(1, places, sizes.float())
 
 
-def merged_in_place(config: DuetConfig, merge: Merge, features: Tensor) -> tuple[Tensor, Tensor]:
+def merged_in_place(config: Settings, merge: Merge, features: Tensor) -> tuple[Tensor, Tensor]:
     """(B, N, D) features: every retained token at its own place, an anchor's place holding its contextual token.
 
     METHOD, "Stage 1", 7, encoders without CLS.

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..config.settings import DuetConfig
+from ..config.settings import Settings
 from ..errors import DuetError
 
 
@@ -53,14 +53,14 @@ class Family:
         """Tokens that end the rows of such an image, beside its visual tokens."""
         return 0
 
-    def check(self, config: Any, duet: DuetConfig) -> None:
+    def check(self, config: Any, duet: Settings) -> None:
         """Raise ValueError where this model cannot do what is asked of it."""
 
     def is_whole(self, config: Any, tokens: int) -> bool:
         """Whether one entry that the encoder hands over can have this many visual tokens, row ends included."""
         return True
 
-    def hook_encoder(self, core: nn.Module, duet: DuetConfig) -> list[Any]:
+    def hook_encoder(self, core: nn.Module, duet: Settings) -> list[Any]:
         """Put stage 1 on a model's encoders (`encoding.Stage1`); what it returns has `remove()`."""
         raise NotImplementedError
 
@@ -81,7 +81,7 @@ def check_feature_layer(config: Any) -> None:
         )
 
 
-def refuse_renumbering(config: Any, duet: DuetConfig, why: str) -> None:
+def refuse_renumbering(config: Any, duet: Settings, why: str) -> None:
     """For decoders whose positions cannot be renumbered."""
     if duet.positions == "renumber":
         raise DuetError(f"positions 'renumber' is not possible for {config.model_type}: {why}; use 'keep' or 'auto'.")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config.budget import stage1_counts
-from ..config.settings import DuetConfig
+from ..config.settings import Settings
 from ..host.attention import received
 from ..stage1 import Encoded, Merge, merge
 from . import encoding
@@ -108,7 +108,7 @@ class Fixed(Family):
 
     stage_1: type[Stage1]
 
-    def check(self, config: Any, duet: DuetConfig) -> None:
+    def check(self, config: Any, duet: Settings) -> None:
         if duet.merges:
             check_feature_layer(config)
             stage1_counts(duet, self.visual_tokens(config))
@@ -116,7 +116,7 @@ class Fixed(Family):
     def is_whole(self, config: Any, tokens: int) -> bool:
         return tokens % self.visual_tokens(config) == 0  # some hand over all tiles of a sample at once
 
-    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[Any]:
+    def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
         return self.stage_1(core, duet).hook()
 
 

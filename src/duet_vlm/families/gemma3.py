@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config.settings import DuetConfig
+from ..config.settings import Settings
 from . import fixed
 from .family import refuse_renumbering
 
@@ -27,6 +27,6 @@ class Gemma3(fixed.Fixed):
     def visual_tokens(self, config: Any) -> int:
         return int(config.mm_tokens_per_image)
 
-    def check(self, config: Any, duet: DuetConfig) -> None:
+    def check(self, config: Any, duet: Settings) -> None:
         refuse_renumbering(config, duet, "its layers have rotary embeddings of two kinds, and windows of positions")
         super().check(config, duet)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..config.settings import DuetConfig
+from ..config.settings import Settings
 from ..errors import DuetError
 from ..stage1 import Merge
 from . import clip
@@ -46,7 +46,7 @@ class Llava(Family):
         first = config.vision_config.model_type not in WITHOUT_CLS
         return clip.patches(config) + first - (config.vision_feature_select_strategy == "default")
 
-    def check(self, config: Any, duet: DuetConfig) -> None:
+    def check(self, config: Any, duet: Settings) -> None:
         clip.check(config, duet, self.reserved)
         if duet.merges and config.vision_feature_select_strategy != "default":
             raise DuetError(
@@ -58,7 +58,7 @@ class Llava(Family):
         # the strategy may come with a call
         return tokens in (clip.patches(config) + 1, clip.patches(config), clip.patches(config) - 1)
 
-    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[Any]:
+    def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
         if duet.downsample is not None:
             return Downsample(core, duet, clip.grid(core.config)).hook()
         return Stage1(core, duet).hook()
@@ -76,7 +76,7 @@ class AnyTower(Family):
         frames, rows, columns = (1, *grid)[-3:]
         return frames * rows * columns
 
-    def check(self, config: Any, duet: DuetConfig) -> None:
+    def check(self, config: Any, duet: Settings) -> None:
         clip.check(config, duet, Stage1.reserved)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import host
 from ..config.budget import stage1_counts
-from ..config.settings import DuetConfig
+from ..config.settings import Settings
 from ..host.refs import wrap
 from ..stage1 import Encoded, Merge, merge
 from . import clip, encoding
@@ -121,7 +121,7 @@ class Stage1(Packed, clip.Stage1):
         return tokens.unflatten(1, (first, length))[0], counts.unflatten(1, (first, length))[0]
 
 
-def shares(core: Any, config: DuetConfig, size: tuple[int, int]) -> list[Share]:
+def shares(core: Any, config: Settings, size: tuple[int, int]) -> list[Share]:
     """Of the crops of one image of this (height, width).
 
     Stock itself packs the numbers of the patches, so what is left of them is no padding.
@@ -158,7 +158,7 @@ class LlavaNext(Llava):
     def is_whole(self, config: Any, tokens: int) -> bool:
         return tokens >= self.visual_tokens(config)  # a base crop, and what is left of its tiles without padding
 
-    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[Any]:
+    def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
         if duet.downsample is not None:
             return Smaller(core, duet, clip.grid(core.config)).hook()
         return Stage1(core, duet).hook()

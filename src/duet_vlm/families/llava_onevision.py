@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..config.settings import DuetConfig
+from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.refs import wrap
 from . import fixed
@@ -111,7 +111,7 @@ class LlavaOneVision(Family):
         frame = math.ceil(side_of(config) / 2) ** 2
         return tokens >= side_of(config) ** 2 or (tokens > 1 and tokens % frame == 1)
 
-    def check(self, config: Any, duet: DuetConfig) -> None:
+    def check(self, config: Any, duet: Settings) -> None:
         if not duet.merges:
             return
         check_feature_layer(config)
@@ -122,5 +122,5 @@ class LlavaOneVision(Family):
                 f"{kind} with {strategy!r}: set dominant=None to use stage 2 alone."
             )
 
-    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[Any]:
+    def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
         return Stage1(core, duet).hook()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config.settings import DuetConfig
+from ..config.settings import Settings
 from ..errors import DuetError
 from ..stage1 import Encoded, merge
 from . import received
@@ -85,8 +85,8 @@ class Qwen25VL(Family):
             raise DuetError(f"grid {grid} is less than one visual token of a {config.model_type}: give an image's.")
         return tokens
 
-    def check(self, config: Any, duet: DuetConfig) -> None:
+    def check(self, config: Any, duet: Settings) -> None:
         refuse_renumbering(config, duet, "its positions have three axes")
 
-    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[Any]:
+    def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
         return Stage1(core, duet).hook()

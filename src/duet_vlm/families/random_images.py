@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..errors import DuetError
-from ..measuring.costs import ImageShape, largest_grid
+from .image_shape import ImageShape, largest_grid
 
 TOKENS = 24  # rows and columns of visual tokens of an image of any size, as many as LLaVA-1.5's have
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config.settings import DuetConfig
+from ..config.settings import Settings
 from . import llava
 from .llava import Llava
 
@@ -26,5 +26,5 @@ class VideoLlava(Llava):
     def is_whole(self, config: Any, tokens: int) -> bool:
         return tokens in (self.visual_tokens(config), self.visual_tokens(config) + 1)  # frames keep CLS
 
-    def hook_encoder(self, core: Any, duet: DuetConfig) -> list[Any]:
+    def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
         return Stage1(core, duet, towers=("image_tower", "video_tower")).hook()

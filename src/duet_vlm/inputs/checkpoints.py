@@ -9,11 +9,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from ..demo.model import folder as demo_folder
 from ..errors import DuetError, reason, short
 from ..families import family_of
 
 DEMO = "demo"  # the demonstration model's name in every command
+DEMO_FOLDER = Path(__file__).parents[1] / "demo" / "weights"
 NO_HUB = " or in its cache; where there is no connection, HF_HUB_OFFLINE=1 in the environment spares the attempts."
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -204,9 +204,9 @@ def check_dtype(dtype: str) -> str:
 
 def _existing(model: str) -> str:
     if model == DEMO:
-        if not (demo_folder() / "config.json").is_file():
+        if not (DEMO_FOLDER / "config.json").is_file():
             raise DuetError("this installation has no demonstration model: give --model, a folder or a hub id.")
-        return str(demo_folder())
+        return str(DEMO_FOLDER)
     path = Path(model).expanduser()
     if path.is_dir():
         if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):

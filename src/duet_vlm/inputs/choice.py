@@ -8,11 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ..config.arguments import saved_config
-from ..config.settings import DuetConfig
 from ..errors import DuetError
 from ..families import family_of
-from ..presets import preset
+from ..presets import DuetConfig, preset, saved_config
 
 SAVED = "saved"  # the method's name where a model brings its settings
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import DuetError
 from ..families.placeholders import check_text
 from ..inputs.images import read_image
-from ..inputs.request import special_tokens
+from ..inputs.prompts import special_tokens
 from ..inputs.video.decoding import Clip, read_frames
 from ..inputs.video.inputs import IMAGES, PROCESSORS, check_model, content
 

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from transformers import LogitsProcessorList
 
 from ..applying import apply
-from ..config.settings import DuetConfig
 from ..config.values import is_whole
 from ..demo.model import folder as demo_folder
 from ..errors import DuetError, shown
@@ -24,7 +23,7 @@ from ..evaluation.asked import DEMO
 from ..evaluation.runs import SAVED, saved
 from ..host import output_cache
 from ..inputs.checkpoints import check_device, check_dtype, read_config, read_model
-from ..presets import preset
+from ..presets import DuetConfig, preset
 from .conversation import Conversation, Reader
 from .generation import cut, settings
 from .measures import Clock, Measures, measure, summary

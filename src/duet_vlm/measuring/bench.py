@@ -12,15 +12,14 @@ from unittest import mock
 import torch
 
 from ..applying import apply
-from ..config.settings import Drop, DuetConfig
 from ..engine import dropping
 from ..engine.handle import Duet
 from ..errors import DuetError
+from ..families.image_shape import ImageShape, largest_tiles
 from ..families.random_images import usual_grid
 from ..inputs.checkpoints import random_model
 from ..inputs.choice import SAVED, chosen
-from ..presets import preset
-from .costs import ImageShape, largest_tiles
+from ..presets import Drop, DuetConfig, preset
 from .timing import Clock, PeakMemory, hardware, median, time_in_hooks, time_modules, versions
 from .workload import OneWordPerToken, Workload, narrow, stored_bytes
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from ..applying import apply
-from ..config.settings import DuetConfig
 from ..errors import DuetError
+from ..families.image_shape import ImageShape
+from ..presets import DuetConfig
 from .bench import Setting, label
-from .costs import ImageShape
 from .timing import Clock, PeakMemory, hardware, median, versions
 from .train_costs import step_flops
 from .workload import OneWordPerToken, Workload

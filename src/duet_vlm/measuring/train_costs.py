@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..config.budget import DecoderShape
-from .costs import ImageShape
+from ..families.image_shape import ImageShape
 
 
 def step_flops(

@@ -10,11 +10,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..config.budget import DecoderShape
-from ..config.settings import DuetConfig
 from ..families import encoding
+from ..families.image_shape import ImageShape
 from ..families.random_images import beside_the_prompt, pixels_of, prompts_of, usual_grid
 from ..host import cache_argument, decoder_of
-from .costs import ImageShape
+from ..presets import DuetConfig
 
 TOWERS = ("vision_tower", "image_tower", "visual", "vision_model")
 

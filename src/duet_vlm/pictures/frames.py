@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..console.tables import several
-from ..inputs.request import Prepared
+from ..inputs.prepared import Prepared
 from ..inputs.video.sampling import ends
 from . import spread
 from .spread import Spread

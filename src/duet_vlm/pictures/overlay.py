@@ -11,7 +11,7 @@ from PIL import Image
 from ..engine.trace import SampleTrace, Trace
 from ..errors import DuetError
 from ..families import family_of
-from ..inputs.request import grid_of
+from ..inputs.prompts import grid_of
 from .frames import seen
 from .visualize import CLS, patches_of
 

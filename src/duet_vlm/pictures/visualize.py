@@ -10,7 +10,8 @@ import numpy as np
 
 from ..engine.trace import ImageTrace, Trace
 from ..families import family_of, visual_token_ids
-from ..inputs.request import Prepared, grid_of
+from ..inputs.prepared import Prepared
+from ..inputs.prompts import grid_of
 from .frames import Shown, shown_frames, shown_image
 from .picture_words import as_written, words_of
 from .spread import CLS, part_of, patches_of

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 
 from ..config.budget import stage1_counts
-from ..config.settings import DuetConfig
+from ..config.settings import Settings
 from .common import Encoded, Merge, Method
 from .divprune import divprune
 from .duet import duet
@@ -35,7 +35,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-def merge(config: DuetConfig, encoded: Encoded, reserved: int = 0, dynamic: bool = False) -> Merge:
+def merge(config: Settings, encoded: Encoded, reserved: int = 0, dynamic: bool = False) -> Merge:
     """What the config makes of these images: counts, method and options.
 
     Args:

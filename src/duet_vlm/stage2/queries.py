@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config.settings import DuetConfig
+from ..config.settings import Settings
 from .words import salient_tokens
 
 IGNORED = -100  # the label of what is no answer
 
 
 def query_places(
-    config: DuetConfig, tokenizer: Any, ids: Tensor, visual: Tensor, valid: Tensor, labels: Tensor | None
+    config: Settings, tokenizer: Any, ids: Tensor, visual: Tensor, valid: Tensor, labels: Tensor | None
 ) -> Tensor:
     """(B, q) long places of every row's query tokens, -1 for holes; a row without an image has none.
 
@@ -45,7 +45,7 @@ def has_answer(labels: Tensor) -> Tensor:
 
 
 def _row(
-    config: DuetConfig,
+    config: Settings,
     tokenizer: Any,
     ids: list[int],
     visual: list[bool],

@@ -6,10 +6,10 @@ and the stop words are spaCy's. Without, the built-in rule takes every word that
 (`duet_vlm.stage2.stop_words`). `finder` tells which of the two it is.
 
 How text is cut by the built-in rule: combining signs and invisible characters belong to their word
-(`duet_vlm.stage2.characters`); a hyphen separates words ("t-shirt" is "t" and "shirt"); an apostrophe joins what is one
-stop word ("don't") and otherwise separates, and what it leaves of a clitic is no word ("what's" is "what"); a number has no
-letter and is not salient, "3D" is; an emoji is no word; text written without spaces (Chinese, Japanese, Thai) counts as
-one word from one mark or space to the next, so for it install spaCy and a pipeline of its language.
+(`duet_vlm.stage2.characters`); a hyphen separates words ("t-shirt" is "t" and "shirt"); an apostrophe joins what is
+one stop word ("don't") and otherwise separates, and what it leaves of a clitic is no word ("what's" is "what"); a
+number has no letter and is not salient, "3D" is; an emoji is no word; text written without spaces (Chinese, Japanese,
+Thai) counts as one word from one mark or space to the next, so for it install spaCy and a pipeline of its language.
 Role markers of chat templates ("USER:", "### Assistant:", "<|im_start|>assistant", "[INST]") and special tokens
 ("</s>", "<image>") are template, not question: nothing in them is salient.
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..applying import apply
-from ..config.settings import DuetConfig
 from ..errors import DuetError
 from ..families import facts_of
 from ..inputs.checkpoints import read_config, read_processor
 from ..inputs.files import check_folder, writing
+from ..presets import DuetConfig
 from . import models, resuming
 from .arguments import training_arguments
 from .checking import Broken, Checked, Checker, check_records, data_key

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..config.settings import DuetConfig
+from ..presets import DuetConfig
 from . import models
 from .command import Run
 

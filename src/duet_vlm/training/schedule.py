@@ -9,8 +9,8 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ..config.budget import stage1_counts, tokens_per_layer
-from ..config.settings import Drop, DuetConfig
 from ..errors import DuetError
+from ..presets import Drop, DuetConfig
 
 GRID = 1000  # strengths between none and full; neighbours differ by less than a token
 NOMINAL = 1000  # visual tokens of an image where images differ

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.settings import DuetConfig, check_names
+from ..config.settings import check_names
 from ..errors import DuetError
 from ..inputs.text_files import read_yaml
-from ..presets import preset, stages
+from ..presets import DuetConfig, preset, stages
 from .fields import FLAG, MAPPING, TEXT, TEXTS, choice, group, number, read, setting, whole
 
 
