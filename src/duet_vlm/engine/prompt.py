@@ -32,6 +32,7 @@ def has_features(kwargs: dict[str, Any]) -> bool:
     return any(output is not None for output in (kwargs.get("mm_encoder_outputs") or {}).values())
 
 
+@torch.compiler.disable(recursive=False)
 def encode(core: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Encode the pixels here, as `generate` does, so that nothing of ours reaches the vision tower.
 
@@ -105,6 +106,7 @@ def order_of(output: Any, outcome: Outcome, there: Tensor) -> list[int]:
     return order
 
 
+@torch.compiler.disable  # words and host reads are no graph, and spaCy cannot be traced
 def read(
     plan: Plan, ids: Tensor, kwargs: dict[str, Any], seen: Seen, labels: Tensor | None
 ) -> tuple[ForwardPass, dict[str, Any]] | None:

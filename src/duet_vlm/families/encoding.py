@@ -101,6 +101,11 @@ def for_everyone() -> None:
     _engine_only.set(False)
 
 
+@torch.compiler.disable  # a graph would keep the answer of the call that traced it
+def _current() -> Call | None:
+    return _call.get()
+
+
 @contextlib.contextmanager
 def within(call: Call | None) -> Iterator[None]:
     """Inside, taps collect for `call`; for none of them where it is None."""
@@ -136,9 +141,10 @@ class Stage1:
 
     def call(self) -> Call | None:
         """The call of this model's encoder that is under way here; None outside, and in a backward pass."""
-        found = _call.get()
+        found = _current()
         return found if found is not None and found.stage is self else None
 
+    @torch.compiler.disable  # in the graphs of some towers no hook runs
     def around_encoder(self, encoder: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         only = _engine_only.get()
         asked = dict(inspect.signature(encoder).bind(*args, **kwargs).arguments)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
+
+import torch
 
 from ..errors import DuetError
 
@@ -74,12 +77,13 @@ class Around:
         if self.inner is not None:
             return self.inner  # type: ignore[no-any-return]
         owner = self.owner()
-        return getattr(type(owner), self.name).__get__(owner)  # type: ignore[no-any-return]
+        return MethodType(getattr(type(owner), self.name), owner)
 
     @property
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self.method)  # callers choose arguments by it
 
+    @torch.compiler.disable(recursive=False)
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.around(self.method, *args, **kwargs)
 
