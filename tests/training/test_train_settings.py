@@ -157,7 +157,7 @@ def test_budgets_of_models_whose_images_differ() -> None:
 
 
 def test_the_examples_are_settings() -> None:
-    folder = Path(__file__).parents[1] / "examples"
+    folder = Path(__file__).parents[2] / "examples"
     files = [folder / "train.yaml", *folder.glob("training/llava-*.yaml")]
     assert len(files) == 3
     for file in files:

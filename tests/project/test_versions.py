@@ -15,7 +15,7 @@ from packaging.version import Version
 import duet_vlm
 from duet_vlm import DuetConfig, DuetError, host
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def bounds(name: str) -> Requirement:

@@ -9,7 +9,7 @@ import pytest
 
 from duet_vlm.stage2 import words
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "results" / "words"
 RECORDED = json.loads((FOLDER / "agreement.json").read_text(encoding="utf-8"))
 PAGE = (ROOT / "docs" / "words.md").read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from duet_vlm.demo.scenes import make_scene
 from duet_vlm.inputs import checkpoints as loading
 from duet_vlm.pictures import visualize
 
-SCENES = Path(__file__).parents[1] / "examples"
+SCENES = Path(__file__).parents[2] / "examples"
 SETTINGS = DuetConfig(40, 8, drops=[Drop(2, 0.25)], query="last")
 
 

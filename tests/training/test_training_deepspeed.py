@@ -12,7 +12,7 @@ import torch
 import torch.multiprocessing as mp
 from test_training_processes import STEPS, apply, free_port, fresh, steps, train
 
-CONFIGS = Path(__file__).parent.parent / "examples" / "training"
+CONFIGS = Path(__file__).parents[2] / "examples" / "training"
 
 
 def settled(value: Any) -> Any:

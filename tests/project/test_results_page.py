@@ -9,7 +9,7 @@ import pytest
 
 from duet_vlm.evaluation.markdown import results_page
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(

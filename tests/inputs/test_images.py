@@ -18,7 +18,7 @@ from duet_vlm.errors import DuetError
 from duet_vlm.inputs import images, paths
 from duet_vlm.inputs.images import read_image, size_of
 
-SCENE = Image.open(Path(__file__).parents[1] / "examples" / "scene.png").convert("L").resize((60, 40))
+SCENE = Image.open(Path(__file__).parents[2] / "examples" / "scene.png").convert("L").resize((60, 40))
 GREY = np.asarray(SCENE)
 
 DEPTHS: dict[str, Any] = {

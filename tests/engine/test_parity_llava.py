@@ -17,7 +17,7 @@ from duet_vlm import Drop, DuetConfig
 from duet_vlm.families import clip
 from duet_vlm.stage1 import Encoded, duet
 
-FOLDER = Path(os.environ.get("DUET_PARITY", Path(__file__).parents[2] / "shared" / "parity"))
+FOLDER = Path(os.environ.get("DUET_PARITY", Path(__file__).parents[3] / "shared" / "parity"))
 pytestmark = pytest.mark.skipif(
     not (FOLDER / "llava_e2e.json").exists(), reason=f"no golden values in {FOLDER}: set DUET_PARITY to their folder"
 )

@@ -24,7 +24,7 @@ from duet_vlm.inputs.checkpoints import read_processor
 from duet_vlm.stage2.words import finder
 
 ASK = ["--ask", "What color is the square?"]
-SCENES = Path(__file__).parents[1] / "examples"
+SCENES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
