@@ -29,8 +29,8 @@ from check_cases import (
     of_stock,
     results,
 )
+from matrix import settings
 from saved import PATCHES, save
-from test_families import settings
 from torch import nn
 from typer.testing import CliRunner
 

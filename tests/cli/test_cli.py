@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -10,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import ASK, answered, duet, refused
 from PIL import Image
 from saved import LAYERS, PATCHES, photo, save
 from transformers import LlamaConfig
-from typer.testing import CliRunner
 
 import duet_vlm
 from duet_vlm.cli import request
-from duet_vlm.cli.main import app
 from duet_vlm.inputs import checkpoints as loading
 from duet_vlm.inputs import prompts
 from duet_vlm.inputs.checkpoints import read_processor
 from duet_vlm.stage2.words import finder
 
-ASK = ["--ask", "What color is the square?"]
 SCENES = Path(__file__).parents[2] / "examples"
 
 
@@ -34,24 +31,6 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(folder / "next", "llava_next")
     photo(folder / "photo.png")
     return folder
-
-
-def duet(*arguments: Any) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def answered(*arguments: Any) -> dict[str, Any]:
-    result = duet(*arguments, "--json", "-")
-    assert result.exit_code == 0, result.output
-    report: dict[str, Any] = json.loads(result.stdout)
-    return report
-
-
-def refused(result: Any, message: str) -> None:
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("duet: ") and result.stderr.count("\n") == 1, result.stderr
-    assert message in result.stderr
 
 
 def test_help_loads_no_torch() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import ASK, answered, duet, refused
 from matplotlib.figure import Figure
 from PIL import Image
 from saved import photo, save
-from test_cli import ASK, answered, duet, refused
 from transformers import AutoConfig
 
 import duet_vlm

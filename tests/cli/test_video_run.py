@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,10 @@ import pytest
 import saved
 import saved_video
 from clips import clip, song
+from commands import answered, duet, refused
 from PIL import Image
-from typer.testing import CliRunner
 
 from duet_vlm.cli import request
-from duet_vlm.cli.main import app
 from duet_vlm.engine.trace import DropTrace, ImageTrace, SampleTrace, Trace
 from duet_vlm.inputs import checkpoints as loading
 from duet_vlm.pictures.visualize import CLS, patches_of
@@ -34,6 +32,8 @@ WHOLE = {
     "gemma3": (5 * 16, 5),
 }
 
+pytestmark = pytest.mark.usefixtures("number_words")
+
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -42,31 +42,6 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
         saved_video.save(folder / family, family)
     clip(folder / "clip.mp4", 20, 64, 40)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def number_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SmolVLM's processor needs a package for one word."""
-    from transformers.models.smolvlm import processing_smolvlm
-
-    monkeypatch.setattr(processing_smolvlm, "num2words", str)
-
-
-def duet(*arguments: Any) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def answered(*arguments: Any) -> dict[str, Any]:
-    result = duet(*arguments, "--json", "-")
-    assert result.exit_code == 0, result.output
-    report: dict[str, Any] = json.loads(result.stdout)
-    return report
-
-
-def refused(result: Any, message: str) -> None:
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("duet: ") and result.stderr.count("\n") == 1, result.stderr
-    assert message in result.stderr
 
 
 @pytest.mark.parametrize("family", WHOLE)

@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 import zoo
-from test_families import close, generate
+from exactness import close, generate
 from transformers import DynamicCache
 
 import duet_vlm

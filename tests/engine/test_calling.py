@@ -8,9 +8,9 @@ import pytest
 import tiny
 import torch
 import zoo
+from exactness import close, generate, kept, weights
+from matrix import apply, rows_of, stages
 from oracle import masked_stock
-from test_engine import close
-from test_families import apply, generate, kept, renumbers, rows_of, stages, weights
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -23,7 +23,7 @@ family = pytest.mark.parametrize("family", FAMILIES)
 def recomputed(model: Any, handle: Any, family: str, batch: dict[str, Any], new: Tensor) -> Tensor:
     """(B, new, vocabulary) logits of every step, from the masking oracle on the whole sequence."""
     alive = kept(handle, batch, more=new.shape[1] - 1)
-    hidden, _ = masked_stock(model, zoo.extended(family, batch, new[:, :-1]), alive, renumbers(model, handle))
+    hidden, _ = masked_stock(model, zoo.extended(family, batch, new[:, :-1]), alive, handle.renumbers)
     logits: Tensor = model.lm_head(hidden)[:, batch["input_ids"].shape[1] - 1 :].detach()
     return logits
 
@@ -136,7 +136,7 @@ def test_second_turn_ranks_with_its_own_words(family: str, name: str, second: st
             after = weights(handle, turn, family) if second == "image" else torch.ones(1, more)
             assert after is not None
             sizes = torch.cat([sizes, after], 1)
-        hidden, there = masked_stock(model, whole, everywhere, renumbers(model, handle), sizes)
+        hidden, there = masked_stock(model, whole, everywhere, handle.renumbers, sizes)
     here = there[:, length:]
     close(out[here], model.lm_head(hidden)[:, length:][here].detach())
 

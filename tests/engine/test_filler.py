@@ -8,9 +8,8 @@ import pytest
 import tiny
 import torch
 import zoo
+from exactness import close, generate, kept
 from oracle import masked_stock
-from test_engine import close
-from test_families import generate, kept, renumbers
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
@@ -55,7 +54,7 @@ def test_filled_prefill_and_decode_equal_the_oracle(family: str, drops: list[Dro
     length = batch["input_ids"].shape[1]
     new = out.sequences[:, length:-1]
     alive = kept(handle, batch, more=new.shape[1])
-    hidden, _ = masked_stock(model, zoo.extended(family, batch, new), alive, renumbers(model, handle))
+    hidden, _ = masked_stock(model, zoo.extended(family, batch, new), alive, handle.renumbers)
     close(torch.stack(out.logits, 1), model.lm_head(hidden)[:, length - 1 :].detach())
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import zoo
-from test_families import apply, generate, rows_of
+from exactness import generate
+from matrix import apply, rows_of
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,7 +10,8 @@ import pytest
 import tiny
 import torch
 import zoo
-from test_families import apply, family, generate, rows_of
+from exactness import generate
+from matrix import apply, family, rows_of
 
 import duet_vlm
 

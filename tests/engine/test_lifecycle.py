@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from exactness import TOLERANCE, close, generate, kept
+from matrix import apply, attention
 from oracle import masked_prefill
-from test_engine import BOTH, FAMILIES, TOLERANCE, apply, attention, close, extend, family, generate, kept
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
+
+family = pytest.mark.parametrize("family", tiny.FAMILIES)
 
 
 @family
@@ -22,11 +25,11 @@ from duet_vlm import Drop, DuetConfig
 def test_second_turn_on_the_same_cache(family: str, attention: str, image: bool) -> None:
     model, first = tiny.build(family, attention), tiny.inputs(family)
     second = tiny.inputs(family, ((3, 6),) if image else ((9,),), seed=4)
-    handle = apply(model)
+    handle = apply(model, family)
     with torch.no_grad():
         cache = model(**first, use_cache=True).past_key_values
         before = kept(handle, first)
-        full = extend(first, second["input_ids"])
+        full = tiny.extended(first, second["input_ids"])
         now = {k: v for k, v in second.items() if k != "attention_mask"}
         logits = model(**now, attention_mask=full["attention_mask"], past_key_values=cache, use_cache=True).logits
         after = kept(handle, second) if image else dict.fromkeys(before, second["attention_mask"].bool())
@@ -42,7 +45,7 @@ def test_second_turn_on_the_same_cache(family: str, attention: str, image: bool)
 @family
 def test_saved_with_the_model(family: str, tmp_path: Path) -> None:
     model, batch = tiny.build(family), tiny.inputs(family)
-    handle = apply(model)
+    handle = apply(model, family)
     with torch.no_grad():
         expected = model(**batch).logits
     model.save_pretrained(tmp_path)
@@ -68,7 +71,7 @@ def test_gradients_with_checkpointing_equal_those_without(family: str) -> None:
     labels[:, :8] = -100
     for checkpointing in (False, True):
         model = tiny.build(family).train()
-        apply(model)
+        apply(model, family)
         if checkpointing:
             model.activation_checkpointing_enable()
         out = model(**batch, labels=labels)
@@ -94,7 +97,7 @@ def test_adapters_before_or_after(first: str) -> None:
         adapted = peft.get_peft_model(model, lora)
     else:
         adapted = peft.get_peft_model(model, lora)
-        duet_vlm.apply(adapted, DuetConfig(**BOTH), tokenizer=tiny.Words())
+        apply(adapted)
     with torch.no_grad():
         got = adapted(**batch).logits
         merged = adapted.merge_and_unload()  # the same weights without adapters
@@ -102,7 +105,7 @@ def test_adapters_before_or_after(first: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("family", FAMILIES)
+@family
 def test_half_precision_stores_what_the_schedule_says(family: str, dtype: torch.dtype) -> None:
     model, batch = tiny.build(family, dtype=dtype), tiny.inputs(family, dtype=dtype)
     with duet_vlm.apply(model, DuetConfig(drops=[Drop(2, 0.5), Drop(4, 0.0)], query="last")):

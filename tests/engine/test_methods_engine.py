@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from exactness import close, generate, kept
 from oracle import masked_prefill, token_sizes
-from test_engine import BATCHES, close, extend, generate, kept
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
@@ -35,7 +35,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     ),
 }
 FAMILIES = ("llava", "llava_next")
-PADDED = BATCHES["padded, two images, text alone"]
 
 family = pytest.mark.parametrize("family", FAMILIES)
 config = pytest.mark.parametrize("name", CONFIGS)
@@ -45,13 +44,13 @@ config = pytest.mark.parametrize("name", CONFIGS)
 @config
 def test_method_in_the_engine(family: str, name: str) -> None:
     """Prefill and cached decoding against the masking oracle, a padded batch against its rows one by one."""
-    model, batch = tiny.build(family), tiny.inputs(family, PADDED)
+    model, batch = tiny.build(family), tiny.inputs(family, tiny.PADDED)
     torch.manual_seed(5)
     with duet_vlm.apply(model, DuetConfig(**CONFIGS[name]), tokenizer=tiny.Words()) as handle, torch.no_grad():
         out = generate(model, batch, 4)
         length = batch["input_ids"].shape[1]
         new = out.sequences[:, length:-1]
-        full = extend(batch, new)
+        full = tiny.extended(batch, new)
         full["position_ids"] = (full["attention_mask"].cumsum(1) - 1).clamp(min=0)
         alive = kept(handle, batch, more=new.shape[1])
         assert {d.layer for d in CONFIGS[name]["drops"]} <= set(alive)

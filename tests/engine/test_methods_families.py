@@ -8,9 +8,8 @@ import pytest
 import tiny
 import torch
 import zoo
+from exactness import close, generate, kept, weights
 from oracle import masked_stock
-from test_engine import close
-from test_families import generate, kept, renumbers, weights
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
@@ -61,7 +60,7 @@ def test_method_on_a_family(family: str, name: str) -> None:
         alive = kept(handle, batch, more=new.shape[1])
         assert {2, 4} <= set(alive)
         sizes = weights(handle, batch, family, new.shape[1])
-        hidden, there = masked_stock(model, zoo.extended(family, batch, new), alive, renumbers(model, handle), sizes)
+        hidden, there = masked_stock(model, zoo.extended(family, batch, new), alive, handle.renumbers, sizes)
         together = torch.stack(out.logits, 1)
         close(together, model.lm_head(hidden)[:, length - 1 :].detach())
         assert int(there.sum()) < int(batch["attention_mask"].sum()) + new.numel()

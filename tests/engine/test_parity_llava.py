@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from golden import FOLDER, close, golden, weights
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import duet_vlm
@@ -17,23 +14,10 @@ from duet_vlm import Drop, DuetConfig
 from duet_vlm.families import clip
 from duet_vlm.stage1 import Encoded, duet
 
-FOLDER = Path(os.environ.get("DUET_PARITY", Path(__file__).parents[3] / "shared" / "parity"))
 pytestmark = pytest.mark.skipif(
     not (FOLDER / "llava_e2e.json").exists(), reason=f"no golden values in {FOLDER}: set DUET_PARITY to their folder"
 )
 CASES = ("stage2_only_A", "stage1_only_A", "l46_r05_00_A", "l36_r05_025_A", "salient_A")
-
-
-def close(a: torch.Tensor, b: torch.Tensor) -> None:
-    torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
-
-
-def golden(name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    return json.loads((FOLDER / f"{name}.json").read_text()), load_file(FOLDER / f"{name}.safetensors")
-
-
-def weights(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {k.removeprefix("weights."): v for k, v in values.items() if k.startswith("weights.")}
 
 
 @pytest.mark.parametrize("index", [0, 1])

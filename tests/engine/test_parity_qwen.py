@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_parity_llava import FOLDER, close, golden, weights
+from golden import FOLDER, close, golden, weights
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 import duet_vlm

@@ -16,7 +16,8 @@ import pytest
 import tiny
 import torch
 import zoo
-from test_families import apply, close, family, generate, rows_of
+from exactness import close, generate
+from matrix import apply, family, rows_of
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode

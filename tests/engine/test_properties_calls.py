@@ -1,6 +1,6 @@
 """Ways of calling, drawn by hypothesis: whatever way a prompt comes in, the same tokens are kept and the oracle agrees.
 
-Drawn are the family, its settings, rows and padding (`test_properties.draw`), and the way of the call. The reference is
+Drawn are the family, its settings, rows and padding (`drawn.draw`), and the way of the call. The reference is
 one forward pass of the prompt alone, held against the masking oracle.
 """
 
@@ -13,13 +13,11 @@ import pytest
 import tiny
 import torch
 import zoo
+from drawn import TOLERANCE, draw
+from exactness import close, generate, kept
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import masked_stock
-from test_engine import close
-from test_families import generate, kept, renumbers
-from test_marks import ENCODERS
-from test_properties import TOLERANCE, draw
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -27,6 +25,7 @@ import duet_vlm
 from duet_vlm import Drop, DuetConfig, host
 from duet_vlm.families import facts_of
 
+ENCODERS = {"image": "get_image_features", "video": "get_video_features"}
 PIXELS = {"image": ("pixel_values", "image_sizes", "image_grid_thw", "pixel_attention_mask"),
           "video": ("pixel_values_videos", "video_grid_thw")}  # fmt: skip
 
@@ -57,7 +56,7 @@ class Case:
     def oracle(self, batch: dict[str, Any], more: int = 0) -> tuple[Tensor, Tensor]:
         """(B, S, V) logits of the oracle, and (B, S) bool where they mean something."""
         alive = kept(self.handle, self.batch, more)
-        hidden, there = masked_stock(self.model, batch, alive, renumbers(self.model, self.handle))
+        hidden, there = masked_stock(self.model, batch, alive, self.handle.renumbers)
         return self.model.lm_head(hidden), there
 
     def extended(self) -> tuple[dict[str, Any], Tensor]:

@@ -9,9 +9,9 @@ import pytest
 import saved
 import tiny
 import torch
+from exactness import TOLERANCE, kept
 from oracle import masked_prefill
 from PIL import Image
-from test_engine import TOLERANCE, kept
 from transformers import AutoModelForImageTextToText
 
 import duet_vlm

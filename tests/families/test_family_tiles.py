@@ -109,9 +109,8 @@ def test_spans_of_stage_2(family: str, spans: int) -> None:
 
 
 def test_gemma3_decodes_past_its_window() -> None:
+    from exactness import close, generate, kept
     from oracle import masked_stock
-    from test_engine import close
-    from test_families import generate, kept
 
     model, batch = zoo.build("gemma3"), zoo.inputs("gemma3", ((4, "i", 5),))
     with duet_vlm.apply(model, DuetConfig(5, 3, drops=[Drop(2, 0.5)], query="all")) as handle:

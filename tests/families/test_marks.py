@@ -8,13 +8,13 @@ import pytest
 import tiny
 import torch
 import zoo
-from test_families import VIDEO_ROWS, apply, close, family, generate, rows_of, settings
+from exactness import close, generate
+from matrix import VIDEO_ROWS, apply, family, rows_of, settings
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, DuetError
 from duet_vlm.families.encoding import for_engine
 
-ENCODERS = {"image": "get_image_features", "video": "get_video_features"}
 TILES = ("pixel_values", "pixel_values_images", "image_grid_thw", "image_sizes", "pixel_attention_mask")
 
 

@@ -9,8 +9,8 @@ import tiny
 import torch
 import towers
 import transformers
+from exactness import close, generate, kept
 from oracle import masked_stock
-from test_engine import close, generate, kept
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, DuetError

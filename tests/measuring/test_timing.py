@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tiny
 import zoo
-from test_families import settings
+from matrix import settings
 
 import duet_vlm
 from duet_vlm.families import clip, fixed, llava_next, qwen2_5_vl

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import saved
 import saved_video
+from commands import answered, duet
 from PIL import Image
-from test_cli import answered, duet
-from test_video_run import number_words  # noqa: F401
 
 from duet_vlm.cli import request
 from duet_vlm.pictures import drawing, visualize

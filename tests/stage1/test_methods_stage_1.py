@@ -9,8 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import cosine
-from test_method import distinct
+from oracle import cosine, distinct
 
 from duet_vlm import DuetConfig
 from duet_vlm.config import methods

@@ -4,7 +4,7 @@ import re
 import unicodedata
 
 import pytest
-from test_words import chosen
+from questions import chosen
 
 from duet_vlm.stage2 import words
 

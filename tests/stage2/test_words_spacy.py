@@ -10,14 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 import spacy
-from test_words import QUESTIONS, Text
+from questions import QUESTIONS, Text, chosen
 
 from duet_vlm.stage2 import words
 from duet_vlm.stage2.words import check_language, finder, salient_spans
-
-
-def chosen(text: str, language: str = "en") -> list[str]:
-    return [text[start:end] for start, end in salient_spans(text, language)]
 
 
 def use_pipeline(monkeypatch: pytest.MonkeyPatch, pipeline) -> None:

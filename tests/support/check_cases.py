@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 import zoo
-from test_families import settings
+from matrix import settings
 from torch import Tensor
 
 import duet_vlm

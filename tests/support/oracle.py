@@ -205,3 +205,10 @@ def stage_2_keep(scores: list[float], spans: list[int], limits: dict[int, int]) 
         tokens = [i for i, s in enumerate(spans) if s == span]
         kept |= set(sorted(tokens, key=lambda i: -scores[i])[:limit])
     return kept
+
+
+def distinct(generator: torch.Generator, *shape: int) -> Tensor:
+    """Random numbers without ties in a row."""
+    count = shape[-1]
+    order = torch.argsort(torch.rand(*shape, generator=generator), dim=-1)
+    return (order + 0.3 * torch.rand(*shape, generator=generator)) / count

@@ -15,7 +15,9 @@ from transformers import (
     MistralConfig,
 )
 
+FAMILIES = ("llava", "llava_mistral", "llava_next")
 IMAGE, PAD, PATCHES, LAYERS = 98, 0, 36, 5
+PADDED = ((5, 9), (2, 3, 6), (12,))  # an image, two images, text alone
 VISION = dict(
     hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=24, patch_size=4,
     projection_dim=16,
@@ -102,6 +104,13 @@ def stack(sequences: list[torch.Tensor], padding: str) -> dict[str, Any]:
         place = slice(longest - len(sequence), None) if padding == "left" else slice(0, len(sequence))
         ids[row, place], mask[row, place] = sequence, 1
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def extended(batch: dict[str, Any], tokens: torch.Tensor) -> dict[str, Any]:
+    """The batch with more text behind it."""
+    ids = torch.cat([batch["input_ids"], tokens], 1)
+    mask = torch.cat([batch["attention_mask"], torch.ones_like(tokens)], 1)
+    return {**batch, "input_ids": ids, "attention_mask": mask}
 
 
 def single(batch: dict[str, Any], row: int) -> dict[str, Any]:

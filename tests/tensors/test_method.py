@@ -6,6 +6,7 @@ import oracle
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import distinct
 
 from duet_vlm import stage1 as merging
 from duet_vlm.stage2 import ranking
@@ -13,13 +14,6 @@ from duet_vlm.tensors import tokens
 from duet_vlm.tensors.streamed import Places, Softmax
 
 many = settings(max_examples=200, deadline=None)
-
-
-def distinct(generator: torch.Generator, *shape: int) -> torch.Tensor:
-    """Random numbers without ties in a row."""
-    count = shape[-1]
-    order = torch.argsort(torch.rand(*shape, generator=generator), dim=-1)
-    return (order + 0.3 * torch.rand(*shape, generator=generator)) / count
 
 
 @many

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
-from test_training_processes import STEPS, apply, free_port, fresh, steps, train
+from matrix import apply
+from two_processes import STEPS, free_port, fresh, steps, train
 
 CONFIGS = Path(__file__).parents[2] / "examples" / "training"
 

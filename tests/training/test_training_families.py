@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 import zoo
-from test_training_labels import compare
+from gradients import compare
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig

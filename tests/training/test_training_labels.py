@@ -8,66 +8,23 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from oracle import masked_prefill
-from test_engine import FAMILIES, apply, close, kept
+from exactness import close
+from gradients import IGNORED, ROWS, UNANSWERED, compare, gradients, labelled, masked_gradients
+from matrix import apply
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
 
-IGNORED = -100
-# question and answer around an image; two images; a question without an answer; text alone
-ROWS = ((5, 12), (2, 3, 9), (4, 8), (14,))
-UNANSWERED = 2
-Gradients = dict[str, Tensor]
+CONFIGS = ["both stages", "both stages, keep positions", "stage 2 alone, ranked where it drops", "all gone late"]
 
 
-def labelled(batch: dict[str, Any], answer: int = 4) -> Tensor:
-    """The last tokens of every row are its answer, but one row has none."""
-    real = batch["attention_mask"].bool()
-    labels = torch.full_like(batch["input_ids"], IGNORED)
-    for row in range(len(labels)):
-        if row != UNANSWERED:
-            places = real[row].nonzero()[-answer:, 0]
-            labels[row, places] = batch["input_ids"][row, places]
-    return labels
-
-
-def gradients(model: Any, loss: Tensor) -> Gradients:
-    model.zero_grad()
-    loss.backward()
-    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
-
-
-def compare(got: Gradients, expected: Gradients) -> None:
-    assert got.keys() == expected.keys()
-    for name, gradient in expected.items():
-        torch.testing.assert_close(got[name], gradient, atol=2e-5, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
-
-
-def oracle(model: Any, handle: duet_vlm.Duet, batch: dict[str, Any], labels: Tensor) -> tuple[Tensor, Gradients]:
-    """What the stock layers give on the full sequence, with what was dropped hidden as keys."""
-    model(**batch, labels=labels)
-    alive = kept(handle, batch)
-    told, renumber = batch | {"duet_labels": labels}, handle.renumbers
-    hidden, there = masked_prefill.__wrapped__(model, told, alive, renumber)  # with gradients
-    following = labels[:, 1:]
-    assert there[:, :-1][following != IGNORED].all()
-    logits = model.lm_head(hidden)[:, :-1]
-    loss = cross_entropy(logits.flatten(0, 1), following.flatten(), ignore_index=IGNORED)
-    return loss.detach(), gradients(model, loss)
-
-
-CONFIGS = ["both stages, salient", "both stages, keep positions", "stage 2 alone, last", "all gone late"]
-
-
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_loss_and_gradients_are_the_oracles(family: str, name: str) -> None:
     model, batch = tiny.build(family).train(), tiny.inputs(family, ROWS, padding="right")
-    labels, handle = labelled(batch), apply(model, name)
-    expected_loss, expected = oracle(model, handle, batch, labels)
+    labels, handle = labelled(batch), apply(model, family, name)
+    expected_loss, expected = masked_gradients(model, handle, batch, labels)
     loss = model(**batch, labels=labels).loss
     close(loss.detach(), expected_loss)
     compare(gradients(model, loss), expected)
@@ -78,7 +35,7 @@ def test_loss_and_gradients_are_the_oracles(family: str, name: str) -> None:
 def test_checkpointing_changes_nothing(reentrant: bool) -> None:
     model, batch = tiny.build().train(), tiny.inputs(rows=ROWS, padding="left")
     labels, handle = labelled(batch), apply(model)
-    expected_loss, expected = oracle(model, handle, batch, labels)
+    expected_loss, expected = masked_gradients(model, handle, batch, labels)
     model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
     loss = model(**batch, labels=labels).loss
     close(loss.detach(), expected_loss)
@@ -93,7 +50,7 @@ def test_adapters_get_the_gradients_of_the_oracle(reentrant: bool | None) -> Non
     labels, handle = labelled(batch), apply(model)
     lora = peft.LoraConfig(r=2, target_modules=r".*language_model.*(q|k|v|o|up|down)_proj", init_lora_weights=False)
     adapted = peft.get_peft_model(model, lora).train()
-    expected_loss, expected = oracle(model, handle, batch, labels)
+    expected_loss, expected = masked_gradients(model, handle, batch, labels)
     assert expected and all("lora" in name for name in expected)
     if reentrant is not None:
         adapted.enable_input_require_grads()

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from test_engine import FAMILIES, apply, close
-from test_training_labels import IGNORED, ROWS, compare, gradients, labelled
+from exactness import close
+from gradients import IGNORED, ROWS, compare, gradients, labelled
+from matrix import apply
 from torch import Tensor
 
 import duet_vlm
@@ -27,14 +28,14 @@ def predicting(labels: Tensor) -> Tensor:
     return torch.cat([labels[:, 1:] != IGNORED, torch.zeros_like(labels[:, :1], dtype=torch.bool)], 1)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("share", [False, True], ids=["mean", "num_items_in_batch"])
 @pytest.mark.parametrize("setting", ["nothing to do", "both stages"])
 def test_same_loss_and_gradients_as_with_all_logits(family: str, share: bool, setting: str) -> None:
     model, batch = tiny.build(family).train(), tiny.inputs(family, ROWS, padding="right")
     labels = labelled(batch)
     given: dict[str, Any] = {"num_items_in_batch": torch.tensor(30)} if share else {}
-    handle = duet_vlm.apply(model, DuetConfig()) if setting == "nothing to do" else apply(model)
+    handle = duet_vlm.apply(model, DuetConfig()) if setting == "nothing to do" else apply(model, family)
     seen = watch(model)
     everything = model(**batch, labels=labels, **given, logits_to_keep=0)  # the caller's choice stands
     expected = gradients(model, everything.loss)

@@ -1,76 +1,25 @@
-"""The matrix: every family, sdpa and eager, against the stock model, the masking oracle, recompute and singles."""
+"""The matrix: every family, sdpa and eager, against the stock model, two oracles, recompute and singles."""
 
 from __future__ import annotations
 
 import copy
+import threading
 from typing import Any
 
 import pytest
 import tiny
 import torch
 import zoo
-from oracle import masked_stock, token_sizes
-from test_engine import close
+from exactness import close, generate, kept, weights
+from matrix import apply, attention, config, family, rows_of, stages
+from oracle import masked_prefill, masked_stock
 from torch import Tensor
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
 
-CONFIGS: dict[str, dict[str, Any]] = {
-    "both stages": dict(cluster_width=3, drops=[Drop(2, 0.5), Drop(4, 0.25)]),
-    "stage 1 alone": dict(merging="visionzip"),
-    "proportional": dict(cluster_width=3, drops=[Drop(2, 0.5), Drop(4, 0.25)], proportional=True),
-    "stage 2 alone": dict(drops=[Drop(1, 0.6, rank_at=0), Drop(3, 0.0)], query="last"),
-}
-ROWS: zoo.Rows = ((5, "i", 9), (2, "i", 3, "i", 6), (12,))
-VIDEO_ROWS: zoo.Rows = ((5, "v", 6), (2, "i", 3, "v", 6), (7, "i", 4))
-
-family = pytest.mark.parametrize("family", zoo.FAMILIES)
-attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])
-config = pytest.mark.parametrize("name", CONFIGS)
-stages = pytest.mark.parametrize("name", ["both stages", "proportional"])
-
-
-def settings(family: str, name: str = "both stages") -> DuetConfig:
-    dominant, contextual = zoo.FAMILIES[family].stage_1
-    if name == "stage 2 alone":
-        return DuetConfig(**CONFIGS[name])
-    return DuetConfig(**{"dominant": dominant, "contextual": contextual, **CONFIGS[name]})
-
-
-def apply(model: Any, family: str, name: str = "both stages") -> duet_vlm.Duet:
-    return duet_vlm.apply(model, settings(family, name), tokenizer=tiny.Words())
-
-
-def rows_of(family: str) -> zoo.Rows:
-    return VIDEO_ROWS if zoo.has_video(family) else ROWS
-
-
-def kept(handle: duet_vlm.Duet, batch: dict[str, Any], more: int = 0) -> dict[int, Tensor]:
-    """drop layer -> (B, S + more) bool, what the trace says is alive from there on."""
-    trace, out = handle.trace, {}
-    assert trace is not None
-    for layer in [d.layer for d in trace.samples[0].drops]:
-        alive = batch["attention_mask"].bool() & ~zoo.visual(batch)
-        for row, sample in enumerate(trace.samples):
-            alive[row, next(d for d in sample.drops if d.layer == layer).kept] = True
-        out[layer] = torch.cat([alive, torch.ones(len(alive), more, dtype=torch.bool)], 1)
-    return out
-
-
-def weights(handle: duet_vlm.Duet, batch: dict[str, Any], family: str, more: int = 0) -> Tensor | None:
-    """(B, S + more) how often each key counts, where that is not once."""
-    return token_sizes(handle.trace, batch, family, more) if handle.config.proportional else None
-
-
-def generate(model: Any, batch: dict[str, Any], new: int = 5, **options: Any) -> Any:
-    options = {"do_sample": False, "return_dict_in_generate": True, "output_logits": True} | options
-    suppressed = [zoo.IMAGE, zoo.VIDEO, zoo.START, zoo.END]
-    return model.generate(**batch, max_new_tokens=new, suppress_tokens=suppressed, **options)
-
-
-def renumbers(model: Any, handle: duet_vlm.Duet) -> bool:
-    return handle.renumbers
+# stock models of the others keep what the last prompt's images did to positions: one call at a time
+SEVERAL_CALLS = [name for name, member in zoo.FAMILIES.items() if not member.mrope]
 
 
 @family
@@ -83,9 +32,14 @@ def test_prefill_equals_masking_oracle(family: str, attention: str, name: str, r
     handle = apply(model, family, name)
     with torch.no_grad():
         out = model(**batch)
-    alive = kept(handle, batch)
-    hidden, there = masked_stock(model, batch, alive, renumbers(model, handle), weights(handle, batch, family))
+    alive, sizes = kept(handle, batch), weights(handle, batch, family)
+    hidden, there = masked_stock(model, batch, alive, handle.renumbers, sizes)
     close(out.logits[there], model.lm_head(hidden)[there].detach())
+    if family in tiny.FAMILIES:
+        # layer by layer, where a layer is called as simply as in LLaVA
+        again, same = masked_prefill(model, batch, alive, handle.renumbers, sizes)
+        assert torch.equal(there, same)
+        close(out.logits[there], model.lm_head(again)[there].detach())
     lengths = [layer.keys.shape[-2] for layer in out.past_key_values.layers]
     assert lengths[-1] == max(there.sum(1)) < batch["input_ids"].shape[1]
 
@@ -101,13 +55,13 @@ def test_cached_decode_equals_uncached_recompute(family: str, attention: str, na
     new = out.sequences[:, length:-1]
     alive = kept(handle, batch, more=new.shape[1])
     sizes = weights(handle, batch, family, more=new.shape[1])
-    hidden, _ = masked_stock(model, zoo.extended(family, batch, new), alive, renumbers(model, handle), sizes)
+    hidden, _ = masked_stock(model, zoo.extended(family, batch, new), alive, handle.renumbers, sizes)
     close(torch.stack(out.logits, 1), model.lm_head(hidden)[:, length - 1 :].detach())
 
 
 @family
 @attention
-@stages
+@pytest.mark.parametrize("name", ["both stages", "proportional", "stage 2 alone"])
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_padded_batch_equals_one_by_one(family: str, attention: str, name: str, padding: str) -> None:
     model, rows = zoo.build(family, attention), rows_of(family)
@@ -127,6 +81,25 @@ def test_padded_batch_equals_one_by_one(family: str, attention: str, name: str, 
 
 @family
 @attention
+def test_rows_without_padding_may_keep_different_numbers(family: str, attention: str) -> None:
+    model = zoo.build(family, attention)
+    two: zoo.Rows = ((5, "i", 4, "i", 5),)
+    length = zoo.inputs(family, two, first=1)["input_ids"].shape[1]
+    words = length - zoo.inputs(family, ((5, "i"),))["input_ids"].shape[1]
+    rows: zoo.Rows = ((5, "i", words), *two)
+    batch, singles = zoo.inputs(family, rows), [zoo.inputs(family, (row,), first=i) for i, row in enumerate(rows)]
+    assert batch["attention_mask"].all()
+    handle = apply(model, family)
+    for mask in (batch["attention_mask"], None):
+        together = torch.stack(generate(model, {**batch, "attention_mask": mask}).logits, 1)
+        one, other = (sample.tokens_per_layer[0] for sample in handle.trace.samples)
+        assert one < other
+        for row, single in enumerate(singles):
+            close(together[row], torch.stack(generate(model, single).logits, 1)[0])
+
+
+@family
+@attention
 @stages
 def test_beam_search_scores_equal_uncached_recompute(family: str, attention: str, name: str) -> None:
     model = zoo.build(family, attention)
@@ -138,9 +111,30 @@ def test_beam_search_scores_equal_uncached_recompute(family: str, attention: str
     model(**batch)
     alive = kept(handle, batch, more=new.shape[1] - 1)
     sizes = weights(handle, batch, family, more=new.shape[1] - 1)
-    hidden, _ = masked_stock(model, zoo.extended(family, batch, new[:, :-1]), alive, renumbers(model, handle), sizes)
+    hidden, _ = masked_stock(model, zoo.extended(family, batch, new[:, :-1]), alive, handle.renumbers, sizes)
     chances = model.lm_head(hidden)[:, length - 1 :].log_softmax(-1)
     close(chances.gather(2, new[..., None])[..., 0].sum(1).detach() / new.shape[1], out.sequences_scores)
+
+
+@family
+@attention
+def test_several_tokens_at_once_and_crop(family: str, attention: str) -> None:
+    model, batch = zoo.build(family, attention), zoo.inputs(family, rows_of(family)[:1])
+    handle = apply(model, family)
+    new = torch.tensor([[7, 11, 5, 23]])
+    full = zoo.extended(family, batch, new)
+    with torch.no_grad():
+        cache = model(**batch, use_cache=True).past_key_values
+        alive = kept(handle, batch, more=4)
+        step = dict(attention_mask=full["attention_mask"], past_key_values=cache, use_cache=True)
+        together = model(input_ids=new, **step).logits
+        hidden, _ = masked_stock(model, full, alive, handle.renumbers)
+        expected = model.lm_head(hidden)[:, -4:]
+        close(together, expected)
+        cache.crop(-2)
+        close(model(input_ids=new[:, 2:], **step).logits, expected[:, 2:])
+        with pytest.raises(ValueError, match="cannot give back"):
+            cache.crop(-30)
 
 
 @family
@@ -163,8 +157,54 @@ def test_nothing_to_do_is_bit_identical(family: str, attention: str) -> None:
         handle.remove()
         assert torch.equal(model(**batch).logits[real], stock[real])
         assert torch.equal(torch.stack(generate(model, batch).logits), torch.stack(stock_new.logits))
+    assert not hasattr(model.config, "duet")
     hooks = [h for m in model.modules() for h in (*m._forward_pre_hooks.values(), *m._forward_hooks.values())]
     assert not any("duet_vlm" in type(getattr(hook, "__self__", None)).__module__ for hook in hooks)
+
+
+@pytest.mark.parametrize("family", SEVERAL_CALLS)
+def test_two_caches_interleaved_share_nothing(family: str) -> None:
+    model = zoo.build(family)
+    first, second = (zoo.inputs(family, (row,), seed=seed) for row, seed in (((5, "i", 9), 1), ((2, "i", 6), 5)))
+    apply(model, family)
+    steps = torch.tensor([[7], [11], [23]])
+
+    def run(batches: list[dict[str, Any]]) -> list[list[Tensor]]:
+        caches = [model(**b, use_cache=True).past_key_values for b in batches]
+        results: list[list[Tensor]] = [[] for _ in batches]
+        for token in steps:
+            for result, cache in zip(results, caches, strict=True):
+                result.append(model(input_ids=token[None], past_key_values=cache, use_cache=True).logits)
+        return results
+
+    with torch.no_grad():
+        together, apart = run([first, second]), run([first]) + run([second])
+    for a, b in zip(together, apart, strict=True):
+        assert torch.equal(torch.cat(a), torch.cat(b))
+
+
+@pytest.mark.parametrize("family", SEVERAL_CALLS)
+def test_two_threads_on_one_model(family: str) -> None:
+    model = zoo.build(family)
+    batches = [zoo.inputs(family, ((3 + i, "i", 9 - i),), seed=i) for i in range(2)]
+    apply(model, family)
+    expected = [generate(model, b).sequences for b in batches]
+    wrong: list[Any] = []
+
+    def work(i: int) -> None:
+        for _ in range(4):
+            try:
+                if not torch.equal(generate(model, batches[i]).sequences, expected[i]):
+                    wrong.append(i)
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 @family
