@@ -123,7 +123,7 @@ def test_second_turn_ranks_with_its_own_words(family: str, name: str, second: st
         step["attention_mask"] = whole["attention_mask"]
         if zoo.FAMILIES[family].mrope:
             # stock leaves the positions of a later image to the caller, as `generate` does
-            step["position_ids"] = rope_index(model, whole)[..., length:]
+            step["position_ids"] = zoo.rope_index(model, whole)[..., length:]
             step["mm_token_type_ids"] = turn["mm_token_type_ids"]
         out = model(**step, past_key_values=cache, use_cache=True).logits
         more = turn["input_ids"].shape[1]
@@ -152,12 +152,6 @@ def whole_of(family: str, first: dict[str, Any], turn: dict[str, Any]) -> dict[s
             else torch.cat(parts, 1)
         )
     return zoo.extended(family, whole)
-
-
-def rope_index(model: Any, batch: dict[str, Any]) -> Tensor:
-    wanted = ("image_grid_thw", "video_grid_thw", "attention_mask", "mm_token_type_ids")
-    positions: Tensor = model.model.get_rope_index(batch["input_ids"], **{k: batch[k] for k in wanted if k in batch})[0]
-    return positions
 
 
 @family

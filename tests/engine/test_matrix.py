@@ -83,11 +83,14 @@ def test_padded_batch_equals_one_by_one(family: str, attention: str, name: str, 
 @attention
 def test_rows_without_padding_may_keep_different_numbers(family: str, attention: str) -> None:
     model = zoo.build(family, attention)
+    draw = 3  # in which the two images of a row have more tokens than the one beside them
     two: zoo.Rows = ((5, "i", 4, "i", 5),)
-    length = zoo.inputs(family, two, first=1)["input_ids"].shape[1]
-    words = length - zoo.inputs(family, ((5, "i"),))["input_ids"].shape[1]
-    rows: zoo.Rows = ((5, "i", words), *two)
-    batch, singles = zoo.inputs(family, rows), [zoo.inputs(family, (row,), first=i) for i, row in enumerate(rows)]
+    lengths = [
+        zoo.inputs(family, row, seed=draw, first=i)["input_ids"].shape[1] for i, row in enumerate((((5, "i"),), two))
+    ]
+    rows: zoo.Rows = ((5, "i", lengths[1] - lengths[0]), *two)
+    batch = zoo.inputs(family, rows, seed=draw)
+    singles = [zoo.inputs(family, (row,), seed=draw, first=i) for i, row in enumerate(rows)]
     assert batch["attention_mask"].all()
     handle = apply(model, family)
     for mask in (batch["attention_mask"], None):
@@ -121,20 +124,29 @@ def test_beam_search_scores_equal_uncached_recompute(family: str, attention: str
 def test_several_tokens_at_once_and_crop(family: str, attention: str) -> None:
     model, batch = zoo.build(family, attention), zoo.inputs(family, rows_of(family)[:1])
     handle = apply(model, family)
-    new = torch.tensor([[7, 11, 5, 23]])
-    full = zoo.extended(family, batch, new)
+    full = zoo.extended(family, batch, torch.tensor([[7, 11, 5, 23]]))
+
+    def step(last: int) -> Tensor:
+        ids = full["input_ids"][:, -last:]
+        more = dict(attention_mask=full["attention_mask"], past_key_values=cache, use_cache=True)
+        if zoo.FAMILIES[family].mrope:
+            more["position_ids"] = zoo.rope_index(model, full)[..., -last:]  # stock leaves them to the caller
+        logits: Tensor = model(input_ids=ids, **more).logits
+        return logits
+
     with torch.no_grad():
         cache = model(**batch, use_cache=True).past_key_values
         alive = kept(handle, batch, more=4)
-        step = dict(attention_mask=full["attention_mask"], past_key_values=cache, use_cache=True)
-        together = model(input_ids=new, **step).logits
+        together = step(4)
         hidden, _ = masked_stock(model, full, alive, handle.renumbers)
         expected = model.lm_head(hidden)[:, -4:]
         close(together, expected)
         cache.crop(-2)
-        close(model(input_ids=new[:, 2:], **step).logits, expected[:, 2:])
+        close(step(2), expected[:, 2:])
+        seen = zoo.visual(batch)[0].nonzero()[:, 0]
+        into_the_image = full["input_ids"].shape[1] - int(seen[len(seen) // 2])
         with pytest.raises(ValueError, match="cannot give back"):
-            cache.crop(-30)
+            cache.crop(-into_the_image)
 
 
 @family

@@ -100,6 +100,13 @@ def has_video(family: str) -> bool:
     return FAMILIES[family].video is not None
 
 
+def rope_index(model: Any, batch: dict[str, Any]) -> Tensor:
+    """(3, B, S) positions of a family whose positions have three axes."""
+    wanted = ("image_grid_thw", "video_grid_thw", "attention_mask", "mm_token_type_ids")
+    positions: Tensor = model.model.get_rope_index(batch["input_ids"], **{k: batch[k] for k in wanted if k in batch})[0]
+    return positions
+
+
 # ---- LLaVA ----
 
 
