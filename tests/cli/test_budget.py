@@ -42,7 +42,7 @@ def test_llava_7b_at_192() -> None:
     assert [row["flops"] for row in report["layers"]] == [layer(n + 64) for n in counts]
 
 
-def test_table(tmp_path: Path) -> None:
+def test_the_table_and_the_file_say_what_enters_and_stays(tmp_path: Path) -> None:
     result = duet("--shape", "llava-1.5-7b", "--tokens", 64, "--json", tmp_path / "budget.json")
     assert result.exit_code == 0, result.output
     assert "llava-1.5-7b, duet: 63.8 of 576" in result.stdout and "0 to 15" in result.stdout
@@ -87,7 +87,7 @@ def test_anyres_counts_the_largest_grid() -> None:
         (["--model", "./nowhere", "--tokens", 10], "model './nowhere' is no folder"),
     ],
 )
-def test_refusals(options: list[Any], message: str) -> None:
+def test_budget_refuses_in_one_line_what_no_schedule_meets(options: list[Any], message: str) -> None:
     result = duet(*options)
     assert result.exit_code == 2 and result.stdout == ""
     assert result.stderr.startswith("duet: ") and message in result.stderr

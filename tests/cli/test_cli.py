@@ -39,14 +39,14 @@ def test_help_loads_no_torch() -> None:
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["budget"], ["bench"], ["demo"], ["demo", "train"]])
-def test_help(command: list[str]) -> None:
+def test_every_command_has_help_with_an_example(command: list[str]) -> None:
     result = duet(*command, "--help")
     assert result.exit_code == 0 and "Usage" in result.stdout
     if command and command[0] != "demo":
         assert f"duet {command[0]} " in result.stdout.split("Options")[0]  # an example
 
 
-def test_version() -> None:
+def test_version_is_that_of_the_package() -> None:
     assert duet("--version").stdout == f"duet-vlm {duet_vlm.__version__}\n"
 
 
@@ -60,7 +60,7 @@ def test_run_prints_answer_and_tokens(here: Path) -> None:
 
 @pytest.mark.parametrize("method", ["duet", "visionzip", "pyramiddrop", "fastv", "none"])
 @pytest.mark.parametrize("family", ["model", "next"])
-def test_run_methods(here: Path, tmp_path: Path, family: str, method: str) -> None:
+def test_every_method_runs_and_its_figures_add_up(here: Path, tmp_path: Path, family: str, method: str) -> None:
     budget = [] if method == "none" else ["--keep", 0.6]
     report = answered(
         "run", here / "photo.png", *ASK, "--model", here / family, "--method", method, *budget, "--compare",
@@ -164,7 +164,7 @@ def bad_pictures(folder: Path) -> dict[str, tuple[Path, str]]:
 
 
 @pytest.mark.parametrize("case", ["missing", "a folder", "text", "empty", "truncated", "truncated jpeg"])
-def test_bad_pictures(here: Path, tmp_path: Path, case: str) -> None:
+def test_pictures_that_cannot_be_read_are_refused(here: Path, tmp_path: Path, case: str) -> None:
     path, message = bad_pictures(tmp_path)[case]
     refused(duet("run", path, *ASK, "--model", here / "model"), message)
 
@@ -188,7 +188,9 @@ def test_bad_pictures(here: Path, tmp_path: Path, case: str) -> None:
         ([*ASK, "--device", "cpu:7"], "device 'cpu:7' is not available here: choose one of"),
     ],
 )
-def test_bad_options(here: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_options_are_refused_before_weights_are_read(
+    here: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded: list[Any] = []
     monkeypatch.setattr(request, "read_weights", lambda *a: loaded.append(a))
     refused(duet("run", here / "photo.png", "--model", here / "model", *options), message)
@@ -208,7 +210,7 @@ def test_bad_options(here: Path, options: list[str], message: str, monkeypatch: 
         ("file", "is no folder"),
     ],
 )
-def test_bad_models(here: Path, tmp_path: Path, case: str, message: str) -> None:
+def test_folders_that_hold_no_model_are_refused(here: Path, tmp_path: Path, case: str, message: str) -> None:
     model = tmp_path / "model"
     if case == "file":
         model.write_text("weights")

@@ -45,7 +45,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("family", WHOLE)
-def test_run(here: Path, tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_runs_in_every_family_and_shows_a_row_for_each_frame(
+    here: Path, tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     labels: list[str] = []
     notes: list[str] = []
     save = matplotlib.figure.Figure.savefig
@@ -133,7 +135,9 @@ def test_image_models_refuse(here: Path, tmp_path: Path, monkeypatch: pytest.Mon
         (["--keep", "2"], "duet: --keep 2.0 must be a fraction in (0, 1]."),
     ],
 )
-def test_bad_options(here: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_options_for_videos_are_refused_before_weights_are_read(
+    here: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded: list[Any] = []
     monkeypatch.setattr(request, "read_weights", lambda *a: loaded.append(a))
     refused(duet("run", here / "clip.mp4", *ASK, "--model", here / "video_llava", *options), message)
@@ -146,7 +150,7 @@ def test_frames_of_a_picture(here: Path, tmp_path: Path) -> None:
     refused(duet("run", picture, *ASK, "--model", here / "video_llava", "--frames", 4), message)
 
 
-def test_bad_videos(here: Path, tmp_path: Path) -> None:
+def test_videos_that_cannot_be_read_are_refused(here: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("a film")
     common = (*ASK, "--model", here / "video_llava")
     refused(duet("run", tmp_path / "text.mp4", *common), "cannot be decoded (Invalid data found")

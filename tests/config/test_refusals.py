@@ -37,27 +37,27 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("settings", "message"), SETTINGS, ids=[m for _, m in SETTINGS])
-def test_settings(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_cannot_be_are_refused_in_a_sentence(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(DuetError, match=message) as error:
         DuetConfig(**settings)
     one_sentence(error)
 
 
 @pytest.mark.parametrize("layer", [0, -1, 2.0, True])
-def test_drop_layer(layer: Any) -> None:
+def test_a_drop_layer_is_a_whole_number_from_1(layer: Any) -> None:
     with pytest.raises(DuetError, match=f"drop layer {layer!r} is not possible") as error:
         Drop(layer, 0.5)
     one_sentence(error)
 
 
 @pytest.mark.parametrize("keep", [-0.1, 1.1, "half"])
-def test_keep_ratio(keep: Any) -> None:
+def test_a_keep_ratio_is_a_number_from_0_to_1(keep: Any) -> None:
     with pytest.raises(DuetError, match=f"keep ratio {keep!r} at drop layer 3") as error:
         Drop(3, keep)
     one_sentence(error)
 
 
-def test_rank_at() -> None:
+def test_a_layer_after_the_drop_cannot_rank_for_it() -> None:
     with pytest.raises(DuetError, match="rank_at 4 must be a layer from 0 to the drop layer 3"):
         Drop(3, 0.5, rank_at=4)
 
@@ -148,7 +148,7 @@ PRESETS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("request_", "message"), PRESETS, ids=[m for _, m in PRESETS])
-def test_presets(request_: dict[str, Any], message: str) -> None:
+def test_presets_that_cannot_be_are_refused_in_a_sentence(request_: dict[str, Any], message: str) -> None:
     with pytest.raises(DuetError, match=message) as error:
         DuetConfig.preset(request_.pop("name"), model=tiny.build(), **request_)
     one_sentence(error)

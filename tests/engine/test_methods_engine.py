@@ -119,7 +119,7 @@ def test_an_unchanged_size_changes_nothing() -> None:
     ("family", "message"),
     [("llava", r"downsample \(7, 2\) is more than the image's 6 rows and 6 columns"), ("siglip", "CLS token")],
 )
-def test_downsample_refusals(family: str, message: str) -> None:
+def test_a_smaller_image_that_cannot_be_is_refused(family: str, message: str) -> None:
     model = tiny.build()
     if family == "siglip":
         model.config.vision_config.model_type = "siglip_vision_model"

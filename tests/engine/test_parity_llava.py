@@ -21,7 +21,7 @@ CASES = ("stage2_only_A", "stage1_only_A", "l46_r05_00_A", "l36_r05_025_A", "sal
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_stage_1(index: int) -> None:
+def test_stage_1_gives_the_golden_tokens(index: int) -> None:
     info, values = golden("llava_v2v")
     setting = info["settings"][index]
     tower = CLIPVisionModel(CLIPVisionConfig(**info["vision_config"])).eval()
@@ -86,7 +86,7 @@ def setup(info: dict[str, Any], case: dict[str, Any], prompt: torch.Tensor) -> t
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("case_id", CASES)
-def test_both_stages(case_id: str, attention: str) -> None:
+def test_both_stages_give_the_golden_logits(case_id: str, attention: str) -> None:
     info, values, model = build()
     model.set_attn_implementation(attention)
     case = next(c for c in info["cases"] if c["id"] == case_id)
@@ -123,7 +123,7 @@ def test_both_stages(case_id: str, attention: str) -> None:
     close(steps[-len(golden_steps) :], golden_steps)
 
 
-def test_training() -> None:
+def test_training_gives_the_golden_loss() -> None:
     info, values, model = build()
     case = info["training_cases"][0]
     config, tokenizer = setup(info, case, values["prompt_A"])

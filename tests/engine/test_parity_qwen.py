@@ -48,7 +48,7 @@ CASES = {
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("case_id", CASES)
-def test_both_stages(case_id: str, attention: str) -> None:
+def test_both_stages_give_the_golden_logits(case_id: str, attention: str) -> None:
     info, values, model = build()
     model.set_attn_implementation(attention)
     case = next(c for c in info["cases"] if c["id"] == case_id)

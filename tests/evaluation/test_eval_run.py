@@ -276,7 +276,9 @@ def test_strict_stops(here: Path, tmp_path: Path, line: int | None) -> None:
         (["--methods", "magic"], "method 'magic' is unknown"),
     ],
 )
-def test_bad_options(here: Path, tmp_path: Path, more: list[str], message: str) -> None:
+def test_bad_options_of_eval_are_refused_and_nothing_is_written(
+    here: Path, tmp_path: Path, more: list[str], message: str
+) -> None:
     arguments = options(here, tmp_path / "out", *more)
     if more[0] == "--methods":
         del arguments[4:8]

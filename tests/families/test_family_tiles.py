@@ -129,7 +129,7 @@ def test_a_chunk_that_ends_inside_a_tile_is_refused(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", STAGES)
-def test_refusals(family: str) -> None:
+def test_what_a_tile_cannot_give_is_refused_and_the_model_is_as_it_was(family: str) -> None:
     model = zoo.build(family)
     before = copy.deepcopy(model.config.to_dict())
     with pytest.raises(ValueError, match=r"dominant 15 . contextual 2 = 17 is more than the 16 visual tokens"):

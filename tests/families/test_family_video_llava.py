@@ -103,7 +103,7 @@ def test_512_frames_hold_the_statistics_of_one(monkeypatch: pytest.MonkeyPatch) 
     assert 0 < alive.growth < retained + 36 * 4 + 36 * 8 * 3 < keys / 4
 
 
-def test_bad_input() -> None:
+def test_what_video_llava_cannot_do_is_refused_and_leaves_no_hook() -> None:
     model = zoo.build("video_llava")
     with pytest.raises(ValueError, match=r"dominant 33 . contextual 7 = 40 is more than the 36 visual tokens"):
         duet_vlm.apply(model, DuetConfig(dominant=33, contextual=7))

@@ -41,7 +41,7 @@ def test_the_frames_asked_for(tmp_path: Path, ending: str, codec: str) -> None:
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-def test_upright(tmp_path: Path, degrees: int) -> None:
+def test_frames_are_upright(tmp_path: Path, degrees: int) -> None:
     found = read_frames(held(clip(tmp_path / "clip.mp4"), degrees, tmp_path / "held.mp4"), lambda total, rate: [5])
     # a matrix of 90 degrees turns clockwise, as players do
     expected = np.rot90(picture(5), -degrees // 90)
@@ -89,7 +89,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
 
 
 @pytest.mark.parametrize("case", ["missing", "folder", "text", "empty", "cut", "sound", "no frame"])
-def test_bad_files(tmp_path: Path, case: str) -> None:
+def test_files_that_are_no_video_are_refused(tmp_path: Path, case: str) -> None:
     path, message = bad_files(tmp_path)[case]
     with pytest.raises(ValueError) as refusal:
         read_frames(path, every)
@@ -115,7 +115,7 @@ def test_is_video() -> None:
     assert is_video(Path("a.MP4")) and is_video(Path("b/c.webm")) and not is_video(Path("a.gif"))
 
 
-def test_places() -> None:
+def test_places_of_frames_are_spread_as_each_family_spreads_them() -> None:
     assert spread(10, 4) == [0, 2, 5, 7]
     assert ends(10, 4) == [0, 3, 6, 9]
     assert ends_down(11, 4) == [0, 3, 6, 10]
@@ -149,7 +149,7 @@ def test_places_are_different_and_inside(places: Any, total: int) -> None:
         (Sampling(ends_down, count=64, rate=1.0, skip=1.0), 5, 25.0, 1),
     ],
 )
-def test_how_many(sampling: Sampling, total: int, rate: float, count: int) -> None:
+def test_how_many_frames_a_rate_takes(sampling: Sampling, total: int, rate: float, count: int) -> None:
     assert len(sampling(total, rate)) == count
 
 
@@ -158,7 +158,7 @@ def test_a_long_video_is_cut_at_both_ends() -> None:
     assert (found[0], found[-1]) == (25, 475)
 
 
-def test_exactly() -> None:
+def test_as_many_frames_as_asked_for_or_a_refusal() -> None:
     assert Sampling(rate=2.0, least=4, multiple=2).exactly(3)(9, 3.0) == [0, 3, 6]
     with pytest.raises(ValueError, match=r"10 frames are more than the 9 of this video: ask for at most 9\."):
         Sampling(count=8).exactly(10)(9, 3.0)

@@ -28,7 +28,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "OVERHEAD_STEPS", 10)
 
 
-def test_tiny_shape(tmp_path: Path) -> None:
+def test_a_tiny_shape_has_the_bytes_and_flops_of_its_schedule(tmp_path: Path) -> None:
     """8 layers cut to 4: 64 + 13 tokens for a budget of 48, of 144; drops at 2 and 3."""
     file = tmp_path / "bench.json"
     result = CliRunner().invoke(
@@ -121,7 +121,7 @@ def test_settings_scale_published_drops() -> None:
         (["--shape", "tiny", "--tokens", "48", "--json", "nowhere/b.json"], "its folder does not exist"),
     ],
 )
-def test_refusals(options: list[str], message: str) -> None:
+def test_bench_refuses_in_one_line_what_it_cannot_measure(options: list[str], message: str) -> None:
     result = CliRunner().invoke(app, ["bench", *options])
     assert result.exit_code == 2 and result.stdout == ""
     assert result.stderr.startswith("duet: ") and message in result.stderr

@@ -19,7 +19,7 @@ from duet_vlm.measuring.train_bench import TrainOptions, benchmark
 from duet_vlm.measuring.train_costs import step_flops
 
 
-def test_tiny_shape(tmp_path: Path) -> None:
+def test_a_tiny_shape_has_the_flops_of_a_training_step(tmp_path: Path) -> None:
     file = tmp_path / "train.json"
     result = CliRunner().invoke(
         app,
@@ -92,6 +92,6 @@ def test_adapters_and_checkpointing_count() -> None:
         (["--answer-tokens", "60"], "answer_tokens 60 leave no question"),
     ],
 )
-def test_refusals(options: list[str], message: str) -> None:
+def test_training_bench_refuses_what_it_cannot_measure(options: list[str], message: str) -> None:
     result = CliRunner().invoke(app, ["bench", "--train", "--shape", "tiny", "--tokens", "48", *options])
     assert result.exit_code == 2 and message in result.stderr

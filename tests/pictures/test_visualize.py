@@ -77,7 +77,9 @@ def test_places_without_stage_1(family: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("family", ["llava", "llava_next"])
-def test_panels(family: str, config: DuetConfig, labels: list[str], tmp_path: Path) -> None:
+def test_a_picture_has_a_panel_for_every_stage_and_drop(
+    family: str, config: DuetConfig, labels: list[str], tmp_path: Path
+) -> None:
     trace, _, _ = traced(family, config)
     words = [("what", "salient"), ("costs", "salient"), ("$3", "plain"), ("and", "plain"), ("$4?", "last")] * 9
     counts = trace.samples[0].tokens_per_layer

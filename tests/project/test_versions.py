@@ -56,8 +56,12 @@ def test_ci_runs_every_environment_that_has_pins() -> None:
 def test_every_file_that_the_environments_run_is_there() -> None:
     lists = re.findall(r"^(?:ENGINE|TENSORS) := ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     assert len(lists) == 2
-    for name in " ".join(lists).replace("\\", " ").split():
-        assert (ROOT / "tests" / f"test_{name}.py").is_file(), name
+    for listed in lists:
+        ((pattern, names),) = re.findall(r"\$\(patsubst %,(\S+),([\w ]+)\)", listed)
+        files = re.findall(r"tests/[\w/.]+(?= |\n|$)", listed)
+        assert names and files
+        for file in [*(pattern.replace("%", name) for name in names.split()), *files]:
+            assert (ROOT / file).exists(), file
 
 
 def test_apply_refuses_a_transformers_that_is_too_old_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_how_text_is_cut(no_spacy, text, expected):
         ("nl", "Welke kleur heeft de fiets naast het huis?", ["Welke", "kleur", "fiets", "huis", "?"]),
     ],
 )
-def test_languages(no_spacy, language, text, expected):
+def test_salient_words_of_every_language(no_spacy, language, text, expected):
     assert chosen(text, language) == expected
 
 
