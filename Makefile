@@ -22,10 +22,11 @@ PIP := $(BIN)/python $(INSTALL) -c constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 # What the engine does, and what needs tensors and no engine, for the environments of older versions.
-ENGINE := engine families decoders calling properties lifecycle asking marks host parity_llava parity_qwen
-TENSORS := method methods_stage_1 methods_stage_2 numbers queries words words_scripts token_spans budget presets config \
-	versions
-FILES = $(patsubst %,tests/test_%.py,$(1))
+ENGINE := $(patsubst %,tests/engine/test_%.py,asking calling decoders lifecycle matrix parity_llava parity_qwen properties) \
+	tests/families/test_marks.py tests/host/test_host.py tests/project/test_versions.py
+TENSORS := $(patsubst %,tests/stage2/test_%.py,methods_stage_2 queries token_spans words words_scripts) \
+	tests/stage1/test_methods_stage_1.py tests/tensors tests/config/test_config.py tests/config/test_presets.py \
+	tests/cli/test_budget.py tests/project/test_versions.py
 
 .PHONY: demo test test-long test-oldest test-tensors lint results clean
 
@@ -39,10 +40,10 @@ test-long: $(VENV)/.installed-dev
 	$(PYTEST) --hypothesis-profile=default -m long
 
 test-oldest: $(VENV)-oldest/.installed
-	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n $(JOBS) -m "not long" $(call FILES,$(ENGINE) versions)
+	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n $(JOBS) -m "not long" $(ENGINE)
 
 test-tensors: $(VENV)-tensors/.installed
-	OMP_NUM_THREADS=1 $(VENV)-tensors/bin/python -m pytest -n $(JOBS) -m "not long and not engine" $(call FILES,$(TENSORS))
+	OMP_NUM_THREADS=1 $(VENV)-tensors/bin/python -m pytest -n $(JOBS) -m "not long and not engine" $(TENSORS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

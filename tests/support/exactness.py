@@ -1,0 +1,42 @@
+"""What tests of exactness compare: what a trace says is alive, greedy answers with logits, and how close is equal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import zoo
+from oracle import token_sizes
+from torch import Tensor
+
+import duet_vlm
+
+TOLERANCE = 2e-5  # float32: a gathered sum adds in another order than a masked one
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = TOLERANCE) -> None:
+    torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+
+
+def kept(handle: duet_vlm.Duet, batch: dict[str, Any], more: int = 0) -> dict[int, Tensor]:
+    """drop layer -> (B, S + more) bool, what the trace says is alive from there on."""
+    trace, out = handle.trace, {}
+    assert trace is not None
+    for layer in [d.layer for d in trace.samples[0].drops]:
+        alive = batch["attention_mask"].bool() & ~zoo.visual(batch)
+        for row, sample in enumerate(trace.samples):
+            alive[row, next(d for d in sample.drops if d.layer == layer).kept] = True
+        out[layer] = torch.cat([alive, torch.ones(len(alive), more, dtype=torch.bool)], 1)
+    return out
+
+
+def weights(handle: duet_vlm.Duet, batch: dict[str, Any], family: str, more: int = 0) -> Tensor | None:
+    """(B, S + more) how often each key counts, where that is not once."""
+    return token_sizes(handle.trace, batch, family, more) if handle.config.proportional else None
+
+
+def generate(model: Any, batch: dict[str, Any], new: int = 5, **options: Any) -> Any:
+    """Greedy answers of words alone, with the logits of every step."""
+    options = {"do_sample": False, "return_dict_in_generate": True, "output_logits": True} | options
+    suppressed = [zoo.IMAGE, zoo.VIDEO, zoo.START, zoo.END]
+    return model.generate(**batch, max_new_tokens=new, suppress_tokens=suppressed, **options)
