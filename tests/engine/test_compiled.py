@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import zoo
-from test_families import apply
+from matrix import apply
 
 QUICK = ("llava",)
 FAMILIES = [f if f in QUICK else pytest.param(f, marks=pytest.mark.long) for f in zoo.FAMILIES]
