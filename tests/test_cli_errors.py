@@ -30,8 +30,6 @@ from duet_vlm.cli.main import app
 from duet_vlm.demo import evaluate as demo_evaluate
 from duet_vlm.demo import model as demo_model
 from duet_vlm.demo import scenes
-from duet_vlm.demo import train as demo_train
-from duet_vlm.demo.training import timing
 from duet_vlm.evaluation import asked, evaluate, runs
 from duet_vlm.evaluation.store import Folder, write_whole
 from duet_vlm.inputs.checkpoints import read_processor, read_weights
@@ -39,6 +37,8 @@ from duet_vlm.measuring import bench, costs
 from duet_vlm.training import command, resuming
 from duet_vlm.training.fields import number, read, setting, whole
 from duet_vlm.training.trainer import SaveError, of_the_disk
+from recipes.demo import timing
+from recipes.demo import training as demo_train
 
 
 class Full(io.RawIOBase):

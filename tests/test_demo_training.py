@@ -20,16 +20,16 @@ from duet_vlm.cli.demo import app
 from duet_vlm.demo.evaluate import VALIDATION_SEED, prompt, scene_at
 from duet_vlm.demo.model import TEXT_WIDTH, VISION_WIDTH, VISUAL_TOKENS, config
 from duet_vlm.demo.questions import SKILLS
-from duet_vlm.demo.train import Recipe, train
-from duet_vlm.demo.training import attention, loop
-from duet_vlm.demo.training.batches import PREFIX, Rows, causal_mask, make_batch
-from duet_vlm.demo.training.compressed import CompressedForward, coverage_loss, on_retained, stand_ins
-from duet_vlm.demo.training.distributed import Workers
-from duet_vlm.demo.training.language import LanguageHeads, LanguageStep
-from duet_vlm.demo.training.timing import step_flops
-from duet_vlm.demo.training.vision import VisionHeads
 from duet_vlm.demo.vocabulary import ASSISTANT, IDS, IMAGE, WORDS, encode_question, processor, tokenizer, unknown_words
 from duet_vlm.stage1 import Merge
+from recipes.demo import attention, loop
+from recipes.demo.batches import PREFIX, Rows, causal_mask, make_batch
+from recipes.demo.compressed import CompressedForward, coverage_loss, on_retained, stand_ins
+from recipes.demo.distributed import Workers
+from recipes.demo.language import LanguageHeads, LanguageStep
+from recipes.demo.timing import step_flops
+from recipes.demo.training import Recipe, train
+from recipes.demo.vision import VisionHeads
 
 TINY = Recipe(
     vision_steps=1, vision_scenes=2, again_steps=1, again_scenes=2, warmup_steps=1, warmup_scenes=2, few_steps=1,
@@ -258,7 +258,7 @@ def test_the_loop_resumes_exactly(tmp_path: Path) -> None:
 
 def test_an_interrupted_training_ends_like_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path / "whole", TINY, processes=1, compiled=False)
-    from duet_vlm.demo.training import language
+    from recipes.demo import language
 
     calls, real = [0], language.make_batch
 

@@ -59,8 +59,8 @@ def train(
     check_folder(out, "the model")
     if start is not None and not start.is_file():
         raise DuetError(f"checkpoint {str(start)!r} is no file: give the few.pt of an earlier training.")
-    from duet_vlm.demo.train import Recipe
-    from duet_vlm.demo.train import train as run
+    from recipes.demo.training import Recipe
+    from recipes.demo.training import train as run
 
     recipe = replace(Recipe(), keeps=tuple(keep)) if keep else Recipe()
     try:
@@ -84,7 +84,7 @@ def train_time(
     from rich.console import Console
     from rich.table import Table
 
-    from duet_vlm.demo.training.timing import measure
+    from recipes.demo.timing import measure
 
     results = measure(keep, scenes, rounds, compiled)
     table = Table("visual tokens", "CPU seconds", "time", "operations", title="forward and backward of a training step")
@@ -154,10 +154,10 @@ def evaluate(
     from rich.progress import Progress
     from rich.table import Table
 
-    from duet_vlm.demo import ablations as tables
     from duet_vlm.demo.evaluate import HELD_OUT_SEED, VALIDATION_SEED, interval
     from duet_vlm.demo.evaluate import evaluate as measure
     from duet_vlm.demo.model import load
+    from recipes.demo import ablations as tables
 
     loaded, processor = load(model)
     console, seed = Console(stderr=json_file == STDOUT), VALIDATION_SEED if validation else HELD_OUT_SEED
