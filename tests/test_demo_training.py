@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +12,8 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
-from typer.testing import CliRunner
 
 import duet_vlm
-from duet_vlm.cli.demo import app
 from duet_vlm.demo.evaluate import VALIDATION_SEED, prompt, scene_at
 from duet_vlm.demo.model import TEXT_WIDTH, VISION_WIDTH, VISUAL_TOKENS, config
 from duet_vlm.demo.questions import SKILLS
@@ -27,7 +24,7 @@ from recipes.demo.batches import PREFIX, Rows, causal_mask, make_batch
 from recipes.demo.compressed import CompressedForward, coverage_loss, on_retained, stand_ins
 from recipes.demo.distributed import Workers
 from recipes.demo.language import LanguageHeads, LanguageStep
-from recipes.demo.timing import step_flops
+from recipes.demo.timing import measure, step_flops
 from recipes.demo.training import Recipe, train
 from recipes.demo.vision import VisionHeads
 
@@ -216,17 +213,13 @@ def test_a_compressed_step_trains_tower_and_projector() -> None:
     assert loss.isfinite() and "hint_sources" in numbers and "hint_tally" in numbers
 
 
-def test_the_cost_of_a_step_is_counted_and_measured(tmp_path: Path) -> None:
+def test_the_cost_of_a_step_is_counted_and_measured() -> None:
     full = step_flops([VISUAL_TOKENS] * 12)
     # by hand: tower of 6 layers on 197 tokens, decoder of 12 on 198 + 164, width 128 and 160, backward as two forwards
     tower = 6 * (2 * 197 * 12 * 128**2 + 4 * 197**2 * 128)
     decoder = 12 * (2 * 362 * (4 * 160**2 + 3 * 160 * 432) + 4 * (198**2 + 164 * 362) * 160)
     assert full == 3 * (tower + decoder)
-    file = tmp_path / "time.json"
-    options = ["--keep", "0.11", "--rounds", "1", "--scenes", "1", "--no-compile", "--json", str(file)]
-    done = CliRunner().invoke(app, ["train-time", *options])
-    assert done.exit_code == 0, done.output
-    rows = json.loads(file.read_text())["budgets"]
+    rows = measure([0.11], scenes=1, rounds=1, compiled=False)["budgets"]
     assert list(rows) == ["100%", "11%"]
     assert rows["11%"]["flops_ratio"] == round(step_flops([35] * 6 + [17] * 3 + [0] * 3) / full, 4)
     assert len(rows["11%"]["samples"]) == 1 and rows["11%"]["cpu_seconds"] > 0

@@ -1,1 +1,1 @@
-"""The three training stages of the demonstration model: vision, warm-up with attention hints, full."""
+"""How the demonstration model is trained, and what its model card measures: `python -m recipes.demo --help`."""
