@@ -15,8 +15,8 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the numbers
 
 app = typer.Typer(
     cls=terminal.Commands,
-    help="The demonstration model: a LLaVA of 5 M parameters, trained from scratch on drawn scenes. What trained it is in "
-    "recipes/demo of the repository.",
+    help="The demonstration model: a LLaVA of 5 M parameters, trained from scratch on drawn scenes. What trained it is "
+    "in recipes/demo of the repository.",
 )
 
 
@@ -72,9 +72,7 @@ def evaluate(
     """Print the accuracy per skill on held-out scenes, with 95% intervals."""
     terminal.check_json(json_file)
     if model is not None and not (model / "config.json").is_file():
-        raise DuetError(
-            f"model {str(model)!r} holds no config.json: give the folder of a trained copy."
-        )
+        raise DuetError(f"model {str(model)!r} holds no config.json: give the folder of a trained copy.")
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
