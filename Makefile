@@ -50,6 +50,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy src recipes
+	$(BIN)/lint-imports --no-logo --no-cache
 
 # The demonstration model from scratch, about two hours on two cores; killed anywhere, the same command goes on.
 demo-model: $(VENV)/.installed
