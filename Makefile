@@ -5,6 +5,7 @@
 #   ASK       the question of the demo                         make demo ASK="Where is the red ring?"
 #   JOBS      test processes, and processes of `make results`
 #   LIMIT     questions of `make results`                         make results LIMIT=900
+#   OUT       the folder of `make demo-model`                    make demo-model OUT=build/demo
 #   MODEL     another copy of the demonstration model, with RESULTS and PAGE, where its results go
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,6 +16,7 @@ LIMIT ?= 1800
 MODEL ?= demo
 RESULTS ?= results/methods
 PAGE ?= docs/results.md
+OUT ?= build/demo
 BIN := $(VENV)/bin
 INSTALL := -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 PIP := $(BIN)/python $(INSTALL) -c constraints.txt
@@ -28,7 +30,7 @@ TENSORS := $(patsubst %,tests/stage2/test_%.py,methods_stage_2 queries token_spa
 	tests/stage1/test_methods_stage_1.py tests/tensors tests/config/test_config.py tests/config/test_presets.py \
 	tests/cli/test_budget.py tests/project/test_versions.py
 
-.PHONY: demo test test-long test-oldest test-tensors lint results clean
+.PHONY: demo demo-model test test-long test-oldest test-tensors lint results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/duet run examples/scene.png --ask "$(ASK)" --show kept.png --compare
@@ -48,7 +50,12 @@ test-tensors: $(VENV)-tensors/.installed
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
-	$(BIN)/mypy src
+	$(BIN)/mypy src recipes
+	$(BIN)/lint-imports --no-logo --no-cache
+
+# The demonstration model from scratch, about two hours on two cores; killed anywhere, the same command goes on.
+demo-model: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m recipes.demo train --out $(OUT) --resume
 
 # Killed anywhere, the same command goes on. --multi_gpu is how accelerate starts several processes on a CPU, too.
 results: $(VENV)/.installed-dev

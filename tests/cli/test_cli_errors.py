@@ -30,8 +30,6 @@ from duet_vlm.cli.main import app
 from duet_vlm.demo import evaluate as demo_evaluate
 from duet_vlm.demo import model as demo_model
 from duet_vlm.demo import scenes
-from duet_vlm.demo import train as demo_train
-from duet_vlm.demo.training import timing
 from duet_vlm.evaluation import asked, evaluate, runs
 from duet_vlm.evaluation.store import Folder, write_whole
 from duet_vlm.inputs.checkpoints import read_processor, read_weights
@@ -84,8 +82,6 @@ WORK: dict[str, tuple[Any, str, list[str]]] = {
     "bench": (bench, "settings", ["bench", "--shape", "tiny", "--tokens", "20"]),
     "eval": (asked, "prepare", ["eval", "--out", "out"]),
     "train": (command, "prepare", ["train", "--config", "train.yaml"]),
-    "demo train": (demo_train, "train", ["demo", "train", "--out", "trained"]),
-    "demo train-time": (timing, "measure", ["demo", "train-time"]),
     "demo scene": (scenes, "make_scene", ["demo", "scene", "scene.png"]),
     "demo eval": (demo_model, "load", ["demo", "eval"]),
 }
@@ -141,7 +137,6 @@ FILES: dict[str, tuple[str, list[str], str]] = {
     "run --show": ("run", ["--show"], ".png"),
     "budget --json": ("budget", ["--json"], ".json"),
     "bench --json": ("bench", ["--json"], ".json"),
-    "demo train-time --json": ("demo train-time", ["--json"], ".json"),
     "demo scene": ("demo scene", [], ".png"),
     "demo eval --json": ("demo eval", ["--json"], ".json"),
 }
@@ -173,7 +168,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(
                                                       "photo.png", "train.yaml"]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["eval", "demo train", "train"])
+@pytest.mark.parametrize("name", ["eval", "train"])
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
     name: str, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,8 +244,6 @@ def test_files_that_cannot_be_read(here: Path, tmp_path: Path, monkeypatch: pyte
         refused(duet("train", "--config", config), message)
     refused(duet("demo", "eval", "--model", "nowhere"), "model 'nowhere' holds no config.json")
     refused(duet("demo", "eval", "--model", "file"), "model 'file' holds no config.json")
-    refused(duet("demo", "train", "--out", tmp_path / "out", "--start", "nowhere.pt"), "'nowhere.pt' is no file")
-    refused(duet("demo", "eval", "--keep", "0.3", "--ablations"), "ask for one at a time.")
     refused(duet("run", "nowhere.png", "--ask", "what ?"), "image 'nowhere.png' does not exist")
     refused(duet("run", "folder.png", "--ask", "what ?"), "image 'folder.png' is a folder")
     refused(duet("eval", "--out", tmp_path / "out", "--model", "file"), "model 'file' is no folder")

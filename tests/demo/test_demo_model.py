@@ -99,43 +99,19 @@ def test_a_dash_is_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("held", "what"),
-    [("config.json", "a finished model"), ("checkpoints/vision.pt", "an earlier run (vision.pt)")],
-)
-def test_training_over_what_is_there_is_refused(held: str, what: str, tmp_path: Path) -> None:
-    (tmp_path / held).parent.mkdir(exist_ok=True)
-    (tmp_path / held).write_text("{}")
-    done = CliRunner().invoke(app, ["train", "--out", str(tmp_path), "--steps-scale", "0.0001"])
-    assert done.exit_code == 2, done.output
-    assert f"holds {what}: go on with --resume, or choose another folder." in done.stderr
-    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [tmp_path / held]
-
-
 def test_eval_writes_json_and_refuses_an_empty_folder(tmp_path: Path) -> None:
     runner = CliRunner()
-    done = runner.invoke(app, ["eval", "--limit", "9", "--json", str(tmp_path / "out.json")])
+    done = runner.invoke(app, ["eval", "--limit", "9", "--validation", "--json", str(tmp_path / "out.json")])
     assert done.exit_code == 0, done.output
-    assert json.loads((tmp_path / "out.json").read_text())["questions"] == 9
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["questions"] == 9 and written["seed"] == VALIDATION_SEED
+    assert "9 validation questions" in done.output
     refused = runner.invoke(app, ["eval", "--model", str(tmp_path)])
     assert refused.exit_code != 0
     assert "config.json" in refused.output
 
 
-def test_eval_measures_budgets(tmp_path: Path) -> None:
-    runner, file = CliRunner(), tmp_path / "out.json"
-    budgets = ["--keep", "0.33", "--keep", "0.11", "--validation"]
-    done = runner.invoke(app, ["eval", "--limit", "18", *budgets, "--json", str(file)])
-    assert done.exit_code == 0, done.output
-    results = json.loads(file.read_text())
-    assert list(results) == ["33%", "11%"]
-    assert all(r["questions"] == 18 and r["seed"] == VALIDATION_SEED for r in results.values())
-    assert "33%" in done.output and "validation" in done.output
-    refused = runner.invoke(app, ["eval", "--keep", "0.33", "--ablations"])
-    assert refused.exit_code != 0 and "one at a time" in refused.output
-
-
-@pytest.mark.parametrize("command", [[], ["train"], ["train-time"], ["scene"], ["eval"]])
+@pytest.mark.parametrize("command", [[], ["scene"], ["eval"]])
 def test_help_is_complete(command: list[str]) -> None:
     shown = CliRunner().invoke(app, [*command, "--help"])
     assert shown.exit_code == 0

@@ -21,8 +21,6 @@ from duet_vlm.demo.scenes import (
     BACKGROUNDS,
     COLORS,
     DIGITS,
-    GLYPH_HEIGHT,
-    GLYPH_WIDTH,
     GRID,
     IMAGE_SIZE,
     MAX_OBJECTS,
@@ -33,7 +31,8 @@ from duet_vlm.demo.scenes import (
     make_scene,
     patch_labels,
 )
-from duet_vlm.demo.training.loop import TRAINING_SEED
+from duet_vlm.demo.shapes import GLYPH_HEIGHT, GLYPH_WIDTH
+from recipes.demo.loop import TRAINING_SEED
 
 # changes only when drawing, wording or sampling change: then the published numbers no longer belong to these scenes
 HELD_OUT_HASH = "9d1a5a3670d67975f795012c457db8b6bff181f403cd4068ef8cb74fbd6d94b4"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,23 +12,21 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
-from typer.testing import CliRunner
 
 import duet_vlm
-from duet_vlm.cli.demo import app
 from duet_vlm.demo.evaluate import VALIDATION_SEED, prompt, scene_at
 from duet_vlm.demo.model import TEXT_WIDTH, VISION_WIDTH, VISUAL_TOKENS, config
 from duet_vlm.demo.questions import SKILLS
-from duet_vlm.demo.train import Recipe, train
-from duet_vlm.demo.training import attention, loop
-from duet_vlm.demo.training.batches import PREFIX, Rows, causal_mask, make_batch
-from duet_vlm.demo.training.compressed import CompressedForward, coverage_loss, on_retained, stand_ins
-from duet_vlm.demo.training.distributed import Workers
-from duet_vlm.demo.training.language import LanguageHeads, LanguageStep
-from duet_vlm.demo.training.timing import step_flops
-from duet_vlm.demo.training.vision import VisionHeads
 from duet_vlm.demo.vocabulary import ASSISTANT, IDS, IMAGE, WORDS, encode_question, processor, tokenizer, unknown_words
 from duet_vlm.stage1 import Merge
+from recipes.demo import attention, loop
+from recipes.demo.batches import PREFIX, Rows, causal_mask, make_batch
+from recipes.demo.compressed import CompressedForward, coverage_loss, on_retained, stand_ins
+from recipes.demo.distributed import Workers
+from recipes.demo.language import LanguageHeads, LanguageStep
+from recipes.demo.timing import measure, step_flops
+from recipes.demo.training import Recipe, train
+from recipes.demo.vision import VisionHeads
 
 TINY = Recipe(
     vision_steps=1, vision_scenes=2, again_steps=1, again_scenes=2, warmup_steps=1, warmup_scenes=2, few_steps=1,
@@ -216,17 +213,13 @@ def test_a_compressed_step_trains_tower_and_projector() -> None:
     assert loss.isfinite() and "hint_sources" in numbers and "hint_tally" in numbers
 
 
-def test_the_cost_of_a_step_is_counted_and_measured(tmp_path: Path) -> None:
+def test_the_cost_of_a_step_is_counted_and_measured() -> None:
     full = step_flops([VISUAL_TOKENS] * 12)
     # by hand: tower of 6 layers on 197 tokens, decoder of 12 on 198 + 164, width 128 and 160, backward as two forwards
     tower = 6 * (2 * 197 * 12 * 128**2 + 4 * 197**2 * 128)
     decoder = 12 * (2 * 362 * (4 * 160**2 + 3 * 160 * 432) + 4 * (198**2 + 164 * 362) * 160)
     assert full == 3 * (tower + decoder)
-    file = tmp_path / "time.json"
-    options = ["--keep", "0.11", "--rounds", "1", "--scenes", "1", "--no-compile", "--json", str(file)]
-    done = CliRunner().invoke(app, ["train-time", *options])
-    assert done.exit_code == 0, done.output
-    rows = json.loads(file.read_text())["budgets"]
+    rows = measure([0.11], scenes=1, rounds=1, compiled=False)["budgets"]
     assert list(rows) == ["100%", "11%"]
     assert rows["11%"]["flops_ratio"] == round(step_flops([35] * 6 + [17] * 3 + [0] * 3) / full, 4)
     assert len(rows["11%"]["samples"]) == 1 and rows["11%"]["cpu_seconds"] > 0
@@ -258,7 +251,7 @@ def test_the_loop_resumes_exactly(tmp_path: Path) -> None:
 
 def test_an_interrupted_training_ends_like_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path / "whole", TINY, processes=1, compiled=False)
-    from duet_vlm.demo.training import language
+    from recipes.demo import language
 
     calls, real = [0], language.make_batch
 

@@ -71,8 +71,8 @@ def as_it_is(case: Case) -> None:
 
 
 def by_position(case: Case) -> None:
-    names = [n for n in host._parameters(type(case.model.model)) or () if n in case.batch]
-    order = list(host._parameters(type(case.model.model)) or ())
+    names = [n for n in host.argument_names(type(case.model.model)) or () if n in case.batch]
+    order = list(host.argument_names(type(case.model.model)) or ())
     last = max(order.index(name) for name in names)
     rest = {k: v for k, v in case.batch.items() if k not in order[: last + 1]}
     positional = [case.batch.get(name) for name in order[: last + 1]]

@@ -42,7 +42,7 @@ def test_a_cache_comes_by_either_name_or_by_position() -> None:
     duet_vlm.apply(model, BOTH, tokenizer=tiny.Words())
     expected = model(**batch, use_cache=True, logits_to_keep=1).logits
     for name in host.CACHE_NAMES:
-        if name in host._parameters(type(model)) or name == "past_key_values":
+        if name in host.argument_names(type(model)) or name == "past_key_values":
             cache = DynamicCache(config=model.config.get_text_config())
             got = model(**batch, **{name: cache}, use_cache=True, logits_to_keep=1)
             assert torch.equal(got.logits, expected) and host.output_cache(got) is cache

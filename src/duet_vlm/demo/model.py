@@ -58,7 +58,7 @@ def load(path: str | Path | None = None) -> tuple[LlavaForConditionalGeneration,
         raise DuetError(f"path {shown(path)} must be the folder of a model, as a text or a Path.")
     source = str(folder() if path is None else path)
     if not Path(source).is_dir():
-        raise DuetError(f"model {source!r} is no folder: give one that duet demo train wrote.")
+        raise DuetError(f"model {source!r} is no folder: give that of a trained copy.")
     from ..inputs.checkpoints import read_model
 
     model, processor = read_model(source, "float32", "cpu")

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-from PIL import Image, ImageDraw
+
+from .shapes import GLYPH_HEIGHT, GLYPH_WIDTH, digit_coverage, shape_coverage
 
 IMAGE_SIZE = 112
 PATCH_SIZE = 8
@@ -27,20 +27,12 @@ MIN_OBJECTS, MAX_OBJECTS = 8, 14
 MIN_SIZE, MAX_SIZE = 12, 26
 MIN_DIGIT_SIZE = 18
 DIGIT_SHARE = 0.55
-GLYPH_HEIGHT, GLYPH_WIDTH = 10, 7
 MIN_OBJECT_PIXELS = 8  # a patch belongs to an object when at least this many of its 64 pixels do
 MIN_GLYPH_PIXELS = 14  # a patch shows a digit when at least this many of its pixels lie in the glyph's box
 
 _RGB = np.array(
     [[215, 40, 40], [40, 165, 60], [50, 80, 220], [230, 215, 50], [150, 50, 185], [240, 140, 30], [60, 205, 215],
      [240, 240, 240]], np.float32)  # fmt: skip
-_FONT = (
-    "01110 10001 10011 10101 11001 10001 01110", "00100 01100 00100 00100 00100 00100 01110",
-    "01110 10001 00001 00110 01000 10000 11111", "11110 00001 00001 01110 00001 00001 11110",
-    "00010 00110 01010 10010 11111 00010 00010", "11111 10000 11110 00001 00001 10001 01110",
-    "00110 01000 10000 11110 10001 10001 01110", "11111 00001 00010 00100 01000 01000 01000",
-    "01110 10001 10001 01110 10001 10001 01110", "01110 10001 10001 01111 00001 00010 01100",
-)  # fmt: skip
 _ROWS, _COLUMNS = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE].astype(np.float32)
 
 
@@ -86,51 +78,6 @@ class PatchLabels:
     owner: np.ndarray
     center: np.ndarray
     digit: np.ndarray
-
-
-@cache
-def _mask(shape: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Anti-aliased coverage [size, size] in 0..1 of a shape, and its filled-in support (bool)."""
-    n = size * 4
-    picture = Image.new("L", (n, n), 0)
-    draw, c = ImageDraw.Draw(picture), n / 2
-    if shape in ("circle", "ring"):
-        draw.ellipse([0, 0, n - 1, n - 1], fill=255)
-    elif shape == "square":
-        draw.rectangle([n * 0.05, n * 0.05, n * 0.95, n * 0.95], fill=255)
-    elif shape == "triangle":
-        draw.polygon([(c, 0), (n - 1, n - 1), (0, n - 1)], fill=255)
-    elif shape == "diamond":
-        draw.polygon([(c, 0), (n - 1, c), (c, n - 1), (0, c)], fill=255)
-    elif shape == "cross":
-        a = n * 0.3
-        draw.rectangle([a, 0, n - a, n], fill=255)
-        draw.rectangle([0, a, n, n - a], fill=255)
-    elif shape == "star":
-        angles = -np.pi / 2 + np.arange(10) * np.pi / 5
-        radii = np.where(np.arange(10) % 2 == 0, c, c * 0.45)
-        draw.polygon(
-            [(float(c + r * np.cos(t)), float(c + r * np.sin(t))) for r, t in zip(radii, angles, strict=True)], fill=255
-        )
-    else:
-        draw.ellipse([0, 0, n * 0.54, n * 0.54], fill=255)
-        draw.ellipse([n * 0.46, 0, n - 1, n * 0.54], fill=255)
-        draw.polygon([(n * 0.05, n * 0.4), (n * 0.95, n * 0.4), (c, n - 1)], fill=255)
-    small = picture.resize((size, size), Image.Resampling.BOX)
-    support = np.asarray(small, np.float32) > 127
-    if shape == "ring":
-        a = n * 0.2
-        draw.ellipse([a, a, n - a, n - a], fill=0)
-        small = picture.resize((size, size), Image.Resampling.BOX)
-    return np.asarray(small, np.float32)[..., None] / 255, support
-
-
-@cache
-def _glyph(digit: int) -> np.ndarray:
-    """Coverage [GLYPH_HEIGHT, GLYPH_WIDTH, 1] in 0..1 of a digit."""
-    bits = np.array([[int(c) for c in row] for row in _FONT[digit].split()], np.uint8) * 255
-    large = Image.fromarray(bits).resize((GLYPH_WIDTH * 5, GLYPH_HEIGHT * 7), Image.Resampling.NEAREST)
-    return np.asarray(large.resize((GLYPH_WIDTH, GLYPH_HEIGHT), Image.Resampling.BOX), np.float32)[..., None] / 255
 
 
 def _background(rng: np.random.Generator, kind: int) -> np.ndarray:
@@ -205,7 +152,7 @@ def make_scene(rng: np.random.Generator) -> Scene:
     owner = np.full((IMAGE_SIZE, IMAGE_SIZE), -1, np.int8)
     objects = []
     for i, (left, top, size) in enumerate(boxes):
-        cover, support = _mask(SHAPES[shapes[i]], size)
+        cover, support = shape_coverage(SHAPES[shapes[i]], size)
         rgb = np.clip(_RGB[colors[i]] * rng.uniform(0.82, 1.05) + rng.uniform(-12, 12, 3), 0, 255)
         area = image[top : top + size, left : left + size]
         area += (rgb - area) * cover
@@ -227,7 +174,7 @@ def _draw_digit(
     y = top + (size - GLYPH_HEIGHT) // 2 + int(rng.integers(-1, 2))
     image[y - 1 : y + GLYPH_HEIGHT + 1, x - 1 : x + GLYPH_WIDTH + 1] = rng.uniform(0, 25)
     area = image[y : y + GLYPH_HEIGHT, x : x + GLYPH_WIDTH]
-    area += (245.0 - area) * _glyph(digit)
+    area += (245.0 - area) * digit_coverage(digit)
     return digit, (x, y)
 
 

@@ -18,6 +18,7 @@ WORDS: tuple[str, ...] = (
 )  # fmt: skip
 IDS = {word: i for i, word in enumerate(WORDS)}
 _PUNCTUATION = "?.,!:;"
+PIXEL_MEAN, PIXEL_STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 
 # the format of LLaVA-1.5: "USER: <image>\nquestion ASSISTANT: answer</s>"; the tokenizer adds <s>
 CHAT_TEMPLATE = (
@@ -57,8 +58,6 @@ def processor() -> LlavaProcessor:
     """Stock LlavaProcessor: CLIP image processor (resize to 112 x 112), the tokenizer above and the chat template."""
     from transformers import LlavaProcessor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    from duet_vlm.demo.training.targets import PIXEL_MEAN, PIXEL_STD
 
     side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     images = CLIPImageProcessorPil(

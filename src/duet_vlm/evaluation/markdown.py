@@ -14,7 +14,7 @@ SHIPPED = (
 )
 FULL_TOKENS = (
     "**Without training**: this copy of the demonstration model was trained on all visual tokens and met no method "
-    "(`duet demo train --out DIR`; `make results MODEL=DIR RESULTS=results/full-tokens "
+    "(`make demo-model OUT=DIR`; `make results MODEL=DIR RESULTS=results/full-tokens "
     "PAGE=docs/results-full-tokens.md`). Its CLS was not supervised; the attention that text-guided methods rank by "
     "was partly ([model card](../src/duet_vlm/demo/weights/README.md))."
 )

@@ -1,280 +1,59 @@
-"""What the host, transformers, calls things: every name, signature and private attribute that the engine relies on.
+"""The host, transformers: what it calls things (`names`) and what is refused of it (`checks`).
 
-Nothing else in this package spells them. `NEEDS` lists them, each with a check: `apply` refuses a host that lacks one,
-and a test of that name tells which.
+Nothing else in this package spells a private name of transformers. `attention` sees queries and keys of its modules,
+`refs` wraps their methods.
 """
 
-from __future__ import annotations
+from .checks import (
+    NEEDS,
+    OLDEST,
+    check_attention,
+    check_chunks,
+    check_decoder,
+    check_host,
+    missing,
+)
+from .names import (
+    CACHE_NAMES,
+    LAYER_NAMES,
+    PACKED,
+    PIXELS,
+    argument_names,
+    attention_kind,
+    cache_argument,
+    cache_of,
+    crops_of,
+    decoder_of,
+    device_of,
+    is_replica,
+    named,
+    output_cache,
+    renumbers,
+    takes,
+)
 
-import inspect
-from collections.abc import Callable, Mapping
-from functools import cache as remembered
-from typing import Any
-
-import torch
-import transformers
-from torch import nn
-from transformers import AttentionInterface, PreTrainedModel, cache_utils
-from transformers.generation import GenerationMixin
-
-from ..errors import DuetError
-from ..version import __version__
-
-OLDEST = (5, 23)  # of transformers, for the engine; what needs tensors only works with older ones
-CACHE_NAMES = ("cache", "past_key_values")  # the newer first: where both are known, the older is an alias
-LAYER_NAMES = ("attention_mask", "position_embeddings")  # what a decoder layer is given by keyword
-PIXELS = {"image": ("pixel_values", "pixel_values_images"), "video": ("pixel_values_videos",)}
-PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")  # how packed rows are announced to attention
-
-
-# ---- the cache ----
-
-
-def cache_of(kwargs: Mapping[str, Any]) -> Any:
-    """The key-value cache among a call's keyword arguments, by whichever name the caller uses; None without one."""
-    for name in CACHE_NAMES:
-        if kwargs.get(name) is not None:
-            return kwargs[name]
-    return None
-
-
-def cache_argument(forward: Any, cache: Any) -> dict[str, Any]:
-    """A cache as the keyword argument that `forward` calls it by."""
-    known = inspect.signature(forward).parameters
-    return {next((name for name in CACHE_NAMES if name in known), CACHE_NAMES[0]): cache}
-
-
-def output_cache(output: Any) -> Any:
-    """The cache in a model's or `generate`'s output."""
-    for name in CACHE_NAMES:
-        if name in output:
-            return output[name]
-    return None
-
-
-# ---- calls ----
-
-
-@remembered
-def _parameters(kind: Any) -> tuple[str, ...] | None:
-    """Names of a module class's positional arguments, of the first class above it that names them."""
-    for one in kind.__mro__:
-        if "forward" not in one.__dict__:
-            continue
-        parameters = list(inspect.signature(one.__dict__["forward"]).parameters.values())[1:]
-        if not any(p.kind is p.VAR_POSITIONAL for p in parameters):
-            return tuple(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
-    return None
-
-
-def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call of a module, positional ones by the names that its forward gives them."""
-    if not args:
-        return kwargs
-    kind: Any = type(module)
-    names = _parameters(kind)
-    if names is None or len(args) > len(names):
-        raise DuetError(
-            f"{len(args)} positional arguments came to {type(module).__name__}, whose forward does not name them: "
-            "pass them by keyword."
-        )
-    return dict(zip(names, args, strict=False)) | kwargs
-
-
-def takes(module: nn.Module, name: str) -> bool:
-    """Whether a module's forward has an argument of this name."""
-    return name in inspect.signature(type(module).forward).parameters
-
-
-def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
-    """Where a module computes: where accelerate was told to, or where its weights are."""
-    hook = getattr(module, "_hf_hook", None)
-    for one in getattr(hook, "hooks", (hook,)):  # several may be chained
-        told = getattr(one, "execution_device", None)
-        if told is not None:
-            return torch.device("cuda", told) if isinstance(told, int) else torch.device(told)
-    weight = next(module.parameters(), None)
-    return otherwise if weight is None or weight.device.type == "meta" else weight.device
-
-
-def check_chunks(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], compresses: bool) -> None:
-    """Refuse a call of `generate` that hands a prompt with images over in parts."""
-    told = kwargs.get("generation_config") or getattr(model, "generation_config", None)
-    chunk = kwargs.get("prefill_chunk_size", getattr(told, "prefill_chunk_size", None))
-    ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
-    images = any(kwargs.get(name) is not None for names in PIXELS.values() for name in names)
-    if compresses and images and chunk and ids is not None and ids.shape[1] > chunk:
-        raise DuetError(
-            f"prefill_chunk_size {chunk} cuts a prompt of {ids.shape[1]} tokens into parts, and its images are "
-            "compressed as a whole: leave out prefill_chunk_size."
-        )
-
-
-# ---- the model's parts ----
-
-
-def decoder_of(model: Any) -> Any:
-    """The language model inside a model, the stack of decoder layers."""
-    return model.base_model.get_decoder()
-
-
-def attention_kind(module: Any) -> str:
-    """The name of the attention implementation of a decoder or of one of its attention modules."""
-    return str(module.config._attn_implementation)
-
-
-def is_replica(module: nn.Module) -> bool:
-    """Whether DataParallel made this module for one call."""
-    return bool(getattr(module, "_is_replica", False))
-
-
-def crops_of(core: Any, size: Any) -> int:
-    """How many crops a LLaVA-NeXT makes of an image of this (height, width), the base crop included."""
-    from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
-
-    config = core.config
-    return int(image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size))
-
-
-def check_decoder(model: Any) -> None:
-    """Refuse a decoder whose parts are not what the engine hooks.
-
-    Raises:
-        DuetError: names the part and both versions.
-    """
-    decoder = decoder_of(model)
-    if not isinstance(getattr(decoder, "layers", None), nn.ModuleList):
-        raise _unknown(f"{type(decoder).__name__} has no list of layers")
-    if not isinstance(getattr(decoder, "rotary_emb", None), nn.Module):
-        raise _unknown(f"{type(decoder).__name__} has no rotary_emb")
-    if not _is_pair(decoder):
-        raise _unknown(f"{type(decoder.rotary_emb).__name__} gives no pair of cosines and sines")
-    for layer in decoder.layers:
-        kind, known = type(layer).__name__, _arguments(type(layer))
-        if next(iter(list(known)[1:]), None) != "hidden_states":
-            raise _unknown(f"the first argument of {kind}.forward is not hidden_states")
-        for name in LAYER_NAMES:
-            if name not in known:
-                raise _unknown(f"{kind}.forward takes no {name}")
-        if not any(name in known for name in CACHE_NAMES):
-            raise _unknown(f"{kind}.forward takes neither {' nor '.join(CACHE_NAMES)}")
-        attention = getattr(layer, "self_attn", None)
-        if not hasattr(attention, "layer_idx") or not hasattr(attention, "config"):
-            raise _unknown(f"{kind} has no self_attn that knows its layer_idx and config")
-        positions = _arguments(type(attention)).get("position_ids")
-        if positions is not None and positions.default is positions.empty:
-            raise _unknown(f"{type(attention).__name__} scales by position_ids")
-    for stored in cache_utils.DynamicCache(config=decoder.config).layers:
-        if type(stored) not in (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer):
-            raise _unknown(f"{type(decoder).__name__} keeps a {type(stored).__name__}")
-    check_attention(decoder)
-
-
-def _arguments(kind: Any) -> Mapping[str, inspect.Parameter]:
-    """Of the forward of a module class."""
-    return inspect.signature(kind.forward).parameters
-
-
-@torch.no_grad()
-def _is_pair(decoder: Any) -> bool:
-    """Whether rotary embeddings are cosines and sines; true as well where nothing but a call of the model can tell."""
-    place = torch.zeros(1, 1, dtype=torch.long, device=device_of(decoder, torch.device("cpu")))
-    try:
-        found = decoder.rotary_emb(place[..., None].float(), place)
-    except (TypeError, ValueError, RuntimeError, IndexError):
-        return True
-    return isinstance(found, tuple) and len(found) == 2
-
-
-def renumbers(decoder: Any) -> bool:
-    """Whether the decoder's rotary embeddings are the same for all layers, so that positions can be renumbered."""
-    return "layer_type" not in _arguments(type(decoder.rotary_emb))
-
-
-def check_attention(decoder: Any) -> None:
-    """Refuse attention whose masks cannot be cut to the tokens that are kept."""
-    kind = attention_kind(decoder)
-    if kind == "flex_attention" or kind.startswith("paged"):
-        raise DuetError(
-            f"attention {kind!r} hides its masks from compression: set attn_implementation to 'sdpa', 'eager' or "
-            "'flash_attention_2'."
-        )
-
-
-def _unknown(what: str) -> DuetError:
-    return DuetError(
-        f"{what}, so duet-vlm {__version__} does not know how to compress it with transformers "
-        f"{transformers.__version__}: update duet-vlm, or use another model or version."
-    )
-
-
-# ---- the host as a whole ----
-
-
-def _signature(function: Any, *names: str) -> bool:
-    return list(inspect.signature(function).parameters)[1 : 1 + len(names)] == list(names)
-
-
-NEEDS: dict[str, Callable[[], bool]] = {
-    "cache_utils.Cache.layers": lambda: "layers" in inspect.signature(cache_utils.Cache.__init__).parameters,
-    "cache_utils.Cache.get_seq_length": lambda: hasattr(cache_utils.Cache, "get_seq_length"),
-    "DynamicLayer.update(key_states, value_states)": lambda: _signature(
-        cache_utils.DynamicLayer.update, "key_states", "value_states"
-    ),
-    "DynamicLayer.lazy_initialization(key_states, value_states)": lambda: _signature(
-        cache_utils.DynamicLayer.lazy_initialization, "key_states", "value_states"
-    ),
-    "DynamicLayer.get_mask_sizes(query_length)": lambda: _signature(
-        cache_utils.DynamicLayer.get_mask_sizes, "query_length"
-    ),
-    "DynamicLayer.crop(tokens_to_remove)": lambda: _signature(cache_utils.DynamicLayer.crop, "tokens_to_remove"),
-    **{
-        f"DynamicLayer.{name}": lambda name=name: callable(getattr(cache_utils.DynamicLayer, name, None))  # type: ignore[misc]
-        for name in ("get_seq_length", "reset", "reorder_cache", "batch_repeat_interleave", "batch_select_indices")
-    },
-    "DynamicSlidingWindowLayer": lambda: issubclass(cache_utils.DynamicSlidingWindowLayer, cache_utils.DynamicLayer),
-    "AttentionInterface.register": lambda: callable(getattr(AttentionInterface, "register", None)),
-    "PreTrainedModel.base_model": lambda: isinstance(getattr(PreTrainedModel, "base_model", None), property),
-    "PreTrainedModel.get_decoder": lambda: callable(getattr(PreTrainedModel, "get_decoder", None)),
-    "PretrainedConfig._attn_implementation": lambda: isinstance(
-        getattr(transformers.PreTrainedConfig, "_attn_implementation", None), property
-    ),
-    "llava_next.image_size_to_num_patches(image_size, grid_pinpoints, patch_size)": lambda: (
-        list(inspect.signature(transformers.models.llava_next.modeling_llava_next.image_size_to_num_patches).parameters)
-        == ["image_size", "grid_pinpoints", "patch_size"]
-    ),
-    "GenerationMixin.generate": lambda: callable(getattr(GenerationMixin, "generate", None)),
-    "mm_encoder_outputs": lambda: (
-        "mm_encoder_outputs" in inspect.signature(transformers.LlavaForConditionalGeneration.forward).parameters
-    ),
-}
-
-
-def missing() -> list[str]:
-    """What the installed transformers lacks of `NEEDS`."""
-    return [name for name, there in NEEDS.items() if not _holds(there)]
-
-
-def _holds(there: Callable[[], bool]) -> bool:
-    try:
-        return bool(there())
-    except (AttributeError, TypeError, ValueError):
-        return False
-
-
-@remembered
-def check_host() -> None:
-    """Refuse a transformers that is too old, or that is not what this package knows.
-
-    Raises:
-        DuetError: names both versions.
-    """
-    found = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    if found < OLDEST:
-        raise DuetError(
-            f"apply of duet-vlm {__version__} needs transformers {OLDEST[0]}.{OLDEST[1]} or newer, and "
-            f"{transformers.__version__} is installed: update it with pip install -U transformers."
-        )
-    gone = missing()
-    if gone:
-        raise _unknown(f"{gone[0]} is not there")
+__all__ = [
+    "CACHE_NAMES",
+    "LAYER_NAMES",
+    "NEEDS",
+    "OLDEST",
+    "PACKED",
+    "PIXELS",
+    "argument_names",
+    "attention_kind",
+    "cache_argument",
+    "cache_of",
+    "check_attention",
+    "check_chunks",
+    "check_decoder",
+    "check_host",
+    "crops_of",
+    "decoder_of",
+    "device_of",
+    "is_replica",
+    "missing",
+    "named",
+    "output_cache",
+    "renumbers",
+    "takes",
+]

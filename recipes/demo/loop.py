@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from duet_vlm.demo.training.distributed import Workers
+from recipes.demo.distributed import Workers
 
 TRAINING_SEED = 20_260
 

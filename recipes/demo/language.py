@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from duet_vlm import DuetConfig
 from duet_vlm.demo.questions import LOCATIONS, SKILLS
 from duet_vlm.demo.scenes import BACKGROUNDS, COLORS, DIGITS, GRID, SHAPES
-from duet_vlm.demo.training import attention
-from duet_vlm.demo.training.batches import PREFIX, QUESTION_TOKENS, Batch, Rows, causal_mask, make_batch
-from duet_vlm.demo.training.compressed import CompressedForward, Passed, coverage_loss
-from duet_vlm.demo.training.distributed import Workers
-from duet_vlm.demo.training.hints import HINTS, hint_losses
-from duet_vlm.demo.training.loop import Stage, generator, train
-from duet_vlm.demo.training.targets import Targets, moved
-from duet_vlm.demo.training.vision import VisionHeads
 from duet_vlm.demo.vocabulary import EOS, IDS, processor
+from recipes.demo import attention
+from recipes.demo.batches import PREFIX, QUESTION_TOKENS, Batch, Rows, causal_mask, make_batch
+from recipes.demo.compressed import CompressedForward, Passed, coverage_loss
+from recipes.demo.distributed import Workers
+from recipes.demo.hints import HINTS, hint_losses
+from recipes.demo.loop import Stage, generator, train
+from recipes.demo.targets import Targets, moved
+from recipes.demo.vision import VisionHeads
 
 MENTION_LAYER, ANSWER_LAYER = 5, 7  # layers run before the read-outs
 

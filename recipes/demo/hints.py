@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from duet_vlm.demo.training.attention import Packing
-from duet_vlm.demo.training.batches import PREFIX, QUESTION_TOKENS, Batch
+from recipes.demo.attention import Packing
+from recipes.demo.batches import PREFIX, QUESTION_TOKENS, Batch
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duet_vlm.demo.scenes import BACKGROUNDS, COLORS, DIGITS, GRID, SHAPES, make_scene
-from duet_vlm.demo.training import attention
-from duet_vlm.demo.training.distributed import Workers
-from duet_vlm.demo.training.loop import Stage, generator, train
-from duet_vlm.demo.training.targets import CLS_LABELS, Targets, moved, pixels, targets
+from recipes.demo import attention
+from recipes.demo.distributed import Workers
+from recipes.demo.loop import Stage, generator, train
+from recipes.demo.targets import CLS_LABELS, Targets, moved, pixels, targets
 
 _SPLITS = (len(SHAPES) + 1, len(COLORS) + 1, len(DIGITS) + 1, 1, 3, GRID, GRID, len(BACKGROUNDS))
 

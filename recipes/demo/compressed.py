@@ -15,12 +15,12 @@ from torch import Tensor, nn
 import duet_vlm
 from duet_vlm.demo.model import VISUAL_TOKENS
 from duet_vlm.demo.questions import SKILLS
-from duet_vlm.demo.training.attention import Packing
-from duet_vlm.demo.training.batches import PREFIX, Batch, Rows
-from duet_vlm.demo.training.targets import Targets
 from duet_vlm.demo.vocabulary import IDS, IMAGE
 from duet_vlm.stage1 import Merge
 from duet_vlm.stage2.queries import IGNORED
+from recipes.demo.attention import Packing
+from recipes.demo.batches import PREFIX, Batch, Rows
+from recipes.demo.targets import Targets
 
 
 @dataclass(frozen=True)

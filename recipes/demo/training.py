@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from transformers import LlavaForConditionalGeneration
 
-    from duet_vlm.demo.training.distributed import Workers
-    from duet_vlm.demo.training.loop import Stage
+    from recipes.demo.distributed import Workers
+    from recipes.demo.loop import Stage
 
 
 _STEPS = ("vision_steps", "again_steps", "warmup_steps", "few_steps", "full_steps")
@@ -62,7 +62,7 @@ class Recipe:
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages as the training loop takes them."""
-        from duet_vlm.demo.training.loop import Stage
+        from recipes.demo.loop import Stage
 
         return (
             Stage("vision", 1, self.vision_steps, (1e-3,), save_every=self.save_every),
@@ -132,8 +132,8 @@ def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled:
     from transformers import CLIPVisionModel, LlavaForConditionalGeneration
 
     from duet_vlm import DuetConfig
-    from duet_vlm.demo.training.language import LanguageHeads, init_decoder, train_language
-    from duet_vlm.demo.training.vision import VisionHeads, init_positions, train_vision
+    from recipes.demo.language import LanguageHeads, init_decoder, train_language
+    from recipes.demo.vision import VisionHeads, init_positions, train_vision
 
     torch.manual_seed(recipe.seed)
     tower = CLIPVisionModel(config().vision_config)  # type: ignore[arg-type]
@@ -223,7 +223,7 @@ def train(
     Raises:
         DuetError: `out` holds a model or checkpoints already, and `resume` is not set.
     """
-    from duet_vlm.demo.training.distributed import launch
+    from recipes.demo.distributed import launch
 
     checkpoints = out / "checkpoints"
     found = [file for file in (out / "config.json", *sorted(checkpoints.glob("*.pt"))) if file.exists()]

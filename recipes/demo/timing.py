@@ -12,10 +12,10 @@ from torch import nn
 from duet_vlm import DuetConfig
 from duet_vlm.config.budget import tokens_per_layer
 from duet_vlm.demo.model import TEXT_LAYERS, TEXT_WIDTH, VISION_WIDTH, VISUAL_TOKENS, config
-from duet_vlm.demo.training import attention
-from duet_vlm.demo.training.batches import PREFIX, QUESTION_TOKENS, make_batch
-from duet_vlm.demo.training.language import LanguageHeads, LanguageStep
-from duet_vlm.demo.training.vision import VisionHeads
+from recipes.demo import attention
+from recipes.demo.batches import PREFIX, QUESTION_TOKENS, make_batch
+from recipes.demo.language import LanguageHeads, LanguageStep
+from recipes.demo.vision import VisionHeads
 
 
 def step_flops(counts: list[int]) -> int:
@@ -46,7 +46,7 @@ def measure(keeps: list[float], scenes: int = 8, rounds: int = 8, compiled: bool
     """
     from transformers import LlavaForConditionalGeneration
 
-    from duet_vlm.demo.train import compile_blocks
+    from recipes.demo.training import compile_blocks
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from duet_vlm.demo.scenes import COLORS, GRID, IMAGE_SIZE, MAX_SIZE, MIN_SIZE, PatchLabels, Scene, patch_labels
+from duet_vlm.demo.vocabulary import PIXEL_MEAN, PIXEL_STD
 
-PIXEL_MEAN, PIXEL_STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 CLS_LABELS = 64 + 10  # shape-colour pairs, digits
 
 

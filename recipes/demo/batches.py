@@ -14,8 +14,8 @@ from torch import Tensor
 
 from duet_vlm.demo.questions import PLURALS, SKILLS, Question, ask
 from duet_vlm.demo.scenes import COLORS, DIGITS, GRID, SHAPES, PatchLabels, Scene, make_scene, patch_labels
-from duet_vlm.demo.training.targets import Targets, object_places, pixels, targets
 from duet_vlm.demo.vocabulary import ASSISTANT, BOS, IDS, USER, encode_question
+from recipes.demo.targets import Targets, object_places, pixels, targets
 
 PREFIX = (IDS[BOS], IDS[USER])
 QUESTION_TOKENS = 164  # per scene; about 14 questions

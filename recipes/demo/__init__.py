@@ -1,0 +1,1 @@
+"""How the demonstration model is trained, and what its model card measures: `python -m recipes.demo --help`."""

@@ -1,0 +1,124 @@
+"""What the host, transformers, calls things: every name, signature and private attribute that the engine relies on."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import cache as remembered
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import DuetError
+
+CACHE_NAMES = ("cache", "past_key_values")  # the newer first: where both are known, the older is an alias
+LAYER_NAMES = ("attention_mask", "position_embeddings")  # what a decoder layer is given by keyword
+PIXELS = {"image": ("pixel_values", "pixel_values_images"), "video": ("pixel_values_videos",)}
+PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")  # how packed rows are announced to attention
+
+
+# ---- the cache ----
+
+
+def cache_of(kwargs: Mapping[str, Any]) -> Any:
+    """The key-value cache among a call's keyword arguments, by whichever name the caller uses; None without one."""
+    for name in CACHE_NAMES:
+        if kwargs.get(name) is not None:
+            return kwargs[name]
+    return None
+
+
+def cache_argument(forward: Any, cache: Any) -> dict[str, Any]:
+    """A cache as the keyword argument that `forward` calls it by."""
+    known = inspect.signature(forward).parameters
+    return {next((name for name in CACHE_NAMES if name in known), CACHE_NAMES[0]): cache}
+
+
+def output_cache(output: Any) -> Any:
+    """The cache in a model's or `generate`'s output."""
+    for name in CACHE_NAMES:
+        if name in output:
+            return output[name]
+    return None
+
+
+# ---- calls ----
+
+
+@remembered
+def argument_names(kind: Any) -> tuple[str, ...] | None:
+    """Names of a module class's positional arguments, of the first class above it that names them."""
+    for one in kind.__mro__:
+        if "forward" not in one.__dict__:
+            continue
+        parameters = list(inspect.signature(one.__dict__["forward"]).parameters.values())[1:]
+        if not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            return tuple(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
+    return None
+
+
+def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of a module, positional ones by the names that its forward gives them."""
+    if not args:
+        return kwargs
+    kind: Any = type(module)
+    names = argument_names(kind)
+    if names is None or len(args) > len(names):
+        raise DuetError(
+            f"{len(args)} positional arguments came to {type(module).__name__}, whose forward does not name them: "
+            "pass them by keyword."
+        )
+    return dict(zip(names, args, strict=False)) | kwargs
+
+
+def takes(module: nn.Module, name: str) -> bool:
+    """Whether a module's forward has an argument of this name."""
+    return name in inspect.signature(type(module).forward).parameters
+
+
+def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
+    """Where a module computes: where accelerate was told to, or where its weights are."""
+    hook = getattr(module, "_hf_hook", None)
+    for one in getattr(hook, "hooks", (hook,)):  # several may be chained
+        told = getattr(one, "execution_device", None)
+        if told is not None:
+            return torch.device("cuda", told) if isinstance(told, int) else torch.device(told)
+    weight = next(module.parameters(), None)
+    return otherwise if weight is None or weight.device.type == "meta" else weight.device
+
+
+# ---- the model's parts ----
+
+
+def decoder_of(model: Any) -> Any:
+    """The language model inside a model, the stack of decoder layers."""
+    return model.base_model.get_decoder()
+
+
+def attention_kind(module: Any) -> str:
+    """The name of the attention implementation of a decoder or of one of its attention modules."""
+    return str(module.config._attn_implementation)
+
+
+def is_replica(module: nn.Module) -> bool:
+    """Whether DataParallel made this module for one call."""
+    return bool(getattr(module, "_is_replica", False))
+
+
+def crops_of(core: Any, size: Any) -> int:
+    """How many crops a LLaVA-NeXT makes of an image of this (height, width), the base crop included."""
+    from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+    config = core.config
+    return int(image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size))
+
+
+def arguments(kind: Any) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a module class's forward, by name, `self` among them."""
+    return inspect.signature(kind.forward).parameters
+
+
+def renumbers(decoder: Any) -> bool:
+    """Whether the decoder's rotary embeddings are the same for all layers, so that positions can be renumbered."""
+    return "layer_type" not in arguments(type(decoder.rotary_emb))
