@@ -1,4 +1,4 @@
-"""Published methods by name, at any budget: name and budget -> DuetConfig. METHOD: "Budgets"."""
+"""Published methods by name, at any budget: name and budget -> DuetConfig (docs/method.md, Budgets)."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def _first(attention: nn.Module, needed: str, hidden: Tensor, kwargs: dict[str, 
 def received(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> list[tuple[Tensor, Tensor]]:
     """The attention that each token receives, and its key, for every segment that the module attends within.
 
-    METHOD, "Stage 1", 1, encoders without CLS. One segment (image, frame) is looked at after the other.
+    docs/method.md, 1.1, encoders without CLS. One segment (image, frame) is looked at after the other.
 
     Returns:
         Per segment: (B, n) float32, averaged over heads and summed over queries; (B, n, d) float32 keys, averaged

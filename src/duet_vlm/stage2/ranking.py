@@ -1,6 +1,6 @@
 """Stage 2, T2V: how much the question attends to each visual token, and which tokens that keeps. Tensors only.
 
-A way to rank is a function `(Entrance) -> (B, n) scores`, higher is better, named in `RANKINGS`. METHOD: "Stage 2".
+A way to rank is a function `(Entrance) -> (B, n) scores`, higher is better, named in `RANKINGS` (docs/method.md, 2.2).
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def text_to_vision(
 ) -> Tensor:
     """(B, m) attention that the query tokens pay to every token, averaged over heads, then over queries, in float32.
 
-    METHOD, "Stage 2", 2. A row without query tokens scores 0 everywhere.
+    docs/method.md, 2.2. A row without query tokens scores 0 everywhere.
 
     Args:
         query: (B, H, q, d) of the query tokens only, rotated.
