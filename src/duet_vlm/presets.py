@@ -38,11 +38,14 @@ class DuetConfig(Settings):
         Args:
             name: the method.
             model: the model to compress, or its transformers config.
-            tokens: the budget as a number of tokens. Give this,
-            keep: or the budget as a fraction of the image's visual tokens, in (0, 1].
+            tokens: the budget as a number of visual tokens; give either this or `keep`.
+            keep: the budget as a fraction of the image's visual tokens, in (0, 1].
             changes: settings to change afterwards, for example `query="all"`; and `grid=(rows, columns)`, the patches
                 of an image, for models whose images have different numbers of visual tokens. Without a grid, `keep`
                 gives fractions there, and `tokens` counts for images that have as many.
+
+        Returns:
+            The settings, whose counts, drop layers and ratios meet the budget on this model.
 
         Raises:
             DuetError: the name is unknown; the model is not supported or is no model; there is no budget, or two; the

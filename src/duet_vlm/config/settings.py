@@ -96,8 +96,8 @@ class Settings:
             2210.09461). It needs sdpa or eager attention, where it costs a mask.
         ranking: the method by which stage 2 scores visual tokens, by name: "attention", "sparsevlm", "keynorm" or
             "random" (docs/methods.md).
-        debias: True divides the attention that stage 2 ranks by by what the average visual token would get in the same
-            place, so that only content counts.
+        debias: True divides the attention in stage 2's ranking by what the average visual token would get in the same
+            place, so that content alone counts.
         downsample: (rows, columns) of patches to which an image is shrunk before the encoder. It is a stage 1 of its
             own, so `dominant` stays None.
 

@@ -64,7 +64,10 @@ def unwrapped(module: Any) -> Any:
 
 
 def _twin(module: nn.Module) -> Any:
-    """Another object with the same attributes; made without asking the class, which FSDP2 would make a new module."""
+    """A second module object that shares this one's attributes.
+
+    The class is not asked to make it: under FSDP2 it would make another sharded module.
+    """
     twin = object.__new__(type(module))
     twin.__dict__.update(module.__dict__)
     return twin
