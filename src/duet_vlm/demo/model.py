@@ -52,7 +52,7 @@ def load(path: str | Path | None = None) -> tuple[LlavaForConditionalGeneration,
     nothing else.
 
     Args:
-        path: the folder of another copy of it, as `duet demo train` writes one; None for the one that ships.
+        path: the folder of another copy of it; None for the one that ships.
 
     Returns:
         The model, in float32, on the CPU and in eval mode, and its processor.
