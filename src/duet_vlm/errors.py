@@ -12,9 +12,19 @@ LONGEST = 40  # characters of a value in a sentence
 
 
 class DuetError(ValueError):
-    """A value, a model or a file that this library cannot work with; the message says what to do instead.
+    """A value, a model or a file that this library cannot work with.
 
-    The commands print it as one line. Any other exception is a bug, of this library or of another, and keeps its trace.
+    Its message is one sentence: what was given, what is allowed, and what to do. It is raised before anything is
+    touched. The commands print it as one line; any other exception is a bug, of this library or of another, and keeps
+    its stack trace. It is a ValueError, so code that catches those goes on working.
+
+    Example:
+        >>> from duet_vlm import Drop, DuetError
+        >>> try:
+        ...     Drop(16, 1.5)
+        ... except DuetError as error:
+        ...     print(error)
+        keep ratio 1.5 at drop layer 16 must be a number from 0 to 1.
     """
 
 

@@ -1,4 +1,4 @@
-"""Published methods by name, at any budget: name and budget -> DuetConfig. METHOD: "Budgets"."""
+"""Published methods by name, at any budget: name and budget -> DuetConfig (docs/method.md, Budgets)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,43 @@ class DuetConfig(Settings):
     def preset(
         cls, name: str, *, model: Any = None, tokens: float | None = None, keep: float | None = None, **changes: Any
     ) -> DuetConfig:
-        """A published method at a budget of visual tokens, averaged over the decoder's layers; see `presets.preset`."""
+        """A published method at a budget of visual tokens.
+
+        The budget is the number of visual tokens that a decoder layer processes, averaged over the layers: per image,
+        per crop (LLaVA-NeXT), per tile (InternVL, SmolVLM) or per frame of a video. Text is never counted. It is met
+        within half a token on any decoder, with two exceptions: fractions round down on each image, and `downsample`
+        comes as near as whole rows and columns allow. Where the authors published settings for a budget, these are
+        given (docs/method.md, Budgets).
+
+        A name is that of a method ("duet", "visionzip", "pyramiddrop"); "duet-plus", which is "duet" with the options
+        that beat it; or a stage 1 and a stage 2 joined by "+" ("visionzip+fastv", "random+duet", "duet+none").
+        docs/methods.md lists them all. Behind a stage 1, stage 2 keeps its authors' drop layers and ratios, and the
+        number of tokens that stage 1 retains meets the budget. A stage 2 alone meets it by its ratios.
+
+        Args:
+            name: the method.
+            model: the model to compress, or its transformers config.
+            tokens: the budget as a number of visual tokens; give either this or `keep`.
+            keep: the budget as a fraction of the image's visual tokens, in (0, 1].
+            changes: settings to change afterwards, for example `query="all"`; and `grid=(rows, columns)`, the patches
+                of an image, for models whose images have different numbers of visual tokens. Without a grid, `keep`
+                gives fractions there, and `tokens` counts for images that have as many.
+
+        Returns:
+            The settings, whose counts, drop layers and ratios meet the budget on this model.
+
+        Raises:
+            DuetError: the name is unknown; the model is not supported or is no model; there is no budget, or two; the
+                method cannot meet it on this model; or a change is no setting.
+
+        Example:
+            >>> from duet_vlm import DuetConfig
+            >>> from duet_vlm.demo.model import load
+            >>> model, processor = load()
+            >>> config = DuetConfig.preset("duet", model=model, keep=0.33)
+            >>> config.dominant, config.contextual, config.drops[0]
+            (87, 17, Drop(layer=6, keep=0.5, rank_at=None))
+        """
         return preset(name, model=model, tokens=tokens, keep=keep, **changes)
 
 
@@ -35,31 +71,7 @@ def preset(
     grid: tuple[int, ...] | None = None,
     **changes: Any,
 ) -> DuetConfig:
-    """A published method at a budget.
-
-    The budget is the number of visual tokens per image (per crop for AnyRes, per frame for videos) that a decoder layer
-    processes, averaged over the layers; text is never counted. It is met within half a token, on any depth and any
-    number of visual tokens, with two exceptions: fractions round down on each image, and `downsample` comes as near as
-    whole rows and columns allow. Budgets that the authors published settings for give exactly these.
-
-    A name is that of a method ("duet", "visionzip", "pyramiddrop": `methods.NAMES`), or a stage 1 and a stage 2 joined
-    by "+" ("visionzip+fastv", "random+duet", "duet+none", "none+duet": `methods.STAGE_1`, `methods.STAGE_2`), or
-    "duet-plus": "duet" with the options that beat it. Behind a stage 1, stage 2 keeps its authors' drop layers and
-    ratios, and the number of tokens that stage 1 retains meets the budget. A stage 2 alone meets it by its ratios.
-
-    Args:
-        name: the method; what each does is in docs/methods.md.
-        model: a supported transformers model, or its config.
-        tokens: the budget in tokens, or
-        keep: the budget as a fraction of the image's visual tokens.
-        grid: of an image, in patches, as in `image_grid_thw`: for models whose images have different numbers of visual
-            tokens. Without it, `keep` gives fractions there, and `tokens` counts for images that have as many.
-        changes: fields of `DuetConfig` to set afterwards, for example `query="all"`.
-
-    Raises:
-        DuetError: an unknown name, an unsupported model or something that is none, no budget or two, one that the
-            method cannot meet on this model, or changes that are no settings.
-    """
+    """What `DuetConfig.preset` does, which describes the arguments."""
     first, second = stages(name)
     grid = None if grid is None else as_grid(grid)
     if tokens is not None and not (is_number(tokens) and 0 < tokens <= LARGEST):

@@ -22,7 +22,7 @@ def llava(side: int = 24, layers: int = 32) -> LlavaConfig:
 
 
 def average(config: DuetConfig, visual_tokens: int, layers: int) -> float:
-    """Layer by layer, from METHOD.md."""
+    """Layer by layer, from docs/method.md, Budgets."""
     entering = visual_tokens if config.dominant is None else int(config.dominant) + int(config.contextual)
     if config.downsample is not None:
         entering = config.downsample[0] * config.downsample[1]

@@ -1,4 +1,4 @@
-"""LLaVA-OneVision beside METHOD.md: scores and keys follow the stock packing, which is done here by hand."""
+"""LLaVA-OneVision beside docs/method.md: scores and keys follow the stock packing, which is done here by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""InternVL, SmolVLM, Idefics3 and Gemma 3 beside METHOD.md: scores, keys and token order by hand, merged in place."""
+"""InternVL, SmolVLM, Idefics3 and Gemma 3 beside docs/method.md: scores, keys and order by hand, merged in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Video-LLaVA beside METHOD.md: frame by frame in the encoder, all frames of a video as one in the decoder."""
+"""Video-LLaVA beside docs/method.md: frame by frame in the encoder, all frames of a video as one in the decoder."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def test_the_installed_pipeline_is_found_and_named(english):
 
 
 def test_the_installed_pipeline_agrees_with_the_annotation(english):
-    """By hand, METHOD's definition: every word and no other."""
+    """By hand, the definition of docs/method.md, 2.1: every word and no other."""
     for annotated in QUESTIONS:
         question = annotated.replace("*", "")
         spans = salient_spans(question)

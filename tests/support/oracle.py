@@ -1,4 +1,4 @@
-"""Independent oracles: slow loops that share nothing with the package but METHOD.md."""
+"""Independent oracles: slow loops that share nothing with the package but docs/method.md."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def packed(crops: list[Any], sizes: list[list[int]]) -> list[int]:
 
 
 def stage_1(scores: list[float], metric: list[list[float]], k1: int, k2: int, width: int) -> dict[str, Any]:
-    """METHOD.md, stage 1, step by step for one image."""
+    """docs/method.md, stage 1, step by step for one image."""
     n = len(scores)
     by_score = sorted(range(n), key=lambda i: -scores[i])
     dominant = sorted(by_score[:k1])
@@ -181,7 +181,7 @@ def contextual(x: Tensor, anchors: list[int], clusters: list[list[int]]) -> Tens
 def stage_2(
     query: Tensor, key: Tensor, asked: list[int], valid: list[bool], sizes: list[float] | None = None
 ) -> list[float]:
-    """METHOD.md, stage 2, step 2, for one row: query (H, n, d), key (Hkv, n, d) of every token, `asked` the set S.
+    """docs/method.md, 2.2, for one row: query (H, n, d), key (Hkv, n, d) of every token, `asked` the set S.
 
     With `sizes`, token j counts sizes[j] times.
     """

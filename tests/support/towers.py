@@ -1,4 +1,4 @@
-"""What a stock tower attends to and which keys it makes, and stage 1 of METHOD.md done by hand on them."""
+"""What a stock tower attends to and which keys it makes, and stage 1 of docs/method.md done by hand on them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def squares(x: Tensor, side: int, width: int) -> Tensor:
 def agrees(
     image: ImageTrace, scores: Tensor, keys: Tensor, dominant: int, contextual: int, width: int
 ) -> dict[str, Any]:
-    """Hold one image of a trace against METHOD.md; returns what METHOD.md decides."""
+    """Hold one image of a trace against docs/method.md; returns what it decides."""
     torch.testing.assert_close(torch.tensor(image.scores), scores.float(), atol=1e-5, rtol=1e-4)
     decided = oracle.stage_1(scores.tolist(), keys.tolist(), dominant, contextual, width)
     assert image.dominant == decided["dominant"]

@@ -1,4 +1,4 @@
-"""Stage 1, stage 2 and index arithmetic against naive loops of METHOD.md, on hundreds of random shapes without ties."""
+"""Stage 1, stage 2 and index arithmetic against naive loops of docs/method.md, on random shapes without ties."""
 
 from __future__ import annotations
 

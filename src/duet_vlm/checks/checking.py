@@ -47,15 +47,28 @@ def check(
     Two drawn pictures and three questions are asked, through the model's own processor; no data set, no network. The
     model is used in eval mode with plain generation settings, and is left as it was.
 
+    What each promise means, and what difference is allowed, is in docs/check.md.
+
     Args:
-        model: a supported model, stock (not compressed).
-        processor: its processor.
-        config: the settings to try; else those in `model.config.duet`, else preset "duet" at a third of the tokens.
+        model: a supported model. It must be stock: remove a compression first.
+        processor: the model's processor, with a tokenizer and an image processor.
+        config: the settings to try. Without them, those in `model.config.duet` are tried, and where there are none,
+            the preset "duet" at a third of the visual tokens.
         status: is called with the name of each promise before it is checked.
 
+    Returns:
+        A report with a line for each promise: `holds` is True if none fails, `failing` lists those that do,
+        `to_dict()` is plain data, and printing it shows the lines.
+
     Raises:
-        DuetError: a model, processor or settings that cannot be checked. What is found wrong is no error: see
-            `Report.failing`.
+        DuetError: the model, the processor or the settings cannot be checked. A promise that fails raises nothing.
+
+    Example:
+        >>> import duet_vlm
+        >>> from duet_vlm.demo.model import load
+        >>> report = duet_vlm.check(*load())
+        >>> report.holds, len(report.lines)
+        (True, 11)
     """
     config, model = _checked(model, processor, config)
     lines = []

@@ -31,7 +31,7 @@ def stage1_counts(config: Settings, visual_tokens: int, dynamic: bool = False) -
     """K1 and K2 for one image of `visual_tokens`.
 
     Fractions round down, K2 to at least 1. Encoders of dynamic resolution clamp both, as an image may be small
-    (METHOD: K1 = min(K1, N - 1), K2 = min(K2, N - K1)); fixed ones refuse what the image cannot hold.
+    (docs/method.md, 1.8: K1 = min(K1, N - 1), K2 = min(K2, N - K1)); fixed ones refuse what the image cannot hold.
 
     Raises:
         ValueError: K1 + K2 is more than a fixed-resolution image has.

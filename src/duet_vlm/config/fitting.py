@@ -102,9 +102,10 @@ class Problem:
     def _early_enough(self, ratios: dict[int, float], full_layers: float) -> dict[int, float]:
         """The drop layers, or where none of their ratios can meet the budget, earlier ones in the same proportion.
 
-        A first drop at L/4 cannot average to less than a quarter. All layers are then halved until the budget is in
-        reach. Between two halvings a schedule that ends with no token may jump over it; then the proportion is taken
-        with which it is in the middle of the reach.
+        A schedule that first drops at L/4 cannot average to less than a quarter of the tokens. For a smaller budget,
+        all drop layers are halved until the budget lies between the least and the most that the schedule can average
+        to. A schedule whose last ratio is 0 may have such a narrow range that two halvings jump over the budget. Then
+        the factor is chosen for which the budget lies nearest to the middle of the range.
 
         Args:
             full_layers: the budget, as the number of layers that could hold the whole image.
@@ -114,7 +115,7 @@ class Problem:
             return {max(1, layer * k // self.layers): ratio for layer, ratio in ratios.items()}
 
         def off(candidate: dict[int, float]) -> float:
-            """0 in the middle of what is reached, 1 at its ends."""
+            """How far the budget is from the middle of a candidate's range: 0 in the middle, 1 at either end."""
             first, last = min(candidate), max(candidate)
             end = last if candidate[last] == 0 else self.layers
             return abs(2 * full_layers - first - end) / max(end - first, 1e-9)

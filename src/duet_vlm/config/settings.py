@@ -24,12 +24,24 @@ AVERAGING = ("pool", "prumerge")  # methods whose every token is a mean
 
 @dataclass(frozen=True)
 class Drop:
-    """Stage 2: entering decoder layer `layer`, keep the best `floor(keep * M)` visual tokens of each image.
+    """One drop of stage 2: from decoder layer `layer` on, the best `floor(keep * M)` visual tokens of an image stay.
+
+    M is the number of visual tokens of the image after stage 1 (docs/method.md, 2.3).
 
     Args:
-        layer: the decoder layer before which tokens are dropped, 1 to L - 1; it counts the layers already run.
-        keep: keep ratio, 0 to 1, relative to M, the number of visual tokens after stage 1; ratios never compound.
-        rank_at: the layer whose weights rank the tokens, when it is not `layer` itself (FastV: the layer just run).
+        layer: the decoder layer at whose entrance tokens are dropped: a whole number from 1 to L - 1, which is how
+            many layers have run before.
+        keep: the keep ratio, from 0 to 1. It is always a fraction of M, never of what an earlier drop left. 0 drops
+            every visual token.
+        rank_at: the layer whose weights rank the tokens, where it is not `layer` (FastV ranks by the layer just run).
+
+    Raises:
+        DuetError: a value is not possible.
+
+    Example:
+        >>> from duet_vlm import Drop
+        >>> Drop(16, 0.5)
+        Drop(layer=16, keep=0.5, rank_at=None)
     """
 
     layer: int
@@ -48,46 +60,57 @@ class Drop:
 
     @property
     def ranking_layer(self) -> int:
+        """The decoder layer whose weights rank the tokens: `rank_at`, or else `layer`."""
         return self.layer if self.rank_at is None else self.rank_at
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Both stages of DUET-VLM (arXiv 2602.18846), as written in the paper's terms.
+    """What a compression does: both stages of DUET-VLM (arXiv 2602.18846), in the paper's terms (docs/method.md).
 
-    It never changes: `dataclasses.replace` makes another. Numbers may be numpy's; they are kept as Python's.
+    `DuetConfig.preset` makes one for a budget; this is how to make one by hand. It is plain data and never changes:
+    `dataclasses.replace(config, query="last")` makes another. Two are equal if all settings are. Numbers may be
+    numpy's; they are kept as Python's. `DuetConfig()` does nothing.
 
     Args:
-        dominant: stage 1, K1: visual tokens kept unchanged per image (int), or a fraction of the image's tokens
-            (float in (0, 1]). For encoders with a CLS token that enters the sequence (LLaVA), CLS is one of them.
-            None leaves the encoder alone.
-        contextual: stage 1, K2: merged tokens per image, int or fraction; 0 for none.
-        cluster_width: stage 1, w: a pool of `w * K2` tokens is merged into the K2 contextual ones.
-        drops: stage 2: drop layers and keep ratios, a list or a tuple; kept as a tuple, by layer.
-        query: whose attention ranks the visual tokens: "salient" words and the last token, "all" text tokens after
-            the first image, or the "last" instruction token.
-        positions: after tokens are gone, "renumber" the rest without gaps or "keep" their places; "auto" is what the
-            published method does for the family.
-        merging: the stage 1 method, a name of `merging.METHODS`: "duet", "visionzip" (global clusters, anchors in image
-            order), "random", "uniform", "pool", "prumerge", "divprune" or "holov". Methods without contextual tokens
-            take `dominant + contextual` as one number.
-        language: language of the questions, for their salient words.
-        combine: a contextual token is its anchor plus the mean of its members ("anchor+mean", as published), or the
-            "mean" of them all.
-        diverse: choose dominant tokens by score times distance to those already chosen, instead of by score alone.
-        rest: one of the contextual tokens is the mean of every token that the method discards.
-        proportional: a merged token gets the attention of all it stands for: log s is added to its attention logits in
-            every decoder layer and in stage 2's ranking, s being the tokens merged into it (ToMe, arXiv 2210.09461,
-            proportional attention). Needs sdpa or eager attention, where it costs a mask.
-        ranking: how stage 2 scores visual tokens, a name of `ranking.RANKINGS`: "attention" of the query tokens,
-            "sparsevlm" (that of query tokens which the image concerns), "keynorm" or "random".
-        debias: divide stage 2's attention by what the same queries would pay, in the same place, to the average visual
-            token of the sample: what is left is due to content.
-        downsample: (rows, columns) of patches to which the image is shrunk before the encoder; a stage 1 of its own, so
-            `dominant` stays None.
+        dominant: stage 1, K1: how many visual tokens of an image are kept unchanged, as a number of tokens (int) or a
+            fraction of the image's (float in (0, 1]). Where a CLS token enters the sequence (LLaVA-1.5), it is one of
+            them. None switches stage 1 off.
+        contextual: stage 1, K2: into how many tokens others are merged, int or float likewise; 0 merges nothing.
+        cluster_width: stage 1, w: `w * K2` runners-up are merged into the K2 contextual tokens.
+        drops: stage 2: where visual tokens are dropped, and how many are kept; a list or tuple of `Drop`, kept as a
+            tuple in the order of layers. Empty switches stage 2 off.
+        query: stage 2: the text tokens whose attention ranks visual tokens. "salient": those of the salient words and
+            the last one; "all": every one after the first image; "last": the last one.
+        positions: "renumber" gives the tokens that are left positions without gaps, "keep" leaves them as they were,
+            "auto" does what the published method does for the family.
+        merging: the method of stage 1, by name (docs/methods.md). Methods without contextual tokens take
+            `dominant + contextual` as one number.
+        language: the language of the questions, as a code ("en"), for their salient words.
+        combine: what a contextual token is. "anchor+mean", as published: the anchor plus the mean of its members;
+            "mean": the mean of all of them.
+        diverse: True chooses dominant tokens by their score times their distance to those already chosen.
+        rest: True makes one of the contextual tokens the mean of every token that the method discards.
+        proportional: True gives a merged token the attention of all s tokens that it stands for: log s is added to
+            its attention logits, in every decoder layer and in the ranking (proportional attention of ToMe, arXiv
+            2210.09461). It needs sdpa or eager attention, where it costs a mask.
+        ranking: the method by which stage 2 scores visual tokens, by name: "attention", "sparsevlm", "keynorm" or
+            "random" (docs/methods.md).
+        debias: True divides the attention in stage 2's ranking by what the average visual token would get in the same
+            place, so that content alone counts.
+        downsample: (rows, columns) of patches to which an image is shrunk before the encoder. It is a stage 1 of its
+            own, so `dominant` stays None.
 
     Raises:
-        DuetError: a value that is not possible, or two that contradict each other.
+        DuetError: a value is not possible, or two of them contradict each other.
+
+    Example:
+        >>> from duet_vlm import Drop, DuetConfig
+        >>> config = DuetConfig(dominant=300, contextual=7, drops=[Drop(16, 0.5), Drop(24, 0)])
+        >>> config.query, config.drops[1]
+        ('salient', Drop(layer=24, keep=0.0, rank_at=None))
+        >>> DuetConfig.from_dict(config.to_dict()) == config
+        True
     """
 
     dominant: int | float | None = None
@@ -170,7 +193,7 @@ class Settings:
 
     @property
     def merges(self) -> bool:
-        """Whether stage 1 is on."""
+        """Whether stage 1 is on: it merges, selects or downsamples."""
         return self.dominant is not None or self.downsample is not None
 
     @property
@@ -187,20 +210,23 @@ class Settings:
 
     @property
     def ranks(self) -> bool:
-        """Whether any drop needs a ranking: keeping none or all does not."""
+        """Whether stage 2 needs a ranking: a drop that keeps none or all of the tokens does not."""
         return any(0 < d.keep < 1 for d in self.drops)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for `model.config.duet` and JSON: dicts, lists, numbers, texts, bools and None."""
+        """The settings as plain data for `model.config.duet` and JSON: dicts, lists, numbers, texts, bools, None."""
         data = asdict(self) | {"drops": [asdict(drop) for drop in self.drops]}
         return data if self.downsample is None else data | {"downsample": list(self.downsample)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """What `to_dict` gave, or any mapping of fields to values; missing fields have their defaults.
+        """Make a config from what `to_dict` gave, or from any mapping of settings to values.
+
+        Args:
+            data: the settings by name; those that are missing have their defaults.
 
         Raises:
-            DuetError: no mapping, a field that is unknown, or a value as in `DuetConfig`.
+            DuetError: it is no mapping, a setting is unknown, or a value is not possible.
         """
         if not isinstance(data, Mapping):
             raise DuetError(f"a DuetConfig is read from a mapping of its fields to values, not from {shown(data)}.")

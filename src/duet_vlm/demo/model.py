@@ -46,13 +46,25 @@ def folder() -> Path:
 
 
 def load(path: str | Path | None = None) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """The demonstration model in float32, in eval mode, and its processor.
+    """Load the demonstration model, which ships with the package: no download.
+
+    It is a stock LLaVA of 5 million parameters that answers questions about drawn scenes, in about 110 words; it knows
+    nothing else.
 
     Args:
-        path: the folder of another copy of it.
+        path: the folder of another copy of it; None for the one that ships.
+
+    Returns:
+        The model, in float32, on the CPU and in eval mode, and its processor.
 
     Raises:
-        DuetError: no folder, or one whose files are not those of a model.
+        DuetError: there is no such folder, or its files are not those of a model.
+
+    Example:
+        >>> from duet_vlm.demo.model import load
+        >>> model, processor = load()
+        >>> type(model).__name__, len(model.model.language_model.layers)
+        ('LlavaForConditionalGeneration', 12)
     """
     if path is not None and not isinstance(path, (str, Path)):
         raise DuetError(f"path {shown(path)} must be the folder of a model, as a text or a Path.")

@@ -1,4 +1,4 @@
-"""At the entrance of a decoder layer: rank the visual tokens, and drop some. METHOD: "Stage 2"."""
+"""At the entrance of a decoder layer: rank the visual tokens, and drop some (docs/method.md, stage 2)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def kept(tokens: Tensor, keep: float) -> Tensor:
 
 @torch.no_grad()
 def rank(layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> Tensor:
-    """(B, n) METHOD's score of every present token with the weights of layer i."""
+    """(B, n) score of every present token with the weights of layer i (docs/method.md, 2.2)."""
     plan, rows, asked = state.plan, state.rows, state.present_queries()
     rotary = segments.rotate(hidden, kwargs, state, segments.removed_earlier(i, kwargs))
     normed = attention.entrance(layer, hidden, **kwargs)

@@ -25,7 +25,7 @@ class ForwardPass:
         spans: (B, S) long, the number of each visual token's image or video, 0 at text.
         gone: (B, S) bool, the visual tokens that stage 1 removed; None for none.
         queries: (B, q) long places of the query tokens, -1 for a hole; None where nothing is ranked.
-        limits: (spans + 1,) long, visual tokens of each span after stage 1: METHOD's M.
+        limits: (spans + 1,) long, visual tokens of each span after stage 1: M of docs/method.md, 2.3.
         unanswered: (B, 1) bool, rows that have labels but no answer, so stage 2 drops nothing of them; None without
             labels.
         blank: 0, with the gradient of a blank image: text alone, where other processes may have images; else None.

@@ -13,15 +13,30 @@ from .trace import Trace
 
 
 class Duet:
-    """A config applied to a model. `remove()` takes it off again; also a context manager.
+    """The handle of a compressed model, which `duet_vlm.apply` returns. As a context manager it removes itself.
 
-    Settings change between forward passes: `use()` and `remove()` wait for those of other threads. A cache that holds a
-    compressed prompt goes on under whatever settings are applied. The handle keeps the model; the model does not keep
-    the handle.
+    Settings change between forward passes: `use()` and `remove()` wait until the passes of other threads are over. A
+    cache that holds a compressed prompt goes on under whatever settings are applied. The handle keeps the model alive,
+    the model does not keep the handle: lose it, and `duet_vlm.handle_of(model)` finds another.
 
     Attributes:
-        model: the model.
-        engine: what hangs on it.
+        model: the compressed model.
+        engine: the hooks on it; not part of the public interface.
+
+    Example:
+        >>> import duet_vlm
+        >>> from duet_vlm import DuetConfig, Drop
+        >>> from duet_vlm.demo.model import load
+        >>> model, processor = load()
+        >>> handle = duet_vlm.apply(model, DuetConfig(drops=[Drop(6, 0.5)], query="last"))
+        >>> handle.layers, handle.compresses, handle.renumbers, handle.trace
+        (12, True, True, None)
+        >>> handle.use(DuetConfig(dominant=40, contextual=8))
+        >>> model.config.duet["dominant"]
+        40
+        >>> handle.remove()
+        >>> handle.applied, hasattr(model.config, "duet")
+        (False, False)
     """
 
     def __init__(self, model: Any, engine: Engine) -> None:
@@ -29,54 +44,61 @@ class Duet:
 
     @property
     def config(self) -> Settings:
-        """The applied settings."""
+        """The settings that are applied, or were last."""
         return self.engine.plan.config
 
     @property
     def tokenizer(self) -> Any:
-        """What finds the words of a question."""
+        """The tokenizer or processor that `apply` was given, or None."""
         return self.engine.plan.tokenizer
 
     @property
     def layers(self) -> int:
-        """Decoder layers of the model."""
+        """How many decoder layers the language model has."""
         return self.engine.plan.layers
 
     @property
     def compresses(self) -> bool:
-        """Whether anything is merged or dropped."""
+        """Whether the settings merge or drop anything; `DuetConfig()` does neither."""
         return self.engine.plan.compresses
 
     @property
     def renumbers(self) -> bool:
-        """Whether positions close the gaps that dropped tokens leave."""
+        """Whether positions are renumbered without gaps once tokens are gone (docs/method.md, 2.4)."""
         return self.engine.plan.renumbers
 
     @property
     def applied(self) -> bool:
-        """Whether the model is compressed by this handle now."""
+        """Whether the compression of this handle is on the model now; False after `remove()`."""
         return self.engine.applied
 
     @property
     def trace(self) -> Trace | None:
-        """What the last prompt's images kept, as plain data; None where it had none, or its pass did not end."""
+        """What was kept of the last prompt that began, as plain data.
+
+        None before the first prompt, if the prompt had no image, and if its forward pass did not end. Reading it copies
+        the scores from the model's device.
+        """
         last = self.engine.last
         return None if last is None else Trace.of(last, self.layers)
 
     def use(self, config: Settings) -> None:
-        """Go on with other settings from the next forward pass on; `model.config.duet` follows.
+        """Go on with other settings, from the next forward pass on; `model.config.duet` follows.
+
+        Args:
+            config: the new settings, a `DuetConfig`.
 
         Raises:
-            DuetError: settings that do not fit the model, or a handle that was removed; everything stays as it was.
+            DuetError: the settings do not fit the model, or the handle was removed. Everything stays as it was.
         """
         if not self.applied:
             raise DuetError("this handle was removed, so there is nothing to change: call duet_vlm.apply again.")
         self.engine.use(Plan.of(self.model, check_config(config), self.tokenizer))
 
     def remove(self) -> None:
-        """Take the compression off; the model is stock again, and `model.config.duet` what it was before.
+        """Take the compression off: the model is stock again, and `model.config.duet` is what it was before `apply`.
 
-        Harmless when called twice.
+        A second call does nothing.
         """
         if self.applied:
             self.engine.remove()
@@ -92,7 +114,25 @@ class Duet:
 
 
 def handle_of(model: Any) -> Duet | None:
-    """The handle of the compression that is on a model or on any part of it, also after a copy; None for none."""
+    """Find the compression that is on a model, or on any part that it shares with another model.
+
+    Args:
+        model: any torch module; a copy of a compressed model is compressed too, and has a compression of its own.
+
+    Returns:
+        A handle of it, or None where the model is stock.
+
+    Example:
+        >>> import duet_vlm
+        >>> from duet_vlm.demo.model import load
+        >>> model, processor = load()
+        >>> print(duet_vlm.handle_of(model))
+        None
+        >>> handle = duet_vlm.apply(model, duet_vlm.DuetConfig(dominant=40))
+        >>> duet_vlm.handle_of(model).config == handle.config
+        True
+        >>> duet_vlm.handle_of(model).remove()
+    """
     for module in model.modules():
         for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
             owner = getattr(hook, "__self__", None)

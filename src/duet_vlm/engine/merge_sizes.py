@@ -1,7 +1,7 @@
-"""A merged token attends for all it stands for: log s on the attention logits of a token merged from s.
+"""A token that was merged from s gets the attention of all s: log s is added to its attention logits.
 
-Proportional attention of ToMe (arXiv 2210.09461, section 3, equation 1): softmax(Q K^T * scaling + log s). A token that
-is the mean of s equal ones then gets what the s would have got. Tensors only, but for the check.
+This is the proportional attention of ToMe (arXiv 2210.09461, section 3, equation 1): softmax(Q K^T * scaling + log s).
+A token that is the mean of s equal ones then gets what the s would have got.
 
 How many each token stands for (`Merge.sizes`) leaves the encoder as one more channel of its tokens, so that whatever
 stock code does to images on the way (pack tiles, cut padding off, repeat them for beams) happens to both alike.
@@ -36,7 +36,15 @@ def check_attention(decoder: Any) -> None:
 
 
 def with_sizes(tokens: Tensor, sizes: Tensor) -> Tensor:
-    """(B, K, D) and how many each stands for, the last of them (B, <= K), 1 before -> (B, K, D + 1)."""
+    """Put sizes beside tokens, as one more channel.
+
+    Args:
+        tokens: (B, K, D).
+        sizes: (B, up to K) how many tokens each of the last ones stands for; the others stand for themselves.
+
+    Returns:
+        (B, K, D + 1).
+    """
     sizes = pad(sizes, (tokens.shape[1] - sizes.shape[1], 0), value=1.0)
     return torch.cat([tokens, sizes[..., None].to(tokens)], dim=2)
 
@@ -62,7 +70,16 @@ def log_sizes(sizes: Tensor, there: Tensor) -> Tensor:
 
 
 def followed(before: Tensor | None, seen: int, log_s: Tensor | None) -> Tensor | None:
-    """(B, <= seen) of the `seen` tokens before, then (B, S) of what follows; None, and what is missing, is 0."""
+    """Put the log sizes of a call behind those of the calls before it; a token that has none stands for itself, log 1.
+
+    Args:
+        before: (B, up to `seen`) of the tokens that the cache has seen, or None.
+        seen: how many tokens the cache has seen.
+        log_s: (B, S) of the tokens of this call, or None.
+
+    Returns:
+        (B, seen + S), or `before` where this call has no sizes.
+    """
     if log_s is None:
         return before
     if not seen:
@@ -72,14 +89,14 @@ def followed(before: Tensor | None, seen: int, log_s: Tensor | None) -> Tensor |
 
 
 def weighed(mask: Tensor | None, rows: Tensor, columns: Tensor, log_s: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask as `tokens.take_mask` gives it, plus log s of every key: additive, (B, 1, n, m).
+    """Add log s of every key to a mask of `tokens.take_mask`; the result is additive, (B, 1, n, m).
 
     Args:
         mask: (B, 1, n, m) bool or additive, or None (plain causal, no holes).
         rows: (B, n) places of the queries, where there is no mask.
         columns: (B, m) places of the keys, -1 for holes.
-        log_s: (B, L) by place; tokens behind L are text.
-        dtype: of the layer's hidden states.
+        log_s: (B, L) log sizes of the first L places; behind them is text, which adds nothing.
+        dtype: that of the layer's hidden states.
     """
     beyond = (columns < 0) | (columns >= log_s.shape[1])
     bias = take(log_s, columns.clamp(max=log_s.shape[1] - 1)).masked_fill(beyond, 0).to(dtype)[:, None, None]

@@ -11,13 +11,13 @@ from .forward_pass import ForwardPass
 
 @dataclass
 class ImageTrace:
-    """One image (or crop) in stage 1. Places are patches in raster order; -1 is the CLS token.
+    """What stage 1 did to one image, crop, tile or frame. A place is the number of a visual token in raster order.
 
     Attributes:
-        scores: the score of every patch.
-        dominant: places kept unchanged, in image order.
-        anchors: places of the contextual tokens, in anchor order.
-        clusters: for each anchor, the places merged into it.
+        scores: the score of each of the N visual tokens (docs/method.md, 1.1).
+        dominant: the places that were kept unchanged, in image order. CLS is none of them.
+        anchors: the places of the contextual tokens, in anchor order.
+        clusters: for each anchor, the places that were merged into it.
     """
 
     scores: list[float]
@@ -28,13 +28,14 @@ class ImageTrace:
 
 @dataclass
 class DropTrace:
-    """One sample at one drop layer (0: the entrance, where what stage 1 removed goes).
+    """What one drop did to one sample. A place is an index into the sample's row of `input_ids`.
 
     Attributes:
-        layer: decoder layer from which on only `kept` is there.
-        kept: places in the prompt (indices into its row of `input_ids`) of the visual tokens kept.
-        ranked: places in the prompt of the visual tokens that were ranked; empty where nothing was.
-        scores: the score of each of them.
+        layer: the decoder layer from which on only `kept` is there. Layer 0 is the entrance of the language model,
+            where the tokens that stage 1 removed go.
+        kept: the places of the visual tokens that were kept.
+        ranked: the places of the visual tokens that were ranked; empty where nothing was ranked.
+        scores: the score of each ranked token, in the order of `ranked` (docs/method.md, 2.2).
     """
 
     layer: int
@@ -45,13 +46,13 @@ class DropTrace:
 
 @dataclass
 class SampleTrace:
-    """One row of the batch.
+    """What was kept of one sample, a row of the batch. A place is an index into its row of `input_ids`.
 
     Attributes:
-        visual: places in the prompt of all its visual tokens.
-        queries: places in the prompt of its query tokens.
-        drops: what each drop kept, in layer order.
-        tokens_per_layer: visual tokens that each decoder layer worked on.
+        visual: the places of all visual tokens of the prompt.
+        queries: the places of the query tokens, whose attention ranked them; empty where nothing was ranked.
+        drops: what each drop did, in the order of layers.
+        tokens_per_layer: how many visual tokens each decoder layer worked on, a number for each of the L layers.
     """
 
     visual: list[int]
@@ -62,18 +63,41 @@ class SampleTrace:
 
 @dataclass
 class Trace:
-    """The last prefill: `images` in the order they were encoded, `samples` in the order of the batch."""
+    """What was kept of a prompt, in Python's own numbers and lists: `handle.trace`.
+
+    Attributes:
+        images: what stage 1 did, in the order in which images were encoded; empty where it was off.
+        samples: what each row of the batch kept, in the order of the batch.
+
+    Example:
+        >>> import duet_vlm
+        >>> from duet_vlm.demo.model import load
+        >>> from PIL import Image
+        >>> model, processor = load()
+        >>> picture, text = Image.new("RGB", (112, 112)), "USER: <image>\\nWhat color is the star? ASSISTANT:"
+        >>> inputs = processor(images=picture, text=text, return_tensors="pt")
+        >>> config = duet_vlm.DuetConfig(dominant=40, contextual=8, drops=[duet_vlm.Drop(6, 0.5)])
+        >>> with duet_vlm.apply(model, config, tokenizer=processor) as handle:
+        ...     output = model(**inputs, logits_to_keep=1)
+        ...     trace = handle.trace
+        >>> len(trace.images[0].scores), len(trace.images[0].dominant), len(trace.images[0].anchors)  # without CLS
+        (196, 39, 8)
+        >>> [(drop.layer, len(drop.kept)) for drop in trace.samples[0].drops]
+        [(0, 48), (6, 24)]
+        >>> sorted(trace.to_dict())
+        ['images', 'samples']
+    """
 
     images: list[ImageTrace]
     samples: list[SampleTrace]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """The trace as dicts and lists, ready for JSON."""
         return asdict(self)
 
     @classmethod
     def of(cls, state: ForwardPass, layers: int) -> Trace:
-        """Read a finished `ForwardPass`; the only place that copies it to the host."""
+        """Read a finished `ForwardPass` of a model of `layers` decoder layers, and copy what it kept to the host."""
         assert state.visual is not None
         images = [image for merge in state.merges for image in _images(merge)]
         return cls(images, [_sample(state, row, layers) for row in range(len(state.visual))])

@@ -67,7 +67,7 @@ def pareto(results: dict[str, Any]) -> Figure:
     bars = "pale bars: 95% intervals, set side by side; " if any(run["ci95"] for run in runs) else ""
     figure.supxlabel(
         f"{count(full['n'], 'question')}; marks stand where they were measured; {bars}"
-        "grey: not beaten at as few tokens or as little time",
+        "grey: the best with as few tokens or as little time",
         fontsize=9, color=FAINT,
     )  # fmt: skip
     handles, labels = left.get_legend_handles_labels()

@@ -209,7 +209,7 @@ def placed(tokens: Tensor, places: Tensor, sizes: Tensor, length: int) -> tuple[
 def merged_in_place(config: Settings, merge: Merge, features: Tensor) -> tuple[Tensor, Tensor]:
     """(B, N, D) features: every retained token at its own place, an anchor's place holding its contextual token.
 
-    METHOD, "Stage 1", 7, encoders without CLS.
+    docs/method.md, 1.7, encoders without CLS.
 
     Returns:
         (B, N, D), zeros where a token was removed; (B, N) float32 sizes.

@@ -15,8 +15,8 @@ class Family:
 
     Attributes:
         positions: "renumber" or "keep", what the published method does after a drop, or what suits the decoder.
-        dynamic: whether images have different numbers of visual tokens; then a small one clamps K1 and K2 (METHOD,
-            "Stage 1"), and budgets are fractions or need the grid of an image.
+        dynamic: whether images have different numbers of visual tokens; then a small one clamps K1 and K2
+            (docs/method.md, 1.8), and budgets are fractions or need the grid of an image.
         runs: modalities whose spans in stage 2 are the unbroken runs of visual tokens in the prompt, because the
             encoder hands over parts of an image or video (tiles, frames); elsewhere each entry it hands over is one.
         late: keep ratios of `duet` at L/2 and 3L/4 where a budget is solved for.

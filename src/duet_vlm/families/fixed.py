@@ -1,6 +1,6 @@
 """Encoders that give every image, tile or frame the same number of patches, merged behind the projector.
 
-METHOD, "Stage 1", 7, encoders without CLS: a retained token stays at its place, an anchor's place holds its contextual
+docs/method.md, 1.7, encoders without CLS: a retained token stays at its place, an anchor's place holds its contextual
 token. Attention statistics are made when the projector is done and for one image at a time, from what the scoring
 attention was given: that of a long video would be as large as the video's hidden states.
 """

@@ -80,7 +80,7 @@ class ImageShape:
         return cls(tiles * patches, tiles, patches, spans=tiles if TILED[config.model_type] else 1, unit="tile")
 
     def tokens_per_layer(self, config: Settings, layers: int) -> list[int]:
-        """Visual tokens of the image in every decoder layer, as METHOD counts them."""
+        """Visual tokens of the image in every decoder layer, counted as in docs/method.md, Budgets."""
         entering = self.visual_tokens
         if config.merges:
             entering = self.crops * sum(stage1_counts(config, self.patches, self.dynamic))

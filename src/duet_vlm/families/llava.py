@@ -1,4 +1,4 @@
-"""LLaVA-1.5 and its kin: CLIP tower, merged before the projector, CLS first. METHOD: "Stage 1", 7."""
+"""LLaVA-1.5 and its kin: CLIP tower, merged before the projector, CLS first (docs/method.md, 1.7)."""
 
 from __future__ import annotations
 

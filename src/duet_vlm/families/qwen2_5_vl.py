@@ -1,6 +1,6 @@
 """Qwen2.5-VL and Qwen2-VL: images and video of any resolution, merged behind the 2 x 2 merger, a frame at a time.
 
-METHOD: "Stage 1", 1, 5 and 7. The scoring layer is the last block that attends across a whole frame.
+docs/method.md, 1.1, 1.5 and 1.7. The scoring layer is the last block that attends across a whole frame.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Encoders without CLS: the attention that a token receives is the score. METHOD: "Stage 1", 1.
+"""Encoders without CLS: the attention that a token receives is the score. docs/method.md, 1.1.
 
 It is taken while the scoring layer's attention is called, a segment (image, frame) at a time and streamed over query
 blocks, so no n x n map is made and nothing of that size outlives the call.

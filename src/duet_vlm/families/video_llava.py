@@ -1,4 +1,4 @@
-"""Video-LLaVA: images and videos, with a CLIP-shaped tower each; METHOD: "Stage 1", 7, frame by frame."""
+"""Video-LLaVA: images and videos, with a CLIP-shaped tower each; docs/method.md, 1.7, frame by frame."""
 
 from __future__ import annotations
 

@@ -64,7 +64,10 @@ def unwrapped(module: Any) -> Any:
 
 
 def _twin(module: nn.Module) -> Any:
-    """Another object with the same attributes; made without asking the class, which FSDP2 would make a new module."""
+    """A second module object that shares this one's attributes.
+
+    The class is not asked to make it: under FSDP2 it would make another sharded module.
+    """
     twin = object.__new__(type(module))
     twin.__dict__.update(module.__dict__)
     return twin
@@ -141,7 +144,7 @@ def _first(attention: nn.Module, needed: str, hidden: Tensor, kwargs: dict[str, 
 def received(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> list[tuple[Tensor, Tensor]]:
     """The attention that each token receives, and its key, for every segment that the module attends within.
 
-    METHOD, "Stage 1", 1, encoders without CLS. One segment (image, frame) is looked at after the other.
+    docs/method.md, 1.1, encoders without CLS. One segment (image, frame) is looked at after the other.
 
     Returns:
         Per segment: (B, n) float32, averaged over heads and summed over queries; (B, n, d) float32 keys, averaged

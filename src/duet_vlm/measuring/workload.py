@@ -101,7 +101,7 @@ class Workload:
         )  # fmt: skip
 
     def tokens_per_layer(self, config: DuetConfig) -> list[int]:
-        """Visual tokens of one row in every decoder layer, as METHOD counts them."""
+        """Visual tokens of one row in every decoder layer, counted as in docs/method.md, Budgets."""
         return self.image.tokens_per_layer(config, self.model.config.get_text_config().num_hidden_layers)
 
     def flops(self, config: DuetConfig) -> int:

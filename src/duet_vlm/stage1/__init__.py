@@ -1,7 +1,7 @@
 """Stage 1, V2V: which visual tokens are dominant, and how the rest are merged into contextual ones.
 
 One method a file, each a function `(encoded, dominant, contextual, cluster_width) -> Merge` that retains
-`dominant + contextual` tokens of every image. METHOD: "Stage 1".
+`dominant + contextual` tokens of every image. docs/method.md, stage 1.
 """
 
 from __future__ import annotations

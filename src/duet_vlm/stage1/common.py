@@ -17,7 +17,7 @@ class Encoded:
     """One batch of B images of equal size as the vision encoder hands it over: N tokens in raster order, without CLS.
 
     Attributes:
-        scores: (B, N) float, the salience of every token; METHOD, "Stage 1", 1.
+        scores: (B, N) float, the salience of every token; docs/method.md, 1.1.
         keys: (B, N, d) float, key vectors of the scoring layer, averaged over heads; similarity is their cosine.
         features: (B, N, D) what will be merged.
         grid: (rows, columns) of the N tokens, or None where they form no rectangle.
@@ -148,7 +148,7 @@ def join(encoded: Encoded, dominant: Tensor, anchors: Tensor, members: Tensor) -
 
 
 def spaced(pool: Tensor, anchors: int) -> tuple[Tensor, Tensor]:
-    """A pool (B, P) as (B, anchors) evenly spaced in it and (B, P - anchors) others; METHOD, "Stage 1", 4."""
+    """A pool (B, P) as (B, anchors) evenly spaced in it and (B, P - anchors) others; docs/method.md, 1.4."""
     step = max(1, pool.shape[1] // anchors) if anchors else 1
     # which columns are anchors depends on sizes only
     others = [i for i in range(pool.shape[1]) if i % step or i >= step * anchors]

@@ -11,11 +11,12 @@ from .common import Encoded, Merge, at, best_left, cosines, directions
 
 
 def diversified(encoded: Encoded, dominant: int) -> Encoded:
-    """Scores whose `dominant` best are diverse: one after the other, the best of score times distance to those chosen.
+    """Give images other scores, whose `dominant` highest belong to tokens that differ from each other.
 
-    Distance is 1 - the highest cosine similarity of the features. Neighbouring patches of one salient object often
-    score alike and say the same; the factor lets the second of them wait. The chosen are ranked in the order of choice,
-    above all others, which keep their scores.
+    Tokens are chosen one by one: the next is the one with the largest product of its score and its distance to the
+    chosen, which is 1 minus the largest cosine similarity of their features. Neighbouring patches of one salient object
+    often score alike and say the same; the distance lets the second of them wait. The chosen get scores above all
+    others, in the order of choice; the others keep theirs.
     """
     direction, weight = directions(encoded.features), wide(encoded.scores)
     scores, top = weight.clone(), weight.nan_to_num(posinf=0).amax(1, keepdim=True) + 1
@@ -30,7 +31,7 @@ def diversified(encoded: Encoded, dominant: int) -> Encoded:
 
 
 def with_rest(merge: Merge) -> Merge:
-    """One more contextual token: the plain mean of every discarded one, at the place of the best of them."""
+    """Add one contextual token: the mean of all discarded tokens, at the place of the one with the highest score."""
     used = torch.zeros_like(merge.scores, dtype=torch.bool)
     used = used.scatter(1, merge.places, True).scatter(1, merge.members, True)
     # members are distinct, so every row discards the same number

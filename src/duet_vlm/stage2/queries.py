@@ -1,4 +1,4 @@
-"""Which text tokens ask: the query tokens of stage 2, found from the prompt's ids. METHOD: "Stage 2", 1."""
+"""Which text tokens ask: the query tokens of stage 2, found from the prompt's ids (docs/method.md, 2.1)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Stage 2, T2V: how much the question attends to each visual token, and which tokens that keeps. Tensors only.
 
-A way to rank is a function `(Entrance) -> (B, n) scores`, higher is better, named in `RANKINGS`. METHOD: "Stage 2".
+A way to rank is a function `(Entrance) -> (B, n) scores`, higher is better, named in `RANKINGS` (docs/method.md, 2.2).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from ..tensors.tokens import pack, take
 
 @dataclass
 class Entrance:
-    """What is seen at the entrance of the layer that ranks: n tokens present behind those of a cache, q queries a row.
+    """What a ranking is given at the entrance of the layer that ranks.
 
-    A cache's tokens take part in every softmax, and are not scored: m columns in all, the last n of them scored.
+    A row has n present tokens and q query tokens. Where a cache holds tokens of earlier calls, they take part in every
+    softmax but are not scored: there are m keys in all, and the last n of them are scored.
 
     Attributes:
         query: (B, H, q, d) of the query tokens only, rotated.
@@ -30,9 +31,9 @@ class Entrance:
         hidden: (B, n, D) hidden states of every present token.
         questions: (B, q, D) those of the query tokens.
         visual: (B, n) bool, the visual tokens.
-        average: (B, Hkv, n, d) keys, were the average visual token of the row in every place; None where scores are not
-            corrected for places.
-        log_sizes: (B, m) added to the logits of every token, log of how many it stands for; None for nothing.
+        average: (B, Hkv, n, d) the keys that the row's average visual token would have in every place; None where
+            scores are not corrected for places.
+        log_sizes: (B, m) the log of how many tokens each one stands for, added to its logits; None for nothing.
     """
 
     query: Tensor
@@ -112,7 +113,7 @@ RANKINGS: dict[str, Callable[[Entrance], Tensor]] = {
 
 
 def average_token(hidden: Tensor, visual: Tensor) -> Tensor:
-    """(B, n, D): in every place the mean of the row's visual tokens, summed in float32."""
+    """The mean of a row's visual tokens, in every place: (B, n, D) and (B, n) bool to (B, n, D); summed in float32."""
     total = wide(hidden).masked_fill(~visual[..., None], 0).sum(1, keepdim=True)
     return (total / visual.sum(1)[:, None, None].clamp(min=1)).to(hidden.dtype).expand_as(hidden)
 
@@ -138,7 +139,7 @@ def text_to_vision(
 ) -> Tensor:
     """(B, m) attention that the query tokens pay to every token, averaged over heads, then over queries, in float32.
 
-    METHOD, "Stage 2", 2. A row without query tokens scores 0 everywhere.
+    docs/method.md, 2.2. A row without query tokens scores 0 everywhere.
 
     Args:
         query: (B, H, q, d) of the query tokens only, rotated.

@@ -1,4 +1,4 @@
-"""Word lists of the built-in rule for salient words (METHOD.md, stage 2; see `duet_vlm.stage2.words`).
+"""Word lists of the built-in rule for salient words (docs/method.md, 2.1; see `duet_vlm.stage2.words`).
 
 A stop word is a word of a closed class: articles, pronouns, prepositions, conjunctions, particles, auxiliary and
 light verbs, numerals, interjections, the vague adverbs and adjectives of degree, order and amount, and the place nouns

@@ -1,4 +1,4 @@
-"""Salient words of a question, and the tokens that hold them (METHOD.md, stage 2, step 1; DUET-VLM, arXiv 2602.18846).
+"""Salient words of a question, and the tokens that hold them (docs/method.md, 2.1; DUET-VLM, arXiv 2602.18846).
 
 Salient are the question words, the marks ? ! : of every script, and the nouns, proper nouns, pronouns, verbs,
 adjectives and adverbs that are no stop words. With spaCy and a pipeline of the language installed, the parts of speech

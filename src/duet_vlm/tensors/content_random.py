@@ -1,4 +1,4 @@
-"""Random numbers that belong to what they are for: the same for an image alone, in a batch, or after a restart."""
+"""Random numbers made of what they are for, so that an image gets the same alone, in a batch and after a restart."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ _STEP, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644EC
 
 
 def uniform(content: Tensor, n: int) -> Tensor:
-    """(B, n) float32 in [0, 1), drawn from the seed of torch's global generator and from a row's own content.
+    """Draw n numbers for every row, from the seed of torch's global generator and the row's own content.
 
     They depend on `torch.manual_seed` and on the row alone: neither on the rest of the batch, nor on the device, nor on
     what was drawn before. The generator itself is left as it is.
 
     Args:
-        content: (B, k) long, what tells a row from others.
+        content: (B, k) long, numbers that tell a row from others.
+        n: how many to draw.
+
+    Returns:
+        (B, n) float32 in [0, 1).
     """
     seed = torch.initial_seed() & 0x7FFFFFFFFFFFFFFF
     state = _mix(torch.full_like(content[:, :1], seed))
@@ -38,5 +42,12 @@ def _shift(state: Tensor, bits: int) -> Tensor:
 
 
 def content(x: Tensor) -> Tensor:
-    """(B, n, D) -> (B, up to 8) long: which token is the largest in the first channels, whatever rounding does."""
+    """Numbers that tell a row of tokens from others, and that rounding hardly ever changes.
+
+    Args:
+        x: (B, n, D) the row's tokens.
+
+    Returns:
+        (B, min(8, D)) long: for each of the first channels, the token in which it is largest.
+    """
     return x[..., :8].argmax(1)

@@ -11,9 +11,14 @@ from torch import Tensor
 
 
 def pack(keep: Tensor, holes_right: bool = False) -> tuple[Tensor, bool]:
-    """(B, S) bool -> kept (B, n), where n is the count of the fullest row, and whether it has holes.
+    """Turn flags into indices. This reads the rows' counts on the host, the one synchronisation of a drop.
 
-    Reads the rows' counts on the host: the one synchronisation of a drop.
+    Args:
+        keep: (B, S) bool, the tokens to keep.
+        holes_right: whether holes stand behind a row's tokens, as padding on the right does, instead of before them.
+
+    Returns:
+        `kept` (B, n) long, where n is the count of the fullest row, and whether it has holes.
     """
     counts = keep.sum(1).tolist()
     n = max(counts)
@@ -23,7 +28,7 @@ def pack(keep: Tensor, holes_right: bool = False) -> tuple[Tensor, bool]:
 
 
 def take(x: Tensor, kept: Tensor, dim: int = 1) -> Tensor:
-    """Gather `x` (B or 1, ..., S, ...) along `dim` by kept (B, n); a hole takes index 0."""
+    """Gather from `x` (B or 1, ..., S, ...) along `dim` what `kept` (B, n) names; a hole gives what is at index 0."""
     dim = dim % x.ndim
     if kept.shape[0] == 1 and x.shape[0] == 1:
         return x.index_select(dim, kept[0].clamp(min=0))
@@ -35,12 +40,16 @@ def take(x: Tensor, kept: Tensor, dim: int = 1) -> Tensor:
 
 
 def select(kept: Tensor, index: Tensor) -> Tensor:
-    """Compose: the tokens of the full sequence that `index` (B, m), itself with -1 for holes, picks out of `kept`."""
+    """Index into `kept` (B, n): `index` (B, m) says which columns to take, and -1 in it stays -1.
+
+    Returns:
+        (B, m) places in the full sequence.
+    """
     return take(kept, index).masked_fill(index < 0, -1)
 
 
 def slots(kept: Tensor, length: int) -> Tensor:
-    """(B, length): where each token of the full sequence stands in `kept`, -1 where it does not."""
+    """The inverse of `kept` (B, n): (B, length) long, the column in which each token stands, -1 if it is not kept."""
     slot = torch.full((kept.shape[0], length + 1), -1, device=kept.device)
     slot.scatter_(
         1, kept.masked_fill(kept < 0, length), torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
@@ -49,23 +58,27 @@ def slots(kept: Tensor, length: int) -> Tensor:
 
 
 def fill_back(x: Tensor, kept: Tensor, length: int) -> Tensor:
-    """(B, n, D) -> (B, length, D): a dropped token repeats the last kept one before it.
+    """Give `x` (B, n, D) of the kept tokens the full length: (B, length, D).
 
-    So the token after a dropped one is predicted from its last kept predecessor, and labels, losses and harnesses
-    see the shapes they know.
+    A dropped token repeats the last kept one before it. So the token after a dropped one is predicted from its last
+    kept predecessor, and labels, losses and evaluation harnesses see the shapes they know.
     """
     return take(x, slots(kept, length).cummax(1).values)
 
 
 def take_mask(mask: Tensor | None, rows: Tensor, columns: Tensor, holes: bool, flash: bool) -> Tensor | None:
-    """A stock attention mask over the full sequence, restricted to queries `rows` and keys `columns`.
+    """Restrict a stock attention mask over the full sequence to the queries `rows` and the keys `columns`.
 
     Args:
         mask: None (plain causal), (B or 1, 1, q, kv) bool or additive float, or (B, kv) for flash attention.
-        rows: (B, n) queries as rows of the mask; without a mask, as places in the full sequence. -1 for holes.
-        columns: (B, m) keys as columns of the mask, -1 for holes.
+        rows: (B, n) the rows of the mask, one for each query; without a mask, the queries' places. -1 is a hole.
+        columns: (B, m) the columns of the mask, one for each key; without a mask, the keys' places. -1 is a hole.
         holes: whether rows or columns have any.
         flash: whether the attention wants the two-dimensional form.
+
+    Returns:
+        (B, 1, n, m), bool or additive as the mask is; (B, m) bool for flash attention; None where plain causal
+        attention is the same.
     """
     if mask is None and not holes:
         return None
@@ -83,11 +96,14 @@ def take_mask(mask: Tensor | None, rows: Tensor, columns: Tensor, holes: bool, f
 
 
 def number_spans(visual: Tensor, sizes: list[int]) -> Tensor:
-    """(B, S) long: 1, 2, ... at the visual tokens of each image or video in reading order, 0 at text.
+    """Number the images and videos of a batch 1, 2, ... in reading order, rows one after the other.
 
     Args:
         visual: (B, S) bool, the visual tokens.
-        sizes: how many visual tokens each image or video has, rows one after the other.
+        sizes: how many visual tokens each image or video has.
+
+    Returns:
+        (B, S) long, the number of each visual token's image or video, 0 at text.
     """
     numbers = torch.arange(1, len(sizes) + 1, device=visual.device)
     sizes_there = torch.tensor(sizes, device=visual.device)
@@ -96,12 +112,12 @@ def number_spans(visual: Tensor, sizes: list[int]) -> Tensor:
 
 
 def number_runs(visual: Tensor) -> Tensor:
-    """(B, S) long: 1, 2, ... at every run of visual tokens in reading order, rows one after the other; 0 at text."""
+    """Number the unbroken runs of visual tokens, as `number_spans` numbers images: (B, S) bool to (B, S) long."""
     starts = visual & ~visual.roll(1, dims=1)
     starts[:, 0] = visual[:, 0]
     return starts.flatten().cumsum(0).view_as(visual) * visual
 
 
 def spread(x: Tensor, mask: Tensor) -> Tensor:
-    """(n, D) vectors at the n places of mask (B, S), in reading order -> (B, S, D), zeros elsewhere."""
+    """Put the vectors `x` (n, D) at the n True places of `mask` (B, S), in reading order: (B, S, D), 0 elsewhere."""
     return x.new_zeros(*mask.shape, x.shape[-1]).masked_scatter(mask[..., None], x)

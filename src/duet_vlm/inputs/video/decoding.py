@@ -101,7 +101,11 @@ def _pyav() -> Any:
 
 
 def _open(av: Any, path: Path, whole: bool) -> tuple[Any, Any]:
-    """The container and its stream of pictures; the cover of a song is none."""
+    """Open a file and find its stream of pictures. The cover picture of a song is not one.
+
+    Returns:
+        The container and the stream.
+    """
     container = av.open(str(path), options={"ignore_editlist": "1"} if whole else {})
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
