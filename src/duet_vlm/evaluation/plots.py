@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..pictures.drawing import FAINT, INK, plain
+from ..pictures.drawing import plain
+from ..pictures.legend import FAINT, INK
 from .runs import FULL
 from .table import count
 
