@@ -9,13 +9,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..console.tables import several
 from ..pictures.overlay import kept_picture
 from .answering import Asker
 from .plots import CATEGORIES, PARETO
 from .records import Record, source_of
 from .runs import FULL, Run
 from .store import write_whole
-from .table import COLUMNS, category_rows, cells, count, note, title, yes_no_rows
+from .table import COLUMNS, category_rows, cells, note, title, yes_no_rows
 
 PAGE, EXAMPLES = "report.html", 12
 STYLE = """
@@ -50,7 +51,7 @@ def write_page(
     if rows := category_rows(results):
         parts += ["<h2>Per category</h2>", _plot(folder / CATEGORIES), _table(rows)]
     if rows := yes_no_rows(results):
-        asked = count(results["metrics"]["yes_no"], "yes/no question")
+        asked = several(results["metrics"]["yes_no"], "yes/no question")
         parts += [f"<h2>{asked}, “yes” being positive</h2>", _table(rows)]
     if examples:
         parts.append(
@@ -135,7 +136,7 @@ def _note(results: dict[str, Any]) -> str:
     settings, machine, versions = results["settings"], results["hardware"], results["versions"]
     return (
         f"Seed {results['seed']}, batches of {settings['batch_size']}, {settings['dtype']} on "
-        f"{machine.get('gpu', machine['cpu'])}, {count(machine['threads'], 'thread')} a process; duet-vlm "
+        f"{machine.get('gpu', machine['cpu'])}, {several(machine['threads'], 'thread')} a process; duet-vlm "
         f"{versions['duet_vlm']}, torch {versions['torch']}, transformers {versions['transformers']}. "
         f"{note(results).capitalize()}. Command: {results['command']}"
     )

@@ -7,6 +7,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ..console.tables import several
 from ..console.terminal import escape
 from .runs import SAVED
 from .statistics import LEAST_SOURCES
@@ -34,25 +35,20 @@ def cells(run: dict[str, Any]) -> list[str]:
     ]
 
 
-def count(number: int, thing: str) -> str:
-    """For people: "1 image", "2 images"."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
 def title(results: dict[str, Any]) -> str:
     """What was asked, and how it was scored."""
     settings, metrics = results["settings"], results["metrics"]
     what = f"{settings.get('model', 'a model')} on {settings.get('data', 'a data set')}"
     shares = [name if len(metrics) == 1 else f"{name} ({n})" for name, n in metrics.items()]
-    return f"{what}: {count(results['questions'], 'question')}, scored by {', '.join(shares)}"
+    return f"{what}: {several(results['questions'], 'question')}, scored by {', '.join(shares)}"
 
 
 def intervals(results: dict[str, Any]) -> str:
     """Where the intervals come from, or why there are none."""
     sources = results["sources"]
     if sources < LEAST_SOURCES:
-        return f"no intervals: {count(sources, 'image')} of at least {LEAST_SOURCES} that they need"
-    text = f"95% intervals: paired bootstrap over {count(sources, 'image')}"
+        return f"no intervals: {several(sources, 'image')} of at least {LEAST_SOURCES} that they need"
+    text = f"95% intervals: paired bootstrap over {several(sources, 'image')}"
     parts = results["runs"][0]["categories"].values()
     return text + (f", none below {LEAST_SOURCES}" if any(part["ci95"] is None for part in parts) else "")
 
@@ -65,9 +61,9 @@ def category_rows(results: dict[str, Any]) -> list[list[str]]:
     parts = results["runs"][0]["categories"]
     if not parts:
         return []
-    several = len(results["metrics"]) > 1
+    mixed = len(results["metrics"]) > 1
     heads = [
-        f"{name}\nn = {part['n']}" + (f"\n{', '.join(part['metrics'])}" if several else "")
+        f"{name}\nn = {part['n']}" + (f"\n{', '.join(part['metrics'])}" if mixed else "")
         for name, part in parts.items()
     ]
     rows = [
@@ -117,7 +113,7 @@ def note(results: dict[str, Any]) -> str:
 def more_tables(results: dict[str, Any]) -> list[Table]:
     """Per category, and POPE's figures, where there are such."""
     shown = []
-    asked = count(results["metrics"].get("yes_no", 0), "yes/no question")
+    asked = several(results["metrics"].get("yes_no", 0), "yes/no question")
     for text, rows in (
         ("accuracy in %, per category", category_rows(results)),
         (f'{asked}, "yes" being positive', yes_no_rows(results)),
