@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PARETO, CATEGORIES = "pareto.png", "categories.png"
+DPI = 150
 # seven that people with any colour vision tell apart (Okabe and Ito), and as 7 and 12 share no divisor, no pair of a
 # colour and a shape comes twice among 84 methods
 COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1d2433")
@@ -25,10 +26,10 @@ FEW = 10  # questions of a category, below which its cell is an outline
 
 def write_plots(results: dict[str, Any], folder: Path) -> None:
     """Both pictures; the second one only where records have categories."""
-    pareto(results).savefig(folder / PARETO, dpi=150)
+    pareto(results).savefig(folder / PARETO, dpi=DPI)
     (folder / CATEGORIES).unlink(missing_ok=True)
     if results["runs"][0]["categories"]:
-        categories(results).savefig(folder / CATEGORIES, dpi=150)
+        categories(results).savefig(folder / CATEGORIES, dpi=DPI)
 
 
 def methods_of(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
