@@ -18,6 +18,7 @@ from hostile import one_sentence
 from huggingface_hub.errors import LocalEntryNotFoundError, StrictDataclassFieldValidationError
 from matplotlib.figure import Figure
 from PIL import Image
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from saved import photo, save
@@ -35,7 +36,7 @@ from duet_vlm.evaluation.store import Folder, write_whole
 from duet_vlm.inputs.checkpoints import read_processor, read_weights
 from duet_vlm.measuring import bench, costs
 from duet_vlm.training import command, resuming
-from duet_vlm.training.fields import number, read, setting, whole
+from duet_vlm.training.fields import Number, Strict, read
 from duet_vlm.training.trainer import SaveError, of_the_disk
 
 
@@ -406,10 +407,11 @@ def test_a_checkpoint_with_a_damaged_stamp_is_refused(text: str, tmp_path: Path)
 
 
 def test_numbers_beyond_all_measure_in_a_training_config() -> None:
-    from dataclasses import make_dataclass
+    class Kind(Strict):
+        a: Number = Field(0.0, ge=0)
+        b: int = Field(0, ge=0)
 
-    kind: Any = make_dataclass("Kind", [("a", float, setting(number(0), 0.0)), ("b", int, setting(whole(0), 0))])
     for data in ({"a": 10**400}, {"a": "x" * 500}, {"b": [1] * 500}, {"a": float("nan")}):
         with pytest.raises(DuetError, match="must be a ") as error:
-            read(kind, data)
+            read(Kind, data)
         one_sentence(error)

@@ -128,7 +128,7 @@ def test_pictures_and_page(out: Path) -> None:
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2
     # nothing from elsewhere
-    assert not re.search(r"<(script|link)|url\(|src='(?!data:)", page)
+    assert not re.search(r"<(script|link)|url\(|src=[\"'](?!data:)", page)
 
 
 def test_one_after_the_other_gives_the_same_answers_and_kv_bytes_of_the_cache(

@@ -18,8 +18,9 @@ from duet_vlm.families import encoding
 from duet_vlm.pictures.drawing import borders, wrap
 from duet_vlm.pictures.frames import Shown, change, seen
 from duet_vlm.pictures.picture_words import as_written, words_of
+from duet_vlm.pictures.shading import DROPPED, GONE, cluster_colors, shade, tinted
 from duet_vlm.pictures.spread import CLS, patches_of
-from duet_vlm.pictures.visualize import cluster_colors, draw, shade
+from duet_vlm.pictures.visualize import draw
 
 GRID = 6  # of the tiny models
 BOTH = DuetConfig(10, 4, 3, drops=[Drop(2, 0.5), Drop(4, 0.0)], query="all")
@@ -138,7 +139,7 @@ def test_seen_is_what_the_tower_saw(how: str, tmp_path: Path) -> None:
 
 
 def test_what_is_dropped_here_looks_like_nothing_else_on_any_picture() -> None:
-    """On white, grey and black pictures: kept is as it was, dropped here is red, gone before is dark and grey."""
+    """On white, grey and black pictures: kept is as it was, the rest has the legend's colours, in stripes."""
     for light in (0.0, 0.5, 1.0):
         base = np.full((8, 24, 3), light, np.float32)
         kept, dropped, gone = np.split(shade(base, (1, 3), {0}, {1}, None, {}), 3, axis=1)
@@ -146,6 +147,18 @@ def test_what_is_dropped_here_looks_like_nothing_else_on_any_picture() -> None:
         assert (dropped[..., 0] - dropped[..., 1:].max(-1) > 0.2).all()
         assert np.ptp(gone, axis=2).max() < 0.05 and gone.max() < 0.5
         assert gone.std() > 0.01 and dropped.std() > 0.01  # striped
+        assert np.allclose(gone.mean((0, 1)), GONE, atol=0.01)
+        assert np.allclose(dropped.mean((0, 1)), DROPPED, atol=0.01)
+        assert np.abs(gone - light).min() > 0.1
+
+
+def test_a_tint_is_the_legends_colour_on_average_and_shows_the_image() -> None:
+    rng = np.random.default_rng(0)
+    for low, high in ((0.0, 0.2), (0.0, 1.0), (0.8, 1.0)):
+        base = rng.uniform(low, high, (48, 48, 1)).repeat(3, axis=-1)
+        found = tinted(base, GONE, striped=False)
+        assert np.allclose(found.mean((0, 1)), GONE, atol=0.01)
+        assert np.corrcoef(found[..., 0].ravel(), base[..., 0].ravel())[0, 1] > 0.99
 
 
 def test_the_legend_tells_dropped_from_gone_and_fits(tmp_path: Path) -> None:
@@ -156,7 +169,7 @@ def test_the_legend_tells_dropped_from_gone_and_fits(tmp_path: Path) -> None:
         trace, _, _ = traced("llava", config)
         figure = draw(shown, trace, (GRID, GRID), words, "title", trace.samples[0].tokens_per_layer)
         labels = [text.get_text() for text in figure.legends[0].get_texts()]
-        assert ("red: dropped here" in labels) == (config is BOTH) and "dark: gone before" in labels
+        assert ("red: dropped here" in labels) == (config is BOTH) and "grey: gone before" in labels
         figure.canvas.draw()
         box, whole = figure.legends[0].get_window_extent(), figure.bbox
         assert box.x0 >= 0 and box.x1 <= whole.x1 and box.y0 >= -1

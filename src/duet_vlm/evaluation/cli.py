@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from ..console import terminal
+from ..console.tables import several
 from ..inputs.files import check_folder
 from .processes import Process
 
@@ -146,7 +147,7 @@ def counter(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
 def show(results: dict[str, Any], out: Path) -> None:
     """Tables on stdout."""
     from .plots import CATEGORIES, PARETO
-    from .table import WIDTH, count, more_tables, result_table
+    from .table import WIDTH, more_tables, result_table
 
     console = terminal.console()
     if not console.is_terminal:
@@ -157,8 +158,8 @@ def show(results: dict[str, Any], out: Path) -> None:
     if skipped:
         records = sum(one["line"] is not None or one["id"] is not None for one in skipped)
         others = len(skipped) - records
-        left = [f"{records} of {count(records + results['questions'], 'record')}"] if records else []
-        left += [count(others, "method at a budget")] if others else []
+        left = [f"{records} of {several(records + results['questions'], 'record')}"] if records else []
+        left += [several(others, "method at a budget")] if others else []
         console.print(f"Not evaluated: {' and '.join(left)}; see results.json.", highlight=False)
     drawn = [name for name in (PARETO, CATEGORIES) if name != CATEGORIES or results["runs"][0]["categories"]]
     files = ", ".join(["results.json", "answers.jsonl", *drawn, "report.html"])

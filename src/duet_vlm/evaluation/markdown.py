@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..console.tables import several
 from .runs import FULL
 from .table import COLUMNS, cells
 
@@ -36,7 +37,7 @@ def results_page(methods: dict[str, Any], ablations: dict[str, Any], folder: str
         "",
         f"{methods['questions']} questions about {methods['sources']} held-out scenes, an equal number per skill, seed "
         f"{methods['seed']}, greedy, batches of {settings['batch_size']}, {settings['dtype']}, on "
-        f"{machine.get('gpu', machine['cpu'])} with {machine['threads']} thread(s) a process; duet-vlm "
+        f"{machine.get('gpu', machine['cpu'])} with {several(machine['threads'], 'thread')} a process; duet-vlm "
         f"{versions['duet_vlm']}, torch {versions['torch']}, transformers {versions['transformers']}. "
         f"Intervals: 95%, paired bootstrap over scenes, {methods['bootstrap']['draws']} draws. "
         f"All figures: [results/{folder}](../results/{folder}).",

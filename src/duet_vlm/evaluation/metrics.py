@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,35 @@ def score(metric: str, answer: str, expected: Sequence[str]) -> float:
     if metric == "yes_no":
         return float(yes_or_no(answer) == expected[0].strip().lower())
     return float(chosen_letter(answer) == expected[0].strip().upper())
+
+
+def right_answers(metric: str, expected: Sequence[str]) -> str:
+    """The right answers for people; for "vqa" with how many of the people asked said each, the most common first."""
+    if metric != "vqa":
+        return " or ".join(dict.fromkeys(expected))
+    said = Counter(normalize(one) for one in expected)
+    return ", ".join(f"{one or '(nothing)'} ({n} of {len(expected)} people)" for one, n in said.most_common())
+
+
+def judged(metric: str, answer: str, expected: Sequence[str]) -> str:
+    """How an answer was read, where that is not plain to see: whose answer counted, or which word or letter was found.
+
+    Args:
+        metric: one of `METRICS`.
+        answer: what the model said.
+        expected: as for `score`.
+    """
+    if metric == "vqa":
+        agree = [normalize(one) == normalize(answer) for one in expected]
+        return f"said by {sum(agree) or 'none'} of {len(expected)} people: score {score(metric, answer, expected):.2f}"
+    read: str | None = answer
+    if metric == "yes_no":
+        read = yes_or_no(answer)
+    elif metric == "multiple_choice":
+        read = chosen_letter(answer)
+    if read is None:
+        return "no letter in it"
+    return "" if _plain(read) == _plain(answer) else f"read as {read}"
 
 
 def check_expected(metric: str, expected: Sequence[str]) -> None:

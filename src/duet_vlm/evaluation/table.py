@@ -7,8 +7,9 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ..console.tables import several
 from ..console.terminal import escape
-from .runs import SAVED
+from .runs import FULL, SAVED
 from .statistics import LEAST_SOURCES
 
 COLUMNS = (
@@ -28,15 +29,10 @@ def cells(run: dict[str, Any]) -> list[str]:
         f"{run['kv_bytes'] / 1024:.0f}",
         f"{100 * run['accuracy']:.1f}",
         "-" if run["retained"] is None else f"{run['retained']:.1f}",
-        "-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}",
+        "-" if interval is None or run["method"] == FULL else f"{interval[0]:.1f} to {interval[1]:.1f}",
         "-" if run["ttft_ms"] is None else f"{run['ttft_ms']:.1f}",
         f"{1000 * run['seconds'] / run['n']:.1f}",
     ]
-
-
-def count(number: int, thing: str) -> str:
-    """For people: "1 image", "2 images"."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def title(results: dict[str, Any]) -> str:
@@ -44,15 +40,15 @@ def title(results: dict[str, Any]) -> str:
     settings, metrics = results["settings"], results["metrics"]
     what = f"{settings.get('model', 'a model')} on {settings.get('data', 'a data set')}"
     shares = [name if len(metrics) == 1 else f"{name} ({n})" for name, n in metrics.items()]
-    return f"{what}: {count(results['questions'], 'question')}, scored by {', '.join(shares)}"
+    return f"{what}: {several(results['questions'], 'question')}, scored by {', '.join(shares)}"
 
 
 def intervals(results: dict[str, Any]) -> str:
     """Where the intervals come from, or why there are none."""
     sources = results["sources"]
     if sources < LEAST_SOURCES:
-        return f"no intervals: {count(sources, 'image')} of at least {LEAST_SOURCES} that they need"
-    text = f"95% intervals: paired bootstrap over {count(sources, 'image')}"
+        return f"no intervals: {several(sources, 'image')} of at least {LEAST_SOURCES} that they need"
+    text = f"95% intervals: paired bootstrap over {several(sources, 'image')}"
     parts = results["runs"][0]["categories"].values()
     return text + (f", none below {LEAST_SOURCES}" if any(part["ci95"] is None for part in parts) else "")
 
@@ -65,9 +61,9 @@ def category_rows(results: dict[str, Any]) -> list[list[str]]:
     parts = results["runs"][0]["categories"]
     if not parts:
         return []
-    several = len(results["metrics"]) > 1
+    mixed = len(results["metrics"]) > 1
     heads = [
-        f"{name}\nn = {part['n']}" + (f"\n{', '.join(part['metrics'])}" if several else "")
+        f"{name}\nn = {part['n']}" + (f"\n{', '.join(part['metrics'])}" if mixed else "")
         for name, part in parts.items()
     ]
     rows = [
@@ -86,6 +82,58 @@ def yes_no_rows(results: dict[str, Any]) -> list[list[str]]:
         if "yes_no" in run
     ]
     return [["method", "budget", "accuracy %", "precision %", "recall %", "F1 %", "yes %"], *rows] if rows else []
+
+
+def word_rows(results: dict[str, Any]) -> list[list[str]]:
+    """What the intervals say of every compressed run, in words, below a row of heads; empty where there is none."""
+    reference = results["reference"]
+    rows = [
+        [*cells(run)[:2], kept_in_words(run), apart_in_words(run["difference"])]
+        for run in results["runs"]
+        if run["method"] != FULL
+    ]
+    heads = ["method", "budget", "beside the full model", f"beside {reference} at the same budget"]
+    if all(not row[3] for row in rows):
+        heads, rows = heads[:3], [row[:3] for row in rows]
+    return [heads, *rows] if rows else []
+
+
+def confidence(results: dict[str, Any]) -> str:
+    """How far the words of `word_rows` can be relied on."""
+    sources = results["sources"]
+    if sources < LEAST_SOURCES:
+        return f"Of {several(sources, 'image')}: how far these figures are from those of many images cannot be said."
+    return (
+        "A loss, a gain, better or worse is said where the whole 95% interval, in brackets, lies on that side. Were "
+        "there no difference, about one interval in twenty would do so by chance, so expect it of some row where there "
+        "are many. No difference shown does not mean that there is none."
+    )
+
+
+def kept_in_words(run: dict[str, Any]) -> str:
+    """What a run keeps of the full model's accuracy, and whether its interval shows a difference."""
+    if run["retained"] is None:
+        return "the full model has none right"
+    kept = f"keeps {run['retained']:.1f}% of the accuracy"
+    if run["ci95"] is None:
+        return kept
+    low, high = run["ci95"]
+    shown = "a loss" if high < 100 else "a gain" if low > 100 else "no difference shown"
+    return f"{kept} ({low:.1f} to {high:.1f}): {shown}"
+
+
+def apart_in_words(difference: dict[str, Any] | None) -> str:
+    """Whether a run is better or worse than the one it is compared with, in points of accuracy; "" for that one."""
+    if difference is None:
+        return ""
+    points = difference["points"]
+    if difference["ci95"] is None:
+        return f"{points:+.1f} points"
+    low, high = difference["ci95"]
+    if low <= 0 <= high:
+        return f"no difference shown ({low:+.1f} to {high:+.1f} points)"
+    near, far = sorted((abs(low), abs(high)))
+    return f"{abs(points):.1f} points {'better' if low > 0 else 'worse'} ({near:.1f} to {far:.1f})"
 
 
 def result_table(results: dict[str, Any]) -> Table:
@@ -117,7 +165,7 @@ def note(results: dict[str, Any]) -> str:
 def more_tables(results: dict[str, Any]) -> list[Table]:
     """Per category, and POPE's figures, where there are such."""
     shown = []
-    asked = count(results["metrics"].get("yes_no", 0), "yes/no question")
+    asked = several(results["metrics"].get("yes_no", 0), "yes/no question")
     for text, rows in (
         ("accuracy in %, per category", category_rows(results)),
         (f'{asked}, "yes" being positive', yes_no_rows(results)),

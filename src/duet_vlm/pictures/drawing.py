@@ -11,12 +11,11 @@ from matplotlib.artist import Artist
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
-from matplotlib.patches import Patch, Rectangle
-from matplotlib.patheffects import withStroke
+from matplotlib.patches import Rectangle
 
-INK, FAINT = "#1d2433", "#6b7385"
-SALIENT, LAST, BAR, EMPTY = "#ffd257", "#dfe4ee", "#3d6fd6", "#e9edf4"
-GONE, DROPPED = (0.10, 0.11, 0.14), (0.62, 0.16, 0.24)  # what went earlier, what goes here
+from .legend import FAINT, INK, LAST, SALIENT, meanings
+
+BAR, EMPTY = "#3d6fd6", "#e9edf4"
 COLUMNS, TITLES = 4, 6
 INCHES = {1: 6.4, 2: 4.9, 3: 4.2, 4: 3.3}  # width of a panel, by their number in a row
 LINE = 9  # characters of the question per inch
@@ -85,7 +84,7 @@ def compose(
     figure.set_facecolor("white")
     left = 0.25 / width
     drawn = [panel for listed in rows for panel in listed if panel.marks is not None]
-    entries = meanings(drawn, {kind for _, kind in words})
+    entries = meanings([panel.label for panel in drawn], {kind for _, kind in words})
     per_row = len(entries) if sum(0.075 * len(str(e.get_label())) + 0.42 for e in entries) < width - 0.5 else 4
     style: dict[str, Any] = {"fontsize": 15, "fontweight": "bold", "color": INK, "va": "center"}
     for i, line in enumerate(titles):
@@ -160,8 +159,8 @@ def show(axes: Any, panel: Panel) -> None:
     edges = borders(marks.outlined, grid, cell)
     for color, line in (("black", 2.2), ("white", 0.9)):  # seen on light pictures and on dark ones
         axes.add_collection(LineCollection(edges, colors=color, linewidths=line))
-    size = 0.42 * 72 * axes.bbox.width / axes.figure.dpi / columns
-    stroke = [withStroke(linewidth=1.2, foreground="black")]
+    size = 0.38 * 72 * axes.bbox.width / axes.figure.dpi / columns
+    plate = {"facecolor": "black", "alpha": 0.72, "edgecolor": "none", "boxstyle": "round,pad=0.14"}
     numbers = marks.numbers or list(range(1, len(marks.anchors) + 1))
     for number, anchor, members in zip(numbers, marks.anchors, marks.clusters, strict=True):
         hue = marks.colors[anchor]
@@ -173,7 +172,7 @@ def show(axes: Any, panel: Panel) -> None:
             x, y = center(patch, columns, cell)
             axes.text(
                 x, y, str(number), fontsize=size, color="white", ha="center", va="center_baseline", zorder=4,
-                path_effects=stroke,
+                bbox=plate,  # readable over text, and on any colour
             )  # fmt: skip
     if not marks.outlined and not marks.anchors:
         axes.text(
@@ -224,27 +223,3 @@ def bars(figure: Figure, box: tuple[float, float, float, float], counts: list[in
     axes.set_title("Visual tokens in each decoder layer", loc="left", fontsize=11, fontweight="bold", color=INK, pad=5)
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
-
-
-def swatch(colour: tuple[float, float, float], label: str) -> Patch:
-    red, green, blue = (min(1.0, c + 0.2) for c in colour)
-    return Patch(facecolor=colour, edgecolor=(red, green, blue), hatch="//////", linewidth=0, label=label)
-
-
-def meanings(drawn: list[Panel], kinds: set[str]) -> list[Patch]:
-    """What the colours mean, for what is in the picture: panels with marks, and kinds of words."""
-    entries = []
-    if "salient" in kinds:
-        entries.append(Patch(facecolor=SALIENT, label="asks: salient words"))
-    if "last" in kinds:
-        entries.append(Patch(facecolor=LAST, label="asks: the last token"))
-    if drawn:
-        entries.append(Patch(facecolor="white", edgecolor="black", linewidth=1.2, label="outlined: kept"))
-    if any(panel.label.startswith("drop") for panel in drawn):
-        entries.append(swatch(DROPPED, "red: dropped here"))
-    if drawn:
-        entries.append(swatch(GONE, "dark: gone before"))
-    if any(panel.label.startswith("stage 1") for panel in drawn):
-        entries.append(Patch(facecolor="none", edgecolor="#ff7a1a", linewidth=2, label="framed: anchors"))
-        entries.append(Patch(facecolor="#ffb98a", label="tinted: merged into that anchor"))
-    return entries

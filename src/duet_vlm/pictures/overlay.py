@@ -13,16 +13,16 @@ from ..errors import DuetError
 from ..families import family_of
 from ..inputs.prompts import grid_of
 from .frames import seen
+from .shading import GONE, MERGED, tinted
 from .visualize import CLS, patches_of
 
-SIDE = 224  # pixels, about
-GONE, MERGED = 0.2, (255, 150, 40)
+SIDE = 336  # pixels, about
 
 
 def kept_picture(image: Any, trace: Trace | None, inputs: Any, processor: Any, config: Any) -> Any:
-    """The image as the vision tower saw it; each patch as bright as the share of decoder layers it is in.
+    """The image as the vision tower saw it; each patch fades into grey stripes as it is in fewer decoder layers.
 
-    Patches merged into a contextual token are tinted orange, what is in no layer is dark and grey.
+    Patches merged into a contextual token are tinted orange; what is in no layer is grey stripes alone.
 
     Args:
         image: the PIL picture.
@@ -41,9 +41,10 @@ def kept_picture(image: Any, trace: Trace | None, inputs: Any, processor: Any, c
         first = pixels[0, 0] if pixels.ndim == 5 else pixels[0]
         image = seen(image, first, processor.image_processor.image_mean, processor.image_processor.image_std)
     cell = max(1, SIDE // max(rows, columns))
-    base = np.asarray(image.convert("RGB").resize((cell * columns, cell * rows)), dtype=np.float32)
+    small = image.convert("RGB").resize((cell * columns, cell * rows))
     if trace is None:
-        return Image.fromarray(base.astype(np.uint8))
+        return small
+    base = np.asarray(small, dtype=np.float32) / 255
     try:
         places = patches_of(trace, rows * columns)
     except DuetError:
@@ -56,11 +57,10 @@ def kept_picture(image: Any, trace: Trace | None, inputs: Any, processor: Any, c
     merged = np.zeros(rows * columns, dtype=bool)
     for cluster in trace.images[0].clusters if trace.images else []:
         merged[cluster] = True
-    bright, tinted = pixelwise(share), pixelwise(merged & (share == 0))
-    grey = base.mean(-1, keepdims=True).repeat(3, axis=-1)
-    out = base * bright + GONE * grey * (1 - bright)
-    out = np.where(tinted > 0, 0.45 * grey + 0.2 * np.asarray(MERGED), out)
-    return Image.fromarray(out.clip(0, 255).astype(np.uint8))
+    bright, tint = pixelwise(share), pixelwise(merged & (share == 0))
+    out = base * bright + tinted(base, GONE) * (1 - bright)
+    out = np.where(tint > 0, tinted(base, MERGED, striped=False), out)
+    return Image.fromarray((255 * out).round().astype(np.uint8))
 
 
 def grid_of_patches(inputs: Any, config: Any) -> tuple[int, int]:

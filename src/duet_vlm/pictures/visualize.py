@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from ..inputs.prepared import Prepared
 from ..inputs.prompts import grid_of
 from .frames import Shown, shown_frames, shown_image
 from .picture_words import as_written, words_of
+from .shading import cluster_colors, shade
 from .spread import CLS, part_of, patches_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .drawing import Panel
 
 PANEL = 640  # pixels of a panel's longer side, about
-REST, MEMBER = 0.3, 0.5  # how much of the image is left under these colours; tint of a member
 
 
 def picture(prepared: Prepared, trace: Trace | None, *, title: str, counts: list[int]) -> Figure:
@@ -164,51 +163,6 @@ def shrunk(one: Shown, base: np.ndarray, small: tuple[int, int]) -> Panel:
     seen = np.asarray(coarse.resize((cell * small[1], cell * small[0]), Image.Resampling.NEAREST), np.float32) / 255
     text = f"{small[0]} rows and {small[1]} columns of patches"
     return Panel(f"stage 1{one.label}", "Shrunk before the encoder", text, seen, small)
-
-
-def cluster_colors(merged: ImageTrace | None) -> dict[int, tuple[float, float, float]]:
-    """A colour for each anchor; neighbours in anchor order are far apart on the colour circle."""
-    anchors = [] if merged is None else merged.anchors
-    golden = 0.618034  # of a turn
-    return {a: colorsys.hsv_to_rgb((0.09 + golden * i) % 1, 0.85 - 0.25 * (i % 2), 1.0) for i, a in enumerate(anchors)}
-
-
-def shade(
-    base: np.ndarray,
-    grid: tuple[int, int],
-    kept: set[int],
-    dropped: set[int],
-    merged: ImageTrace | None,
-    colors: dict[int, tuple[float, float, float]],
-) -> np.ndarray:
-    """(H, W, 3) `base` with only the kept patches as they are, those dropped here in one colour, the others in another.
-
-    The colours are striped, so that no patch of an image looks like them. With `merged`, the members of a cluster are
-    tinted with its colour.
-    """
-    from .drawing import DROPPED, GONE
-
-    cell = base.shape[0] // grid[0]
-    grey = base.mean(-1, keepdims=True).repeat(3, axis=-1)
-    down, right = np.ogrid[: base.shape[0], : base.shape[1]]
-    stripe = ((down + right) // 5 % 2)[..., None] * 0.10
-    out, here = (
-        REST * grey * (1 - 2 * stripe) + (1 - REST) * (np.asarray(colour) + stripe) for colour in (GONE, DROPPED)
-    )
-    for patch in range(grid[0] * grid[1]):
-        row, column = divmod(patch, grid[1])
-        where = np.s_[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
-        if patch in kept:
-            out[where] = base[where]
-        elif patch in dropped:
-            out[where] = here[where]
-    if merged is not None:
-        for anchor, members in zip(merged.anchors, merged.clusters, strict=True):
-            for patch in members:
-                row, column = divmod(patch, grid[1])
-                where = np.s_[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
-                out[where] = (1 - MEMBER) * base[where] + MEMBER * np.asarray(colors[anchor])
-    return out
 
 
 def stage1_text(merged: ImageTrace, places: dict[int, int]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from enum import Enum
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, Literal, Union, get_origin, get_type_hints
 
-from ..errors import DuetError
-from .fields import nearest
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from ..errors import DuetError, shown
+from .fields import members, must_be, nearest
 from .settings import TrainSettings
 
 # set by a setting of ours
@@ -62,8 +63,11 @@ def training_arguments(settings: TrainSettings, tell: Callable[[str], Any] | Non
             raise DuetError(f"setting 'trainer.{name}' is unknown: {nearest(name, offered)}.")
         if name not in offered:
             raise DuetError(f"setting 'trainer.{name}' has no use in duet train: leave it out.")
-        if not _fits(value, hints[name]):
-            raise DuetError(f"setting trainer.{name} must be {_shown(hints[name])}, not {value!r}.")
+        hint = in_yaml(hints[name])
+        try:
+            TypeAdapter(hint, config=ConfigDict(strict=True)).validate_python(value)
+        except ValidationError as error:
+            raise DuetError(f"setting trainer.{name} must be {must_be(hint)}, not {shown(value)}.") from error
     ours: dict[str, Any] = {
         "output_dir": settings.output,
         "per_device_train_batch_size": settings.batch_size,
@@ -109,25 +113,11 @@ def training_arguments(settings: TrainSettings, tell: Callable[[str], Any] | Non
     return arguments
 
 
-def _members(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value from YAML is of a type that an option takes; types that YAML cannot write pass."""
-    for member in _members(hint):
+def in_yaml(hint: Any) -> Any:
+    """A type of a `TrainingArguments` option as YAML can write it: an enum's member, or an object, is a text there."""
+    plain = (int, float, bool, str, dict, NoneType)
+    kinds = []
+    for member in members(hint):
         kind = get_origin(member) or member
-        if not isinstance(kind, type) or issubclass(kind, Enum):
-            if kind is Any or isinstance(value, str):
-                return True
-        elif isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool):
-            return True
-    return False
-
-
-def _shown(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", dict: "a mapping",
-             list: "a list", type(None): "nothing"}  # fmt: skip
-    kinds = [get_origin(member) or member for member in _members(hint)]
-    shown = [names.get(kind, "a text") for kind in kinds]
-    return " or ".join(dict.fromkeys(shown))
+        kinds.append(list if kind is list else member if kind in plain or kind is Literal else str)
+    return Union[tuple(kinds)]  # noqa: UP007 (of types known only here)

@@ -126,7 +126,7 @@ def _parting() -> Iterator[None]:
 def _needed() -> None:
     from importlib.util import find_spec
 
-    missing = [name for name in ("accelerate", "peft", "yaml") if find_spec(name) is None]
+    missing = [name for name in ("accelerate", "peft", "pydantic", "yaml") if find_spec(name) is None]
     if missing:
         raise DuetError(f"training needs {', '.join(missing)}: install it with pip install 'duet-vlm[train]'.")
 

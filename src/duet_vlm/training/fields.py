@@ -1,63 +1,72 @@
-"""Settings from YAML into dataclasses: unknown keys and wrong values are one sentence each. Imports nothing heavy."""
+"""Settings as pydantic models, and one formatter that turns what pydantic refuses into a sentence of ours.
+
+Nothing heavy is imported, so wrong settings are refused before torch is loaded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..errors import DuetError, closest, shown
 
-T = TypeVar("T")
+MAPPING = "a mapping of names to values"
+UNKNOWN = ("extra_forbidden", "invalid_key")
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What a setting may be.
+class Strict(BaseModel):
+    """Strict that are read strictly: no unknown key, no text for a whole number, no 1 for true."""
 
-    Attributes:
-        read: the value as it is used; raises TypeError, ValueError or OverflowError for a wrong one.
-        must: the end of the sentence "NAME must be ...".
-    """
-
-    read: Callable[[Any], Any]
-    must: str
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, validate_default=False)
 
 
-def setting(kind: Kind, default: Any = MISSING, *, free: bool = False) -> Any:
-    """A dataclass field. Without a default it must be given; `free` may change when a run is resumed."""
-    return field(default=default, metadata={"kind": kind, "free": free})
+T = TypeVar("T", bound=Strict)
 
 
-def group(of: type, *, required: bool = False) -> Any:
-    """A dataclass field that holds settings of its own."""
-    metadata = {"group": of, "kind": MAPPING}
-    return field(metadata=metadata) if required else field(default_factory=of, metadata=metadata)
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 2e-4 as text, which is taken as the number it is."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return value
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError from error
 
 
-def read(of: type[T], data: Any, where: str = "") -> T:
-    """Settings from plain data.
+def _texts(value: Any) -> Any:
+    """One text is a list of one."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+Text = Annotated[str, Field(pattern=r"\S")]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_texts), Field(min_length=1)]
+EmptyIfNothing = BeforeValidator(lambda given: {} if given is None else given)  # `save:` with nothing below it
+
+
+def read(of: type[T], data: Any) -> T:
+    """Strict from plain data.
+
+    Args:
+        of: the model of the settings.
+        data: what a YAML file holds, usually a mapping.
 
     Raises:
-        ValueError: an unknown key (with the nearest valid one), a missing or a wrong value.
+        DuetError: the first thing that is wrong: an unknown key (with the nearest valid one), a wrong value, a missing
+            one, or values that exclude each other.
     """
-    if not isinstance(data, Mapping):
-        raise DuetError(f"{where or 'the settings'} must be a mapping of names to values, not {shown(data)}.")
-    known: dict[str, Field[Any]] = {f.name: f for f in fields(of)}  # type: ignore[arg-type]
-    values = {}
-    for key, value in data.items():
-        name = f"{where}.{key}" if where else str(key)
-        if key not in known:
-            raise DuetError(f"setting {name!r} is unknown: {nearest(str(key), list(known))}.")
-        entry = known[key]
-        if "group" in entry.metadata:
-            values[key] = read(entry.metadata["group"], {} if value is None else value, name)
-        else:
-            values[key] = _value(entry, name, value)
-    for key, entry in known.items():
-        if key not in values and entry.default is MISSING and entry.default_factory is MISSING:
-            raise DuetError(f"setting {where + '.' if where else ''}{key} is missing: it must be {_must(entry)}.")
-    return of(**values)
+    try:
+        return of.model_validate(data)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        # a misspelt name is also a missing one
+        order = {kind: place for place, kind in enumerate((*UNKNOWN, "other", "missing"))}
+        first = min(problems, key=lambda one: order.get(one["type"], order["other"]))
+        raise _refusal(of, data, first) from error
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -66,83 +75,66 @@ def nearest(name: str, known: list[str]) -> str:
     return f"the nearest valid one is {close!r}" if close is not None else f"choose one of {', '.join(known)}"
 
 
-def _value(entry: Field[Any], name: str, value: Any) -> Any:
-    if value is None and entry.default is None:
-        return None
-    try:
-        return entry.metadata["kind"].read(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DuetError(f"setting {name} must be {_must(entry)}, not {shown(value)}.") from error
+def must_be(hint: Any, metadata: Any = ()) -> str:
+    """The end of the sentence "NAME must be ...", from a type and the bounds that stand beside it."""
+    words, nothing = [], ""
+    for member in members(hint):
+        kind = get_args(member)[0] if get_origin(member) is Annotated else member
+        origin = get_origin(kind) or kind
+        if origin is NoneType:
+            nothing = ", or nothing"
+        elif origin is Literal:
+            words.append(f"one of {', '.join(map(str, get_args(kind)))}")
+        elif isinstance(origin, type) and issubclass(origin, (dict, BaseModel)):
+            words.append(MAPPING)
+        else:
+            words.append(NAMES.get(origin, "a text"))
+    return " or ".join(dict.fromkeys(words)) + _bounds(metadata) + nothing
 
 
-def _must(entry: Field[Any]) -> str:
-    must: str = entry.metadata["kind"].must
-    return must + (", or nothing" if entry.default is None else "")
+NAMES = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "a text", list: "a list",
+    tuple: "a text or a list of texts",
+}  # fmt: skip
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise TypeError
-    return value
+def members(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the type itself."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    values = [value] if isinstance(value, str) else list(value)
-    if not values:
-        raise ValueError
-    return tuple(_text(v) for v in values)
+def _bounds(metadata: Any) -> str:
+    found = []
+    for bound in metadata:
+        if isinstance(bound, Gt):
+            found.append(f"above {bound.gt:g}")  # type: ignore[str-format]
+        elif isinstance(bound, Ge):
+            found.append(f"of at least {bound.ge:g}")  # type: ignore[str-format]
+        elif isinstance(bound, Le):
+            found.append(f"at most {bound.le:g}")  # type: ignore[str-format]
+    return f" {' and '.join(found)}" if found else ""
 
 
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise TypeError
-    return dict(value)
-
-
-TEXT = Kind(_text, "a text")
-TEXTS = Kind(_texts, "a text or a list of texts")
-FLAG = Kind(_flag, "true or false")
-MAPPING = Kind(_mapping, "a mapping of names to values")
-
-
-def whole(least: int) -> Kind:
-    """A whole number of at least `least`."""
-
-    def read(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError
-        return value
-
-    return Kind(read, f"a whole number of at least {least}")
-
-
-def number(low: float, high: float | None = None, *, above: bool = False) -> Kind:
-    """A number from `low` (or above it) to `high`. YAML 1.1 reads 2e-4 as text, which is taken as the number it is."""
-
-    def read(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            raise TypeError
-        given = float(value)
-        if not (low < given if above else low <= given) or not given <= (1e308 if high is None else high):
-            raise ValueError
-        return given
-
-    start = f"above {low:g}" if above else f"of at least {low:g}"
-    return Kind(read, f"a number {start}" + ("" if high is None else f" and at most {high:g}"))
-
-
-def choice(*allowed: str) -> Kind:
-    """One of these words."""
-
-    def read(value: Any) -> str:
-        if value not in allowed:
-            raise ValueError
-        return str(value)
-
-    return Kind(read, f"one of {', '.join(allowed)}")
+def _refusal(of: type[BaseModel], data: Any, problem: Any) -> DuetError:
+    """What is wrong, in one sentence, from one entry of pydantic's list."""
+    own = problem.get("ctx", {}).get("error")
+    if isinstance(own, DuetError):  # two settings that exclude each other
+        return own
+    name, model, value, entry = "", of, data, None
+    for part in problem["loc"]:
+        fields = model.model_fields
+        if part not in fields:
+            key = str(problem["input"] if problem["type"] == "invalid_key" else part)
+            return DuetError(f"setting {name + key!r} is unknown: {nearest(key, list(fields))}.")
+        entry = fields[part]
+        value = value.get(part) if isinstance(value, Mapping) else value
+        name += f"{part}."
+        if not (isinstance(entry.annotation, type) and issubclass(entry.annotation, BaseModel)):
+            break
+        model = entry.annotation
+    if entry is None:
+        return DuetError(f"the settings must be {MAPPING}, not {shown(data)}.")
+    must = must_be(entry.annotation, entry.metadata)
+    if problem["type"] == "missing":
+        return DuetError(f"setting {name[:-1]} is missing: it must be {must}.")
+    return DuetError(f"setting {name[:-1]} must be {must}, not {shown(value)}.")

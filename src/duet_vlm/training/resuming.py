@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DuetError
-from .settings import TrainSettings
+from .settings import FREE, TrainSettings
 
 FILE = "duet_train.json"
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -26,7 +25,7 @@ def stamp(settings: TrainSettings, model_config: Any, data: str, processes: int)
         processes: how many train together.
     """
     return {
-        "settings": json.loads(json.dumps(_fixed(settings))),
+        "settings": settings.model_dump(mode="json", exclude=FREE),
         "model": fingerprint(model_config),
         "data": data,
         "processes": processes,
@@ -82,17 +81,6 @@ def check(checkpoint: Path, now: dict[str, Any]) -> None:
             f"checkpoint {shown} was made by {then['processes']} processes and now there are {now['processes']}: start "
             f"{then['processes']}, or start anew in another output folder."
         )
-
-
-def _fixed(settings: Any) -> dict[str, Any]:
-    fixed = {}
-    for entry in fields(settings):
-        value = getattr(settings, entry.name)
-        if is_dataclass(value):
-            fixed[entry.name] = _fixed(value)
-        elif not entry.metadata.get("free"):
-            fixed[entry.name] = value
-    return fixed
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

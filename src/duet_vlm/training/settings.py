@@ -1,21 +1,23 @@
 """What `duet train` is told: one YAML file, checked before anything is loaded."""
 
-# ruff: noqa: RUF009 (setting and group make dataclass fields)
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
 
 from ..config.settings import check_names
 from ..errors import DuetError
 from ..inputs.text_files import read_yaml
 from ..presets import DuetConfig, preset, stages
-from .fields import FLAG, MAPPING, TEXT, TEXTS, choice, group, number, read, setting, whole
+from .fields import EmptyIfNothing, Number, Strict, Text, Texts, read
+
+# what may change when a run is resumed: no loss depends on it
+FREE: Any = {"output": True, "save": True, "log_every": True, "report": True, "workers": True, "lora": {"merge"}}
 
 
-@dataclass(frozen=True)
-class Compression:
+class Compression(Strict):
     """The method and its budget.
 
     Attributes:
@@ -26,14 +28,15 @@ class Compression:
         falling: the part of all steps over which a linear budget falls.
     """
 
-    method: str = setting(TEXT, "duet")
-    tokens: float | None = setting(number(0, above=True), None)
-    keep: float | None = setting(number(0, 1, above=True), None)
-    settings: dict[str, Any] | None = setting(MAPPING, None)
-    schedule: str = setting(choice("constant", "linear"), "constant")
-    falling: float = setting(number(0, 1, above=True), 0.3)
+    method: Text = "duet"
+    tokens: Number | None = Field(default=None, gt=0)
+    keep: Number | None = Field(default=None, gt=0, le=1)
+    settings: dict[str, Any] | None = None
+    schedule: Literal["constant", "linear"] = "constant"
+    falling: Number = Field(default=0.3, gt=0, le=1)
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _one_budget(self) -> Compression:
         if self.method != "settings":
             stages(self.method)
         budgets = sum(x is not None for x in (self.tokens, self.keep))
@@ -48,6 +51,7 @@ class Compression:
             raise DuetError("compression.method 'none' compresses nothing: leave out settings, or use another method.")
         if self.method == "settings" and not self.settings:
             raise DuetError("compression.method 'settings' needs compression.settings, the fields of a DuetConfig.")
+        return self
 
     def config(self, model_config: Any) -> DuetConfig:
         """The compression at its full strength, for a model's config.
@@ -62,8 +66,7 @@ class Compression:
         return preset(self.method, model=model_config, tokens=self.tokens, keep=self.keep, **changes)
 
 
-@dataclass(frozen=True)
-class Lora:
+class Lora(Strict):
     """Low-rank adapters by PEFT.
 
     Attributes:
@@ -72,16 +75,15 @@ class Lora:
         merge: write a merged model beside the adapter at the end.
     """
 
-    rank: int = setting(whole(1), 64)
-    alpha: float = setting(number(0, above=True), 128.0)
-    dropout: float = setting(number(0, 1), 0.0)
-    targets: tuple[str, ...] | None = setting(TEXTS, None)
-    projector: bool = setting(FLAG, True)
-    merge: bool = setting(FLAG, True, free=True)
+    rank: int = Field(default=64, ge=1)
+    alpha: Number = Field(default=128.0, gt=0)
+    dropout: Number = Field(default=0.0, ge=0, le=1)
+    targets: Texts | None = None
+    projector: bool = True
+    merge: bool = True
 
 
-@dataclass(frozen=True)
-class Save:
+class Save(Strict):
     """Checkpoints, in steps.
 
     Attributes:
@@ -89,45 +91,46 @@ class Save:
         keep: how many of the last ones stay.
     """
 
-    every: int = setting(whole(1), 500, free=True)
-    keep: int = setting(whole(1), 2, free=True)
+    every: int = Field(default=500, ge=1)
+    keep: int = Field(default=2, ge=1)
 
 
-@dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(Strict):
     """All of it. `docs/training.md` lists the settings with their meanings."""
 
-    model: str = setting(TEXT)
-    data: tuple[str, ...] = setting(TEXTS)
-    output: str = setting(TEXT, free=True)
-    compression: Compression = group(Compression, required=True)
-    image_folder: str | None = setting(TEXT, None)
-    video_frames: int = setting(whole(1), 8)
-    train: str = setting(choice("projector", "lora", "full"), "lora")
-    tower: str = setting(choice("frozen", "trained"), "frozen")
-    lora: Lora = group(Lora)
-    batch_size: int = setting(whole(1), 4)
-    accumulation: int = setting(whole(1), 1)
-    group_by_length: bool = setting(FLAG, True)
-    max_length: int | None = setting(whole(8), None)
-    learning_rate: float = setting(number(0, above=True), 2e-4)
-    schedule: str = setting(choice("cosine", "linear", "constant_with_warmup"), "cosine")
-    warmup: float = setting(number(0, 1), 0.03)
-    epochs: float | None = setting(number(0, above=True), None)
-    steps: int | None = setting(whole(1), None)
-    dtype: str | None = setting(choice("float32", "bfloat16"), None)
-    bf16: bool = setting(FLAG, True)
-    gradient_checkpointing: bool = setting(FLAG, True)
-    save: Save = group(Save)
-    log_every: int = setting(whole(1), 10, free=True)
-    report: str = setting(choice("tensorboard", "wandb", "none"), "tensorboard", free=True)
-    workers: int = setting(whole(0), 2, free=True)
-    seed: int = setting(whole(0), 0)
-    trainer: dict[str, Any] | None = setting(MAPPING, None)
+    model: Text
+    data: Texts
+    output: Text
+    compression: Annotated[Compression, EmptyIfNothing]
+    image_folder: Text | None = None
+    video_frames: int = Field(default=8, ge=1)
+    train: Literal["projector", "lora", "full"] = "lora"
+    tower: Literal["frozen", "trained"] = "frozen"
+    lora: Annotated[Lora, EmptyIfNothing] = Lora()
+    batch_size: int = Field(default=4, ge=1)
+    accumulation: int = Field(default=1, ge=1)
+    group_by_length: bool = True
+    max_length: int | None = Field(default=None, ge=8)
+    learning_rate: Number = Field(default=2e-4, gt=0)
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup: Number = Field(default=0.03, ge=0, le=1)
+    epochs: Number | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    dtype: Literal["float32", "bfloat16"] | None = None
+    bf16: bool = True
+    gradient_checkpointing: bool = True
+    save: Annotated[Save, EmptyIfNothing] = Save()
+    log_every: int = Field(default=10, ge=1)
+    report: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+    workers: int = Field(default=2, ge=0)
+    seed: int = Field(default=0, ge=0)
+    trainer: dict[str, Any] | None = None
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainSettings:
         if self.epochs is not None and self.steps is not None:
             raise DuetError(f"epochs {self.epochs:g} and steps {self.steps} are both a length: give one of them.")
+        return self
 
 
 def read_settings(file: Path) -> TrainSettings:
