@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from ..config.settings import Settings
 from ..errors import DuetError
+
+if TYPE_CHECKING:
+    from .encoding import Stage1
 
 
 class Family:
@@ -28,6 +31,9 @@ class Family:
     runs: tuple[str, ...] = ()
     late: tuple[float, float] = (0.5, 0.0)
     downsamples = False
+    towers: tuple[str, ...] = ("vision_tower",)
+    projectors: tuple[str, ...] = ("multi_modal_projector",)
+    stage1: type[Stage1]
 
     def variant(self, config: Any) -> Family:
         """The family as it is for one model: itself, or what suits a part of another kind."""
@@ -61,8 +67,8 @@ class Family:
         return True
 
     def hook_encoder(self, core: nn.Module, duet: Settings) -> list[Any]:
-        """Put stage 1 on a model's encoders (`encoding.Stage1`); what it returns has `remove()`."""
-        raise NotImplementedError
+        """Put stage 1 on a model's encoders; what it returns has `remove()`."""
+        return self.stage1(core, duet, self).hook()
 
 
 def feature_layer(config: Any, layers: Any) -> Any:

@@ -11,7 +11,7 @@ from . import fixed
 from .family import refuse_renumbering
 
 
-class Stage1(fixed.Stage1):
+class Gemma3Stage1(fixed.FixedStage1):
     def pool(self, x: Tensor) -> Tensor:
         """The projector averages squares of patches."""
         side = self.projector.patches_per_image
@@ -22,7 +22,7 @@ class Gemma3(fixed.Fixed):
     """Windows and the two-way attention inside an image are in the stock masks, which speak of the full sequence."""
 
     positions = "keep"
-    stage_1 = Stage1
+    stage1 = Gemma3Stage1
 
     def visual_tokens(self, config: Any) -> int:
         return int(config.mm_tokens_per_image)

@@ -11,7 +11,7 @@ from .encoding import Call
 from .family import feature_layer
 
 
-class Stage1(fixed.Stage1):
+class InternVLStage1(fixed.FixedStage1):
     """Retained tokens stay at their places in the tile; zeros elsewhere. CLS takes none."""
 
     @property
@@ -32,7 +32,7 @@ class InternVL(fixed.Fixed):
     """Spans of stage 2 are runs: the tiles of an image stand in one, a video's frames have text between them."""
 
     runs = ("image",)
-    stage_1 = Stage1
+    stage1 = InternVLStage1
 
     def visual_tokens(self, config: Any) -> int:
         vision = config.vision_config

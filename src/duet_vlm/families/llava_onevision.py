@@ -21,7 +21,7 @@ from .encoding import Call, Outcome
 from .family import Family, check_feature_layer
 
 
-class Stage1(fixed.Stage1):
+class LlavaOneVisionStage1(fixed.FixedStage1):
     """Retained tokens stay at their places in the packed image or the frame; zeros elsewhere, newlines included."""
 
     dynamic = True
@@ -96,6 +96,7 @@ def shrunk(config: Any, grid: tuple[int, ...]) -> tuple[int, int]:
 
 class LlavaOneVision(Family):
     dynamic = True
+    stage1 = LlavaOneVisionStage1
 
     def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
         """Of an image whose tiles hold this many rows and columns, base crop included; or of one frame of a video."""
@@ -121,6 +122,3 @@ class LlavaOneVision(Family):
                 f"stage 1 needs a siglip_vision_model with vision_feature_select_strategy 'full', and this model has a "
                 f"{kind} with {strategy!r}: set dominant=None to use stage 2 alone."
             )
-
-    def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
-        return Stage1(core, duet).hook()

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ..config.settings import Settings
 from ..errors import DuetError
+from ..host.attention import received
 from ..stage1 import Encoded, merge
-from . import received
-from .encoding import merged_in_place
+from .encoding import Call, Stage1, merged_in_place
 from .family import Family, refuse_renumbering
+from .taps import Tap
 
 
 def scoring_block(config: Any) -> int:
@@ -24,12 +25,12 @@ def scoring_block(config: Any) -> int:
     return int(max(full) if full else config.vision_config.depth - 1)
 
 
-class Stage1(received.Stage1):
-    """Retained tokens stay at their places in the frame; zeros elsewhere."""
+class QwenStage1(Stage1):
+    """Retained tokens stay at their places in the frame; zeros elsewhere.
 
-    @property
-    def tower(self) -> Any:
-        return self.core.visual
+    Scores are made while the scoring attention is called, a segment (image, frame) at a time and streamed over query
+    blocks, so no n x n map is made and nothing of that size outlives the call.
+    """
 
     @property
     def attention(self) -> Any:
@@ -39,11 +40,16 @@ class Stage1(received.Stage1):
         """The four patches of a merged token follow each other."""
         return x.unflatten(1, (-1, self.core.config.vision_config.spatial_merge_size**2)).mean(2)
 
-    def after_tower(self, tower: Any, args: Any, output: Any) -> None:
-        call = self.call()
-        if call is None:
-            return
-        side, grids = tower.config.spatial_merge_size, call.given["grid_thw"]
+    def taps(self) -> list[Any]:
+        return Tap(self).hook(self.tower, self.attention)
+
+    def before_attention(self, call: Call, attention: Any, hidden: Tensor, others: dict[str, Any]) -> None:
+        for scores, keys in received(attention, hidden, **others):
+            call.scores.append(self.pool(scores[..., None])[..., 0])
+            call.keys.append(self.pool(keys))
+
+    def after_tower(self, call: Call, tower: Any, output: Any) -> None:
+        side, grids = tower.config.spatial_merge_size, call.tower_kwargs["grid_thw"]
         scores, keys = torch.cat(call.scores, 1)[0], torch.cat(call.keys, 1)[0]
         order = image_order(tower, grids)
         if order is not None:
@@ -77,6 +83,9 @@ class Qwen25VL(Family):
     positions = "keep"
     dynamic = True
     late = (0.5, 0.25)
+    stage1 = QwenStage1
+    towers = ("visual",)
+    projectors = ("merger", "deepstack_merger_list")
 
     def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
         frames, rows, columns = (1, *grid)[-3:]
@@ -87,6 +96,3 @@ class Qwen25VL(Family):
 
     def check(self, config: Any, duet: Settings) -> None:
         refuse_renumbering(config, duet, "its positions have three axes")
-
-    def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
-        return Stage1(core, duet).hook()

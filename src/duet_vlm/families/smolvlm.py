@@ -11,19 +11,11 @@ from . import fixed
 from .encoding import Call
 
 
-class Stage1(fixed.Stage1):
-    @property
-    def tower(self) -> Any:
-        return self.core.vision_model
-
-    @property
-    def projector(self) -> Any:
-        return self.core.connector
-
+class SmolVLMStage1(fixed.FixedStage1):
     def score(self, call: Call, image: int) -> tuple[Tensor, Tensor]:
         """As if the tile's padding were not there: it neither gives nor receives."""
         assert call.hidden is not None
-        hidden, real = call.hidden[image : image + 1], call.given["patch_attention_mask"][image].flatten()
+        hidden, real = call.hidden[image : image + 1], call.tower_kwargs["patch_attention_mask"][image].flatten()
         scores, keys = received(self.attention, hidden[:, real])[0]
         places = real.nonzero()[:, 0]
         whole = keys.new_zeros(1, len(real), 1 + keys.shape[2])
@@ -31,7 +23,7 @@ class Stage1(fixed.Stage1):
         return whole[..., 0], whole[..., 1:]
 
     def pool(self, x: Tensor) -> Tensor:
-        connector = self.core.connector
+        connector = self.projector
         return fixed.mean_of_groups(connector.pixel_shuffle(x, connector.scale_factor), x.shape[2])
 
 
@@ -39,7 +31,9 @@ class SmolVLM(fixed.Fixed):
     """Spans of stage 2 are runs: every tile and every frame of a video, since text stands between them."""
 
     runs = ("image",)
-    stage_1 = Stage1
+    stage1 = SmolVLMStage1
+    towers = ("vision_model",)
+    projectors = ("connector",)
 
     def visual_tokens(self, config: Any) -> int:
         side = config.vision_config.image_size // config.vision_config.patch_size

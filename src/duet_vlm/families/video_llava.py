@@ -6,12 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config.settings import Settings
-from . import llava
-from .llava import Llava
+from .llava import Llava, LlavaStage1
 
 
-class Stage1(llava.Stage1):
+class VideoLlavaStage1(LlavaStage1):
     def together(self, patches: Tensor) -> int:
         """A video may have hundreds of frames."""
         return 1
@@ -22,9 +20,8 @@ class VideoLlava(Llava):
 
     runs = ("video",)
     downsamples = False
+    stage1 = VideoLlavaStage1
+    towers = ("image_tower", "video_tower")
 
     def is_whole(self, config: Any, tokens: int) -> bool:
         return tokens in (self.visual_tokens(config), self.visual_tokens(config) + 1)  # frames keep CLS
-
-    def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
-        return Stage1(core, duet, towers=("image_tower", "video_tower")).hook()
