@@ -23,10 +23,10 @@ from transformers.image_utils import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as stock_qwen
 
-from duet_vlm.inputs.video import pixels
+from duet_vlm.families.video import pixels
 from duet_vlm.inputs.video.decoding import Clip
 from duet_vlm.inputs.video.inputs import content, video_inputs
-from duet_vlm.inputs.video.processors import PROCESSORS, FrameProcessor, Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
+from duet_vlm.families.video.processors import PROCESSORS, FrameProcessor, Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
 from duet_vlm.inputs.video.stock import stock_processor
 
 # (shape, mean, deviation, mean weighted from -1 at the first number to 1 at the last) of what the stock classes of

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..console.tables import several
 from ..inputs.prepared import Prepared
-from ..inputs.video.sampling import ends
+from ..families.video.sampling import ends
 from . import spread
 from .spread import Spread
 

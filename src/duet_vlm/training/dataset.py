@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ..inputs.images import read_image
 from ..inputs.video.decoding import Clip, read_frames
-from ..inputs.video.sampling import spread
+from ..families.video.sampling import spread
 from ..stage2.queries import IGNORED
 from .conversations import Rendered, Renderer
 from .records import Conversation

@@ -7,8 +7,8 @@ from typing import Any
 
 from ...errors import DuetError
 from .decoding import Clip, read_frames
-from .processors import PROCESSORS
-from .sampling import Sampling
+from ...families.video.processors import PROCESSORS
+from ...families.video.sampling import Sampling
 
 # models whose stock processor takes no video: frames are images, one after the other
 IMAGES = {"gemma3": Sampling(count=8)}

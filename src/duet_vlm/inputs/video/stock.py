@@ -18,7 +18,7 @@ def stock_processor(source: str, config: Any) -> Any:
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
     from transformers.utils import is_torchvision_available
 
-    from .processors import PROCESSORS
+    from ...families.video.processors import PROCESSORS
 
     if is_torchvision_available() or config.model_type not in PROCESSORS:
         return processor_of(source)
