@@ -15,7 +15,7 @@ from ..stage1 import Encoded, Merge, merge
 from ..tensors.streamed import column_sums
 from . import encoding
 from .encoding import Call, Stage1
-from .family import check_feature_layer, feature_layer
+from .features import check_feature_layer, feature_layer
 from .taps import Tap
 
 _STATISTICS = 2**22  # key values, in float32: 16 MB

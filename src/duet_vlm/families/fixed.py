@@ -18,7 +18,8 @@ from ..config.settings import Settings
 from ..host.attention import received
 from ..stage1 import Encoded, Merge, merge
 from .encoding import Call, Stage1, merged_in_place
-from .family import Family, check_feature_layer, feature_layer
+from .family import Family
+from .features import check_feature_layer, feature_layer
 from .taps import Tap
 
 

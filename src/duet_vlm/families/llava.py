@@ -32,11 +32,12 @@ class LlavaStage1(clip.ClsStage1):
         return pad(projected, (0, 0, 0, length - kept)), pad(sizes, (0, length - kept))
 
 
-class Llava(Family):
+class Llava(Family, model_types=("llava",)):
     """LLaVA with a tower that makes a fixed number of tokens of every image; stage 1 where the first of them is CLS."""
 
     reserved = LlavaStage1.reserved
     downsamples = True
+    every_patch = True
     stage1: type[Stage1] = LlavaStage1
     shrinking: type[Downsample] = Downsample
 

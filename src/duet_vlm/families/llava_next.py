@@ -16,8 +16,10 @@ from ..config.settings import Settings
 from ..host.refs import wrap
 from ..stage1 import Encoded, Merge, merge
 from . import clip, encoding
+from .anyres import AnyRes
 from .downsample import Downsample
 from .encoding import Call, Stage1
+from .image_shape import ImageShape, largest_tiles
 from .llava import Llava
 
 
@@ -152,10 +154,17 @@ class Smaller(Packed, Downsample):
     """Every crop is shrunk."""
 
 
-class LlavaNext(Llava):
+class LlavaNext(AnyRes, Llava, model_types=("llava_next",)):
     reserved = LlavaNextStage1.reserved
     stage1 = LlavaNextStage1
     shrinking = Smaller
 
     def is_whole(self, config: Any, tokens: int) -> bool:
         return tokens >= self.visual_tokens(config)  # a base crop, and what is left of its tiles without padding
+
+    def image_shape(self, config: Any, grid: tuple[int, ...] | None = None, tiles: int | None = None) -> ImageShape:
+        """The largest image: every crop of as many tokens, and one more at the end of every row of patches."""
+        crop = super().image_shape(config, grid, tiles)
+        rows, columns, in_row = largest_tiles(config)
+        tokens = crop.patches + rows * in_row * (columns * in_row + 1)
+        return replace(crop, visual_tokens=tokens, crops=1 + rows * columns, unit="crop")

@@ -7,7 +7,7 @@ newlines; scores and keys are packed by the same stock method, so that they stay
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,8 +17,11 @@ from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.refs import wrap
 from . import fixed
+from .anyres import AnyRes
 from .encoding import Call, Outcome
-from .family import Family, check_feature_layer
+from .features import check_feature_layer
+from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
+from .video.sampling import Sampling
 
 
 class LlavaOneVisionStage1(fixed.FixedStage1):
@@ -94,8 +97,17 @@ def shrunk(config: Any, grid: tuple[int, ...]) -> tuple[int, int]:
     return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
 
 
-class LlavaOneVision(Family):
+class LlavaOnevisionVideoProcessor(FrameProcessor):
+    published: ClassVar[dict[str, Any]] = dict(
+        resample=BICUBIC, image_mean=CLIP_MEAN, image_std=CLIP_STD, size={"height": 384, "width": 384}
+    )
+    sampling = Sampling(count=32)
+
+
+class LlavaOneVision(AnyRes, model_types=("llava_onevision",)):
     dynamic = True
+    crops_together = True
+    video_processor = LlavaOnevisionVideoProcessor
     stage1 = LlavaOneVisionStage1
 
     def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:

@@ -5,7 +5,7 @@ METHOD: "Stage 1", 1, 5 and 7. The scoring layer is the last block that attends 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,8 +15,13 @@ from ..errors import DuetError
 from ..host.attention import received
 from ..stage1 import Encoded, merge
 from .encoding import Call, Stage1, merged_in_place
-from .family import Family, refuse_renumbering
+from .family import Family, Make, refuse_renumbering
 from .taps import Tap
+from .video import pixels
+from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
+from .video.sampling import Sampling, spread
+
+SIDE = 24  # rows and columns of visual tokens of the image that is timed, as many as LLaVA-1.5's have
 
 
 def scoring_block(config: Any) -> int:
@@ -79,10 +84,55 @@ def image_order(visual: Any, grid_thw: Tensor) -> Tensor | None:
     return torch.argsort(window_index).to(grid_thw.device)
 
 
-class Qwen25VL(Family):
+class Qwen2VLVideoProcessor(FrameProcessor):
+    """Frames in multiples of a merged patch, cut into patches of two frames each."""
+
+    published: ClassVar[dict[str, Any]] = dict(
+        resample=BICUBIC, image_mean=CLIP_MEAN, image_std=CLIP_STD,
+        size={"shortest_edge": 128 * 28 * 28, "longest_edge": 28 * 28 * 768}, patch_size=14, temporal_patch_size=2,
+        merge_size=2, min_frames=4, max_frames=768, cap_pixels_per_frame=None, max_video_tokens=128000,
+    )  # fmt: skip
+    sampling = Sampling(spread, rate=2.0, least=4, most=768, multiple=2)
+    model_input_names = ["pixel_values_videos", "video_grid_thw"]  # noqa: RUF012
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        # older files name the bounds so
+        least, most = settings.get("min_pixels"), settings.get("max_pixels")
+        self.size = dict(self.size) | {
+            name: value for name, value in (("shortest_edge", least), ("longest_edge", most)) if value is not None
+        }
+
+    @property
+    def factor(self) -> int:
+        """Pixels of a merged token's side."""
+        return int(self.patch_size * self.merge_size)
+
+    def joined(self, name: str, found: list[Tensor]) -> Tensor:
+        return torch.cat(found)
+
+    def prepare(self, frames: Tensor) -> dict[str, Tensor]:
+        if self.do_resize:
+            height, width = self.bounded(len(frames), *frames.shape[-2:])
+            frames = pixels.resize(frames, height, width, self.resample)
+        flat, grid = pixels.patches(self.normalized(frames), self.patch_size, self.merge_size, self.temporal_patch_size)
+        return {"pixel_values_videos": flat, "video_grid_thw": torch.tensor([grid])}
+
+    def bounded(self, count: int, height: int, width: int) -> tuple[int, int]:
+        """Height and width of each of `count` frames."""
+        least, most = self.size["shortest_edge"], self.size["longest_edge"]
+        if self.cap_pixels_per_frame:
+            budget = int(self.max_video_tokens * self.factor**2 * 0.9)
+            most = max(min(most, budget * self.temporal_patch_size // count), int(least * 1.05))
+        return pixels.whole_patches(height, width, self.factor, least, most)
+
+
+class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
     positions = "keep"
+    position_axes = 3
     dynamic = True
     late = (0.5, 0.25)
+    video_processor: type[FrameProcessor] | None = Qwen2VLVideoProcessor
     stage1 = QwenStage1
     towers = ("visual",)
     projectors = ("merger", "deepstack_merger_list")
@@ -93,6 +143,36 @@ class Qwen25VL(Family):
         if not tokens:
             raise DuetError(f"grid {grid} is less than one visual token of a {config.model_type}: give an image's.")
         return tokens
+
+    def grid_of(self, inputs: Any) -> tuple[int, ...] | None:
+        found = inputs.get("image_grid_thw", inputs.get("video_grid_thw"))
+        return None if found is None else (1, *found[0].tolist()[1:])
+
+    def token_grid(self, config: Any, inputs: Any, tokens: int | None = None) -> tuple[int, int]:
+        grid, side = self.grid_of(inputs), config.vision_config.spatial_merge_size
+        if grid is None:
+            raise DuetError("there is no picture in this prompt: give inputs with image_grid_thw.")
+        return grid[1] // side, grid[2] // side
+
+    def usual_grid(self, config: Any) -> tuple[int, int]:
+        return (SIDE * config.vision_config.spatial_merge_size,) * 2
+
+    def pixels(
+        self, config: Any, make: Make, count: int = 1, *, grid: tuple[int, ...] | None = None, tiles: int = 1
+    ) -> dict[str, Tensor]:
+        """Flat patches of all images, one after the other."""
+        vision, (rows, columns) = config.vision_config, (grid or self.usual_grid(config))[-2:]
+        values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        thw = torch.tensor([[1, rows, columns]] * count)
+        return {"pixel_values": make((count * rows * columns, values)), "image_grid_thw": thw}
+
+    def blank_image(self, config: Any) -> dict[str, Tensor]:
+        side = 4 * config.vision_config.spatial_merge_size
+        return self.pixels(config, torch.ones, grid=(side, side))
+
+    def extra_inputs(self, config: Any, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
+        kinds = (ids == config.image_token_id).long()
+        return {"mm_token_type_ids": kinds, "image_grid_thw": pixels["image_grid_thw"]}
 
     def check(self, config: Any, duet: Settings) -> None:
         refuse_renumbering(config, duet, "its positions have three axes")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from .llava import Llava, LlavaStage1
+from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
 
 
 class VideoLlavaStage1(LlavaStage1):
@@ -15,12 +16,21 @@ class VideoLlavaStage1(LlavaStage1):
         return 1
 
 
-class VideoLlava(Llava):
+class VideoLlavaVideoProcessor(FrameProcessor):
+    published: ClassVar[dict[str, Any]] = dict(
+        resample=BICUBIC, image_mean=CLIP_MEAN, image_std=CLIP_STD, size={"shortest_edge": 224},
+        crop_size={"height": 224, "width": 224}, do_center_crop=True,
+    )  # fmt: skip
+
+
+class VideoLlava(Llava, model_types=("video_llava",)):
     """The encoder hands over frames; all frames of a video are one span of stage 2."""
 
     runs = ("video",)
     downsamples = False
+    every_patch = False
     stage1 = VideoLlavaStage1
+    video_processor = VideoLlavaVideoProcessor
     towers = ("image_tower", "video_tower")
 
     def is_whole(self, config: Any, tokens: int) -> bool:

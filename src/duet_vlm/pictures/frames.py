@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..console.tables import several
-from ..inputs.prepared import Prepared
 from ..families.video.sampling import ends
+from ..inputs.prepared import Prepared
 from . import spread
 from .spread import Spread
 
