@@ -206,7 +206,7 @@ def test_bad_options_are_refused_before_weights_are_read(
         ("no weights", "cannot be read ("),
         ("truncated weights", "cannot be read ("),
         ("no processor", "cannot be read ("),
-        ("text model", "models of type 'llama' are not supported: duet-vlm compresses llava, llava_next,"),
+        ("text model", "models of type 'llama' are not supported: duet-vlm compresses gemma3, internvl,"),
         ("file", "is no folder"),
     ],
 )

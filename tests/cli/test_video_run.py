@@ -116,9 +116,7 @@ def test_image_models_refuse(here: Path, tmp_path: Path, monkeypatch: pytest.Mon
     saved.save(tmp_path / "llava")
     loaded: list[Any] = []
     monkeypatch.setattr(request, "read_weights", lambda *a: loaded.append(a))
-    message = (
-        "models of type 'llava' take pictures only: give --model one of type llava_onevision, video_llava, qwen2_5_vl, "
-    )
+    message = "models of type 'llava' take pictures only: give --model one of type gemma3, internvl, llava_onevision, "
     refused(duet("run", here / "clip.mp4", *ASK, "--model", tmp_path / "llava"), message)
     monkeypatch.setattr(loading, "DEMO_FOLDER", tmp_path / "llava")
     refused(duet("run", here / "clip.mp4", *ASK), message)

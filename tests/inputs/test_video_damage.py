@@ -13,8 +13,8 @@ import pytest
 from clips import clip, level, picture
 
 from duet_vlm.errors import DuetError
+from duet_vlm.families.video.sampling import Sampling, ends
 from duet_vlm.inputs.video.decoding import Clip, read_frames
-from duet_vlm.inputs.video.sampling import Sampling, ends
 
 FOUR = Sampling(ends, 4)
 

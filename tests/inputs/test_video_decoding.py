@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from clips import clip, held, level, picture, song
 
+from duet_vlm.families.video.sampling import Sampling, ends, ends_down, middles, spread
 from duet_vlm.inputs.video.decoding import Clip, is_video, read_frames
-from duet_vlm.inputs.video.sampling import Sampling, ends, ends_down, middles, spread
 
 
 def every(total: int, rate: float) -> list[int]:

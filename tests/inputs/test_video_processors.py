@@ -23,10 +23,13 @@ from transformers.image_utils import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as stock_qwen
 
-from duet_vlm.inputs.video import pixels
+from duet_vlm.families import FAMILIES
+from duet_vlm.families.qwen2_5_vl import Qwen2VLVideoProcessor
+from duet_vlm.families.qwen3_vl import Qwen3VLVideoProcessor
+from duet_vlm.families.video import pixels
+from duet_vlm.families.video.processors import FrameProcessor
 from duet_vlm.inputs.video.decoding import Clip
 from duet_vlm.inputs.video.inputs import content, video_inputs
-from duet_vlm.inputs.video.processors import PROCESSORS, FrameProcessor, Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
 from duet_vlm.inputs.video.stock import stock_processor
 
 # (shape, mean, deviation, mean weighted from -1 at the first number to 1 at the last) of what the stock classes of
@@ -39,6 +42,7 @@ STOCK: dict[str, tuple[tuple[int, ...], list[float]]] = {
     "Qwen3VLVideoProcessor": ((360, 1536), [-0.01495, 0.66515, 0.012819]),
     "SmolVLMVideoProcessor": ((1, 3, 3, 364, 364), [-0.0226, 0.66297, 0.019798]),
 }
+PROCESSORS = {name: family.video_processor for name, family in FAMILIES.items() if family.video_processor}
 KINDS = list({kind.__name__: kind for kind in PROCESSORS.values()}.values())
 SIZES = [(1080, 1920), (45, 80), (97, 31), (20, 500), (360, 640), (28, 28)]
 

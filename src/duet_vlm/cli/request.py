@@ -15,7 +15,7 @@ from ..inputs.choice import chosen
 from ..inputs.files import check_file
 from ..inputs.images import read_image
 from ..inputs.prepared import DEFAULT_KEEP, Prepared, Request
-from ..inputs.prompts import grid_of, processing, prompt, special_tokens
+from ..inputs.prompts import processing, prompt, special_tokens
 from ..inputs.video.decoding import is_video
 from ..inputs.video.inputs import check_model, content, show_frames, video_inputs
 
@@ -56,7 +56,7 @@ def prepare(request: Request, status: Callable[[str], Any] = lambda _: None) -> 
     with processing(repr(str(request.media)), "choose another picture or model"):
         inputs = encode(**marks)
     if settings is None:
-        settings = budget(grid=grid_of(inputs))
+        settings = budget(grid=family_of(config).grid_of(inputs))
     status("Loading the model")
     model = read_weights(request.model, request.dtype, check_device(request.device))
     words, notes = list[str](), list[str]()

@@ -6,13 +6,13 @@ skip the vision tower and the rankings, and the others would wait for it for eve
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed import get_world_size, is_available, is_initialized
 
+from ..families import family_of
 from ..families.encoding import for_engine
 
 
@@ -29,33 +29,11 @@ def encode_blank(core: Any) -> Tensor:
     return torch.stack([(part * 0).sum() for part in features]).sum()
 
 
-def blank_image(core: Any) -> dict[str, Any]:
+def blank_image(core: Any) -> dict[str, Tensor]:
     """Arguments of `get_image_features` for one image without content, as small as the model takes them."""
-    config, vision = core.config, core.config.vision_config
     weight = next(core.parameters())
-    wanted = inspect.signature(core.get_image_features).parameters
-    if "image_grid_thw" in wanted:
-        side = 4 * vision.spatial_merge_size
-        width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-        pixels = torch.ones(side * side, width)
-        sizes: dict[str, Any] = {"image_grid_thw": torch.tensor([[1, side, side]], device=weight.device)}
-    else:
-        height, width = _pair(vision.image_size)
-        shape, sizes = [1, getattr(vision, "num_channels", 3), height, width], {}
-        grids = getattr(config, "image_grid_pinpoints", None)
-        if grids:
-            smallest = min(grids, key=lambda grid: grid[0] * grid[1])
-            shape.insert(1, 1 + (smallest[0] // height) * (smallest[1] // width))
-            sizes["image_sizes"] = torch.tensor([smallest], device=weight.device)
-        pixels = torch.ones(shape)  # some towers take zeros for padding
-        if "pixel_attention_mask" in wanted:  # images of a prompt are an axis of their own
-            pixels = pixels[None]
-    name = "pixel_values_images" if "pixel_values_images" in wanted else "pixel_values"
-    return {name: pixels.to(weight.device, weight.dtype), **sizes}
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)
+    blank = family_of(core.config).blank_image(core.config)
+    return {k: x.to(weight.device, weight.dtype if x.is_floating_point() else None) for k, x in blank.items()}
 
 
 def _flat(parts: Any) -> list[Tensor]:

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DuetError, shown
-from .family import Family
-from .gemma3 import Gemma3
-from .internvl import InternVL
-from .llava import Llava
-from .llava_next import LlavaNext
-from .llava_onevision import LlavaOneVision
-from .qwen2_5_vl import Qwen25VL
-from .qwen3_vl import Qwen3VL
-from .smolvlm import SmolVLM
-from .video_llava import VideoLlava
-
-FAMILIES: dict[str, Family] = {
-    "llava": Llava(),
-    "llava_next": LlavaNext(),
-    "llava_onevision": LlavaOneVision(),
-    "video_llava": VideoLlava(),
-    "qwen2_5_vl": Qwen25VL(),
-    "qwen2_vl": Qwen25VL(),
-    "qwen3_vl": Qwen3VL(),
-    "internvl": InternVL(),
-    "gemma3": Gemma3(),
-    "smolvlm": SmolVLM(),
-    "idefics3": SmolVLM(),
-}
+from .family import FAMILIES, Family
 
 
 @dataclass(frozen=True)
@@ -78,3 +57,9 @@ def visual_token_ids(config: Any) -> dict[str, int]:
     """Modality -> the id of its placeholder in prompts."""
     ids = {modality: getattr(config, f"{modality}_token_id", None) for modality in ("image", "video")}
     return {modality: token for modality, token in ids.items() if token is not None}
+
+
+for _file in pkgutil.iter_modules(__path__, f"{__name__}."):
+    importlib.import_module(_file.name)  # each registers its families
+
+__all__ = ["FAMILIES", "Facts", "Family", "facts_of", "family_of", "visual_token_ids"]

@@ -11,12 +11,12 @@ from ..config.budget import stage1_counts
 from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.attention import keys, queries
-from ..host.refs import Ref
 from ..stage1 import Encoded, Merge, merge
 from ..tensors.streamed import column_sums
 from . import encoding
-from .encoding import Call
-from .family import check_feature_layer, feature_layer
+from .encoding import Call, Stage1
+from .features import check_feature_layer, feature_layer
+from .taps import Tap
 
 _STATISTICS = 2**22  # key values, in float32: 16 MB
 
@@ -84,55 +84,26 @@ def rank(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     return scores, key[:, :, 1:].float().mean(1)
 
 
-class Tap:
-    """What stage 1 reads of one tower."""
-
-    def __init__(self, tower: Any, layer: Any, stage: Stage1):
-        self.tower, self.layer, self.stage = Ref(tower), Ref(layer), stage
-
-    def hook(self) -> list[Any]:
-        layer = self.layer()
-        return [
-            attention_of(layer).register_forward_pre_hook(self.before_attention, with_kwargs=True),
-            # before FSDP's hook, which shards the layer's weights again
-            layer.register_forward_hook(self.after_layer, prepend=True),
-        ]
-
-    def before_attention(self, attention: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        call = self.stage.call()
-        if call is not None:
-            call.hidden = args[0] if args else kwargs["hidden_states"]
-
-    def after_layer(self, layer: nn.Module, args: Any, output: Any) -> None:
-        call = self.stage.call()
-        if call is not None:
-            call.output = output[0] if isinstance(output, tuple) else output
-            call.merges = self.stage.decide(layer, call)
-
-
-class Stage1(encoding.Stage1):
+class ClsStage1(Stage1):
     """Merging around the projector.
 
     Attributes:
         reserved: how many of the dominant tokens are no patches.
-        towers: the core model's attributes that hold them.
     """
 
     reserved = 0
 
-    def __init__(self, core: Any, config: Settings, towers: tuple[str, ...] = ("vision_tower",)):
-        super().__init__(core, config)
-        self.towers = towers
-
     def taps(self) -> list[Any]:
-        core = self.core
         handles: list[Any] = []
-        for name in self.towers:
-            tower = getattr(core, name)
-            handles += Tap(tower, feature_layer(core.config, layers_of(tower)), self).hook()
-        handles.append(core.multi_modal_projector.register_forward_pre_hook(self.before_projector))
-        handles.append(core.multi_modal_projector.register_forward_hook(self.after_projector))
+        for tower in self.towers:
+            layer = feature_layer(self.core.config, layers_of(tower))
+            handles += Tap(self).hook(tower, attention_of(layer), layer)
+        handles.append(self.projector.register_forward_pre_hook(self.before_projector))
+        handles.append(self.projector.register_forward_hook(self.after_projector))
         return handles
+
+    def after_layer(self, call: Call, layer: Any) -> None:
+        call.merges = self.decide(layer, call)
 
     def decide(self, layer: Any, call: Call) -> list[Merge]:
         """What is merged, a few images at a time, by the attention and keys of `layer`."""

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ..config.settings import Settings
-from . import encoding
+from . import clip
+from .encoding import Stage1
+from .family import Family
 
 
-class Downsample(encoding.Stage1):
+class Downsample(Stage1):
     """Shrinks the pixels in front of a CLIP tower, whose position embeddings are interpolated by the stock model.
 
     The tokens stand where the patches they cover stood, zeros elsewhere. It shrinks for the engine only: features that
@@ -21,20 +23,18 @@ class Downsample(encoding.Stage1):
     Args:
         core: the core model.
         config: `downsample` says to how many rows and columns of patches.
-        grid: rows and columns of patches of a whole image.
-        towers: the core model's attributes that hold its towers.
+        family: the model's.
     """
 
-    def __init__(self, core: Any, config: Settings, grid: tuple[int, int], towers: tuple[str, ...] = ("vision_tower",)):
-        super().__init__(core, config)
+    def __init__(self, core: Any, config: Settings, family: Family):
+        super().__init__(core, config, family)
         assert config.downsample is not None
-        self.small, self.grid, self.towers = config.downsample, grid, towers
+        self.small, self.grid = config.downsample, clip.grid(core.config)
 
     def taps(self) -> list[Any]:
-        towers = [getattr(self.core, tower) for tower in self.towers]
         return [
-            *(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True) for tower in towers),
-            self.core.multi_modal_projector.register_forward_hook(self.after_projector),
+            *(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True) for tower in self.towers),
+            self.projector.register_forward_hook(self.after_projector),
         ]
 
     def before_tower(self, tower: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -23,6 +23,7 @@ from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.refs import Ref, wrap
 from ..stage1 import Merge
+from .family import Family
 
 ATTRIBUTE = "duet"  # of an encoder's output
 
@@ -53,8 +54,8 @@ class Call:
     Attributes:
         stage: the `Stage1` whose encoder was called.
         engine_only: see `Outcome`.
-        asked: the encoder's arguments, positional ones by name.
-        given: the tower's keyword arguments.
+        arguments: the encoder's, positional ones by name.
+        tower_kwargs: the tower's keyword arguments.
         hidden: (B, n, D) what the scoring attention was given.
         output: (B, n, D) what the scoring layer returned.
         scores, keys: per segment, (B, n) and (B, n, d) of the visual tokens that its patches become.
@@ -68,8 +69,8 @@ class Call:
 
     stage: Stage1
     engine_only: bool
-    asked: dict[str, Any] = field(default_factory=dict)
-    given: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    tower_kwargs: dict[str, Any] = field(default_factory=dict)
     hidden: Tensor | None = None
     output: Tensor | None = None
     scores: list[Tensor] = field(default_factory=list)
@@ -117,19 +118,37 @@ def within(call: Call | None) -> Iterator[None]:
 
 
 class Stage1:
-    """Stage 1 of one applied model: its encoders wrapped, taps on its towers.
+    """Stage 1 of one applied model: its encoders are wrapped, and taps stand on its towers.
 
     Bound methods are hooked, not closures, so that a deep copy of the model hooks its own modules.
+
+    Args:
+        core: the core model.
+        config: the settings.
+        family: the model's; it names the towers and the projector.
     """
 
     encoders = ("get_image_features", "get_video_features")
 
-    def __init__(self, core: Any, config: Settings):
-        self._core, self.config = Ref(core), config
+    def __init__(self, core: Any, config: Settings, family: Family):
+        self._core, self.config, self.family = Ref(core), config, family
 
     @property
     def core(self) -> Any:
         return self._core()
+
+    @property
+    def towers(self) -> list[Any]:
+        return [getattr(self.core, name) for name in self.family.towers]
+
+    @property
+    def tower(self) -> Any:
+        """The only tower, or the first."""
+        return getattr(self.core, self.family.towers[0])
+
+    @property
+    def projector(self) -> Any:
+        return getattr(self.core, self.family.projectors[0])
 
     def hook(self) -> list[Any]:
         wrapped = [wrap(self.core, name, self.around_encoder) for name in self.encoders if hasattr(self.core, name)]
@@ -139,6 +158,16 @@ class Stage1:
         """The hooks that collect; each asks `call()` first."""
         raise NotImplementedError
 
+    def before_attention(self, call: Call, attention: Any, hidden: Tensor, others: dict[str, Any]) -> None:
+        """What the scoring attention is given, (B, n, D), and its other arguments; see `taps.Tap`."""
+        call.hidden = hidden
+
+    def after_layer(self, call: Call, layer: Any) -> None:
+        """`call.output` is there."""
+
+    def after_tower(self, call: Call, tower: Any, output: Any) -> None:
+        """The tower is done."""
+
     def call(self) -> Call | None:
         """The call of this model's encoder that is under way here; None outside, and in a backward pass."""
         found = _current()
@@ -147,25 +176,25 @@ class Stage1:
     @torch.compiler.disable  # in the graphs of some towers no hook runs
     def around_encoder(self, encoder: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         only = _engine_only.get()
-        asked = dict(inspect.signature(encoder).bind(*args, **kwargs).arguments)
-        reason = self.cannot_follow(asked)
+        arguments = dict(inspect.signature(encoder).bind(*args, **kwargs).arguments)
+        reason = self.cannot_follow(arguments)
         if reason is not None:
             if only:
                 raise DuetError(reason)
             with paused():
                 return encoder(*args, **kwargs)
-        call = Call(self, only, asked)
+        call = Call(self, only, arguments)
         with within(call):
             output = encoder(*args, **kwargs)
         if call.features is not None and not isinstance(output, tuple):
             setattr(output, ATTRIBUTE, self.outcome(call, output))
         return output
 
-    def cannot_follow(self, asked: dict[str, Any]) -> str | None:
+    def cannot_follow(self, arguments: dict[str, Any]) -> str | None:
         """Why stage 1 cannot be done in a call with these arguments, which win over the config; None if it can."""
         config = self.core.config
         for name in ("vision_feature_layer", "vision_feature_select_strategy"):
-            wanted, known = asked.get(name), getattr(config, name, None)
+            wanted, known = arguments.get(name), getattr(config, name, None)
             if wanted is not None and wanted != known:
                 return (
                     f"{name}={wanted!r} came with a call, and stage 1 was applied for {known!r}: set it in the model's "

@@ -1,37 +1,82 @@
-"""What differs between model families, and what most of them share."""
+"""What differs between model families, and what most of them share. See docs/add-a-family.md."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from ..config.budget import as_grid
 from ..config.settings import Settings
 from ..errors import DuetError
+from .image_shape import ImageShape
+
+if TYPE_CHECKING:
+    from .encoding import Stage1
+    from .video.processors import FrameProcessor
+    from .video.sampling import Sampling
+
+Make = Callable[[tuple[int, ...]], Tensor]
+FAMILIES: dict[str, Family] = {}  # by the model_type of a config
 
 
 class Family:
     """One model family; a family's file says what is not as here.
 
+    A subclass is registered for the values of `config.model_type` that it is given, wherever it stands:
+    `class Mine(Family, model_types=("mine",))`.
+
     Attributes:
         positions: "renumber" or "keep", what the published method does after a drop, or what suits the decoder.
+        position_axes: of the decoder; three are made by the model itself, of ids and grids.
         dynamic: whether images have different numbers of visual tokens; then a small one clamps K1 and K2
             (docs/method.md, 1.8), and budgets are fractions or need the grid of an image.
         runs: modalities whose spans in stage 2 are the unbroken runs of visual tokens in the prompt, because the
             encoder hands over parts of an image or video (tiles, frames); elsewhere each entry it hands over is one.
         late: keep ratios of `duet` at L/2 and 3L/4 where a budget is solved for.
         downsamples: whether images can be shrunk before the encoder and leave zeros.
+        tiled: whether a photo is cut into tiles, each with `visual_tokens`.
+        tiles_apart: whether stage 2 ranks each tile by itself, as text stands between them.
+        crops_together: whether stage 1 merges all crops of an image together.
+        every_patch: whether each patch of the tower is one visual token behind a projector of two layers, so that the
+            operations of a training step can be counted.
+        towers: attributes of the core model that hold vision towers.
+        projectors: names of modules and parameters between tower and language model. Where stage 1 stands on the
+            projector, the first is the core model's attribute that holds it.
+        video_processor: prepares videos where torchvision is missing, and knows which frames are shown; None where
+            the stock processor takes no video.
+        frames_as_images: which frames are shown, one image after the other, where the stock processor takes no video.
+        stage1: what hooks the encoders.
     """
 
     positions = "renumber"
+    position_axes = 1
     dynamic = False
     runs: tuple[str, ...] = ()
     late: tuple[float, float] = (0.5, 0.0)
     downsamples = False
+    tiled = False
+    tiles_apart = False
+    tiles_advice = ""  # ends the refusal of `tiles`
+    crops_together = False
+    every_patch = False
+    towers: tuple[str, ...] = ("vision_tower",)
+    projectors: tuple[str, ...] = ("multi_modal_projector",)
+    video_processor: type[FrameProcessor] | None = None
+    frames_as_images: Sampling | None = None
+    stage1: type[Stage1]
+
+    def __init_subclass__(cls, model_types: tuple[str, ...] = ()):
+        FAMILIES.update(dict.fromkeys(model_types, cls()))
 
     def variant(self, config: Any) -> Family:
         """The family as it is for one model: itself, or what suits a part of another kind."""
         return self
+
+    # ---- how many visual tokens ----
 
     def visual_tokens(self, config: Any) -> int:
         """Visual tokens of one image (AnyRes: of one crop; videos: of one frame), from the model's config.
@@ -53,32 +98,127 @@ class Family:
         """Tokens that end the rows of such an image, beside its visual tokens."""
         return 0
 
-    def check(self, config: Any, duet: Settings) -> None:
-        """Raise ValueError where this model cannot do what is asked of it."""
-
     def is_whole(self, config: Any, tokens: int) -> bool:
         """Whether one entry that the encoder hands over can have this many visual tokens, row ends included."""
         return True
 
-    def hook_encoder(self, core: nn.Module, duet: Settings) -> list[Any]:
-        """Put stage 1 on a model's encoders (`encoding.Stage1`); what it returns has `remove()`."""
-        raise NotImplementedError
-
-
-def feature_layer(config: Any, layers: Any) -> Any:
-    """The tower's layer whose output the model uses as features; the last where the config names none."""
-    index = getattr(config, "vision_feature_layer", -1)
-    return layers[index if index < 0 else index - 1]
-
-
-def check_feature_layer(config: Any) -> None:
-    """Refuse several feature layers, and the embeddings alone."""
-    layer = getattr(config, "vision_feature_layer", -1)
-    if not isinstance(layer, int) or layer == 0:
+    def largest_patches(self, config: Any) -> tuple[int, int]:
+        """Rows and columns of patches of the largest image; a DuetError where there is none."""
         raise DuetError(
-            f"stage 1 needs one vision_feature_layer that is not 0, and this model uses {layer!r}: "
-            "set dominant=None to use stage 2 alone."
+            f"images of a {config.model_type} have different numbers of visual tokens: give grid=, the rows and "
+            "columns of the image's patches, too."
         )
+
+    def image_shape(self, config: Any, grid: tuple[int, ...] | None = None, tiles: int | None = None) -> ImageShape:
+        """The image of a fixed-resolution model, the largest one of an AnyRes model's grids, or one of `grid` patches.
+
+        Args:
+            grid: rows and columns of the image's patches, for models whose images differ.
+            tiles: how many tiles it is cut into, for models that do that (`tiled`); one if not given.
+
+        Raises:
+            DuetError: no grid, and a model whose images differ; tiles of a model that cuts none.
+        """
+        grid = None if grid is None else as_grid(grid)
+        if self.tiled:
+            tiles = 1 if tiles is None else tiles
+            if tiles < 1:
+                raise DuetError(f"tiles {tiles} shows the model nothing: give 1 or more.")
+            each = self.visual_tokens(config) if grid is None else self.tokens_of_grid(config, grid)
+            return ImageShape(tiles * each, tiles, each, spans=tiles if self.tiles_apart else 1, unit="tile")
+        if tiles is not None:
+            known = ", ".join(name for name, family in FAMILIES.items() if family.tiled)
+            raise DuetError(
+                f"tiles {tiles} is for models of type {known}, and this one is a {config.model_type}"
+                f"{self.tiles_advice}: leave tiles= out."
+            )
+        if not self.dynamic:
+            patches = self.visual_tokens(config) if grid is None else self.tokens_of_grid(config, grid)
+            return ImageShape(patches, 1, patches)
+        grid = self.largest_patches(config) if grid is None else grid
+        patches = self.tokens_of_grid(config, grid)
+        return ImageShape(patches + self.row_ends(config, grid), 1, patches, dynamic=True)
+
+    # ---- what a processor hands over ----
+
+    def grid_of(self, inputs: Any) -> tuple[int, ...] | None:
+        """(1, rows, columns) in patches of a prompt's image or of one frame, where the processor tells."""
+        return None
+
+    def token_grid(self, config: Any, inputs: Any, tokens: int | None = None) -> tuple[int, int]:
+        """Rows and columns of the visual tokens of one image, tile or frame, or of an AnyRes image's base crop.
+
+        Args:
+            inputs: what the processor made of the prompt.
+            tokens: visual tokens of each frame, where the prompt has a video.
+        """
+        if tokens is None and self.dynamic:
+            return (config.vision_config.image_size // config.vision_config.patch_size,) * 2
+        return (math.isqrt(self.visual_tokens(config) if tokens is None else tokens),) * 2
+
+    def crop_size(self, config: Any) -> tuple[int, int, int]:
+        """Channels, height and width of what the tower sees at once."""
+        vision, side = config.vision_config, config.vision_config.image_size
+        height, width = (side, side) if isinstance(side, int) else side
+        return getattr(vision, "num_channels", 3), height, width
+
+    def usual_grid(self, config: Any) -> tuple[int, int] | None:
+        """Rows and columns of patches of the image that is timed where a model takes any size; None elsewhere."""
+        return None
+
+    def pixels(
+        self, config: Any, make: Make, count: int = 1, *, grid: tuple[int, ...] | None = None, tiles: int = 1
+    ) -> dict[str, Tensor]:
+        """What `get_image_features` is given for `count` images, as the processor would hand them over.
+
+        Args:
+            make: (shape) -> the pixels.
+            grid: rows and columns of patches, for models whose images differ.
+            tiles: of each image.
+        """
+        return {"pixel_values": make((count * tiles, *self.crop_size(config)))}
+
+    def blank_image(self, config: Any) -> dict[str, Tensor]:
+        """The same for one image without content, as small as the model takes them; some towers take zeros for padding.
+
+        Returns:
+            float32 ones, and whatever integers go with them, on the CPU.
+        """
+        return self.pixels(config, torch.ones)
+
+    def extra_inputs(self, config: Any, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a processor hands the language model beside (B, S) ids: what each token is, and sizes for positions."""
+        return {}
+
+    def frame_rule(self, processor: Any) -> Sampling:
+        """Which frames of a video the model is shown: what its files say, or the family's habit."""
+        if self.frames_as_images is not None:
+            return self.frames_as_images
+        if self.video_processor is None:
+            raise DuetError("models of this family take pictures only: give no video.")
+        # a stock processor (torchvision is there) has the same settings under the same names
+        return self.video_processor.rule(processor.video_processor)
+
+    @property
+    def takes_video(self) -> bool:
+        return self.video_processor is not None or self.frames_as_images is not None
+
+    # ---- the model's parts ----
+
+    def check(self, config: Any, duet: Settings) -> None:
+        """Raise ValueError where this model cannot do what is asked of it."""
+
+    def hook_encoder(self, core: nn.Module, duet: Settings) -> list[Any]:
+        """Put stage 1 on a model's encoders; what it returns has `remove()`."""
+        return self.stage1(core, duet, self).hook()
+
+    def is_projector(self, name: str) -> bool:
+        """Whether a parameter or module of this name lies in the projector between tower and language model."""
+        return any(part in self.projectors for part in name.split("."))
+
+    def is_tower(self, name: str) -> bool:
+        """Whether a parameter or module of this name lies in a vision tower, the projector excepted."""
+        return not self.is_projector(name) and any(part in self.towers for part in name.split("."))
 
 
 def refuse_renumbering(config: Any, duet: Settings, why: str) -> None:

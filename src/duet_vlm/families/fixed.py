@@ -17,27 +17,20 @@ from ..config.budget import stage1_counts
 from ..config.settings import Settings
 from ..host.attention import received
 from ..stage1 import Encoded, Merge, merge
-from . import encoding
-from .encoding import Call, merged_in_place
-from .family import Family, check_feature_layer, feature_layer
+from .encoding import Call, Stage1, merged_in_place
+from .family import Family
+from .features import check_feature_layer, feature_layer
+from .taps import Tap
 
 
-class Stage1(encoding.Stage1):
-    """A family says where its modules are and what its projector makes of patches.
+class FixedStage1(Stage1):
+    """A family says what its projector makes of patches.
 
     Attributes:
         dynamic: whether an image may be too small for the counts, which are then lowered.
     """
 
     dynamic = False
-
-    @property
-    def tower(self) -> Any:
-        return self.core.vision_tower
-
-    @property
-    def projector(self) -> Any:
-        return self.core.multi_modal_projector
 
     @property
     def attention(self) -> Any:
@@ -57,21 +50,7 @@ class Stage1(encoding.Stage1):
         return [*self.tower_taps(), self.projector.register_forward_hook(self.after_projector)]
 
     def tower_taps(self) -> list[Any]:
-        pre = {"with_kwargs": True}
-        return [
-            self.tower.register_forward_pre_hook(self.before_tower, **pre),
-            self.attention.register_forward_pre_hook(self.before_attention, **pre),
-        ]
-
-    def before_tower(self, tower: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        call = self.call()
-        if call is not None:
-            call.given = kwargs
-
-    def before_attention(self, attention: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        call = self.call()
-        if call is not None:  # a backward pass with checkpoints runs it once more
-            call.hidden = args[0] if args else kwargs["hidden_states"]
+        return Tap(self).hook(self.tower, self.attention)
 
     def after_projector(self, projector: nn.Module, args: Any, output: Tensor) -> None:
         call = self.call()
@@ -106,8 +85,6 @@ class Stage1(encoding.Stage1):
 class Fixed(Family):
     """A family whose images, tiles or frames all have `visual_tokens`."""
 
-    stage_1: type[Stage1]
-
     def check(self, config: Any, duet: Settings) -> None:
         if duet.merges:
             check_feature_layer(config)
@@ -115,9 +92,6 @@ class Fixed(Family):
 
     def is_whole(self, config: Any, tokens: int) -> bool:
         return tokens % self.visual_tokens(config) == 0  # some hand over all tiles of a sample at once
-
-    def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
-        return self.stage_1(core, duet).hook()
 
 
 def mean_of_groups(x: Tensor, channels: int) -> Tensor:

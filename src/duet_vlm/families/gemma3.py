@@ -9,23 +9,29 @@ from torch import Tensor
 from ..config.settings import Settings
 from . import fixed
 from .family import refuse_renumbering
+from .video.sampling import Sampling
 
 
-class Stage1(fixed.Stage1):
+class Gemma3Stage1(fixed.FixedStage1):
     def pool(self, x: Tensor) -> Tensor:
         """The projector averages squares of patches."""
         side = self.projector.patches_per_image
         return self.projector.avg_pool(x.transpose(1, 2).unflatten(2, (side, side))).flatten(2).transpose(1, 2)
 
 
-class Gemma3(fixed.Fixed):
+class Gemma3(fixed.Fixed, model_types=("gemma3",)):
     """Windows and the two-way attention inside an image are in the stock masks, which speak of the full sequence."""
 
     positions = "keep"
-    stage_1 = Stage1
+    tiled = tiles_apart = True
+    frames_as_images = Sampling(count=8)
+    stage1 = Gemma3Stage1
 
     def visual_tokens(self, config: Any) -> int:
         return int(config.mm_tokens_per_image)
+
+    def extra_inputs(self, config: Any, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"token_type_ids": (ids == config.image_token_id).long()}
 
     def check(self, config: Any, duet: Settings) -> None:
         refuse_renumbering(config, duet, "its layers have rotary embeddings of two kinds, and windows of positions")

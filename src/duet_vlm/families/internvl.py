@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from . import clip, fixed
 from .encoding import Call
-from .family import feature_layer
+from .features import feature_layer
+from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
+from .video.sampling import Sampling, middles
 
 
-class Stage1(fixed.Stage1):
+class InternVLStage1(fixed.FixedStage1):
     """Retained tokens stay at their places in the tile; zeros elsewhere. CLS takes none."""
 
     @property
@@ -28,11 +30,20 @@ class Stage1(fixed.Stage1):
         return fixed.mean_of_groups(shuffled.flatten(1, 2), x.shape[2])
 
 
-class InternVL(fixed.Fixed):
+class InternVLVideoProcessor(FrameProcessor):
+    published: ClassVar[dict[str, Any]] = dict(
+        resample=BICUBIC, image_mean=CLIP_MEAN, image_std=CLIP_STD, size={"height": 384, "width": 384}
+    )
+    sampling = Sampling(middles, count=8)
+
+
+class InternVL(fixed.Fixed, model_types=("internvl",)):
     """Spans of stage 2 are runs: the tiles of an image stand in one, a video's frames have text between them."""
 
     runs = ("image",)
-    stage_1 = Stage1
+    tiled = True
+    stage1 = InternVLStage1
+    video_processor = InternVLVideoProcessor
 
     def visual_tokens(self, config: Any) -> int:
         vision = config.vision_config

@@ -13,10 +13,11 @@ from ..errors import DuetError
 from ..stage1 import Merge
 from . import clip
 from .downsample import Downsample
+from .encoding import Stage1
 from .family import Family
 
 
-class Stage1(clip.Stage1):
+class LlavaStage1(clip.ClsStage1):
     """CLS, dominant and contextual tokens, in this order, in the first K1 + K2 places of the image's span."""
 
     reserved = 1  # for CLS
@@ -31,11 +32,14 @@ class Stage1(clip.Stage1):
         return pad(projected, (0, 0, 0, length - kept)), pad(sizes, (0, length - kept))
 
 
-class Llava(Family):
+class Llava(Family, model_types=("llava",)):
     """LLaVA with a tower that makes a fixed number of tokens of every image; stage 1 where the first of them is CLS."""
 
-    reserved = Stage1.reserved
+    reserved = LlavaStage1.reserved
     downsamples = True
+    every_patch = True
+    stage1: type[Stage1] = LlavaStage1
+    shrinking: type[Downsample] = Downsample
 
     def variant(self, config: Any) -> Family:
         known = (*clip.KINDS, *WITHOUT_CLS)
@@ -59,9 +63,7 @@ class Llava(Family):
         return tokens in (clip.patches(config) + 1, clip.patches(config), clip.patches(config) - 1)
 
     def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
-        if duet.downsample is not None:
-            return Downsample(core, duet, clip.grid(core.config)).hook()
-        return Stage1(core, duet).hook()
+        return (self.stage1 if duet.downsample is None else self.shrinking)(core, duet, self).hook()
 
 
 WITHOUT_CLS = ("siglip_vision_model",)
@@ -77,7 +79,7 @@ class AnyTower(Family):
         return frames * rows * columns
 
     def check(self, config: Any, duet: Settings) -> None:
-        clip.check(config, duet, Stage1.reserved)
+        clip.check(config, duet, LlavaStage1.reserved)
 
 
 ANY_TOWER = AnyTower()

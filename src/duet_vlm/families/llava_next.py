@@ -16,12 +16,14 @@ from ..config.settings import Settings
 from ..host.refs import wrap
 from ..stage1 import Encoded, Merge, merge
 from . import clip, encoding
+from .anyres import AnyRes
 from .downsample import Downsample
-from .encoding import Call
+from .encoding import Call, Stage1
+from .image_shape import ImageShape, largest_tiles
 from .llava import Llava
 
 
-class Packed(encoding.Stage1):
+class Packed(Stage1):
     """A stage 1 whose crops are packed to one image."""
 
     def hook(self) -> list[Any]:
@@ -59,7 +61,7 @@ class Share:
     contextual: int
 
 
-class Stage1(Packed, clip.Stage1):
+class LlavaNextStage1(Packed, clip.ClsStage1):
     """Dominant tokens in their places, contextual ones in their anchors', zeros elsewhere.
 
     A crop retains K1 + K2 of its N patches, and in proportion where a part of it is padding, which stock cuts off
@@ -78,7 +80,7 @@ class Stage1(Packed, clip.Stage1):
     def shares(self, call: Call) -> list[Share]:
         """Of every crop, in the order of encoding."""
         if call.shares is None:
-            sizes = torch.as_tensor(call.asked["image_sizes"]).tolist()
+            sizes = torch.as_tensor(call.arguments["image_sizes"]).tolist()
             known = {size: shares(self.core, self.config, size) for size in {tuple(size) for size in sizes}}
             call.shares = [share for size in sizes for share in known[tuple(size)]]
         return call.shares
@@ -152,13 +154,17 @@ class Smaller(Packed, Downsample):
     """Every crop is shrunk."""
 
 
-class LlavaNext(Llava):
-    reserved = Stage1.reserved
+class LlavaNext(AnyRes, Llava, model_types=("llava_next",)):
+    reserved = LlavaNextStage1.reserved
+    stage1 = LlavaNextStage1
+    shrinking = Smaller
 
     def is_whole(self, config: Any, tokens: int) -> bool:
         return tokens >= self.visual_tokens(config)  # a base crop, and what is left of its tiles without padding
 
-    def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
-        if duet.downsample is not None:
-            return Smaller(core, duet, clip.grid(core.config)).hook()
-        return Stage1(core, duet).hook()
+    def image_shape(self, config: Any, grid: tuple[int, ...] | None = None, tiles: int | None = None) -> ImageShape:
+        """The largest image: every crop of as many tokens, and one more at the end of every row of patches."""
+        crop = super().image_shape(config, grid, tiles)
+        rows, columns, in_row = largest_tiles(config)
+        tokens = crop.patches + rows * in_row * (columns * in_row + 1)
+        return replace(crop, visual_tokens=tokens, crops=1 + rows * columns, unit="crop")

@@ -7,7 +7,7 @@ newlines; scores and keys are packed by the same stock method, so that they stay
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,11 +17,14 @@ from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.refs import wrap
 from . import fixed
+from .anyres import AnyRes
 from .encoding import Call, Outcome
-from .family import Family, check_feature_layer
+from .features import check_feature_layer
+from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
+from .video.sampling import Sampling
 
 
-class Stage1(fixed.Stage1):
+class LlavaOneVisionStage1(fixed.FixedStage1):
     """Retained tokens stay at their places in the packed image or the frame; zeros elsewhere, newlines included."""
 
     dynamic = True
@@ -94,8 +97,18 @@ def shrunk(config: Any, grid: tuple[int, ...]) -> tuple[int, int]:
     return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
 
 
-class LlavaOneVision(Family):
+class LlavaOnevisionVideoProcessor(FrameProcessor):
+    published: ClassVar[dict[str, Any]] = dict(
+        resample=BICUBIC, image_mean=CLIP_MEAN, image_std=CLIP_STD, size={"height": 384, "width": 384}
+    )
+    sampling = Sampling(count=32)
+
+
+class LlavaOneVision(AnyRes, model_types=("llava_onevision",)):
     dynamic = True
+    crops_together = True
+    video_processor = LlavaOnevisionVideoProcessor
+    stage1 = LlavaOneVisionStage1
 
     def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
         """Of an image whose tiles hold this many rows and columns, base crop included; or of one frame of a video."""
@@ -121,6 +134,3 @@ class LlavaOneVision(Family):
                 f"stage 1 needs a siglip_vision_model with vision_feature_select_strategy 'full', and this model has a "
                 f"{kind} with {strategy!r}: set dominant=None to use stage 2 alone."
             )
-
-    def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
-        return Stage1(core, duet).hook()

@@ -5,17 +5,23 @@ docs/method.md, 1.1, 1.5 and 1.7. The scoring layer is the last block that atten
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..config.settings import Settings
 from ..errors import DuetError
+from ..host.attention import received
 from ..stage1 import Encoded, merge
-from . import received
-from .encoding import merged_in_place
-from .family import Family, refuse_renumbering
+from .encoding import Call, Stage1, merged_in_place
+from .family import Family, Make, refuse_renumbering
+from .taps import Tap
+from .video import pixels
+from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
+from .video.sampling import Sampling, spread
+
+SIDE = 24  # rows and columns of visual tokens of the image that is timed, as many as LLaVA-1.5's have
 
 
 def scoring_block(config: Any) -> int:
@@ -24,12 +30,12 @@ def scoring_block(config: Any) -> int:
     return int(max(full) if full else config.vision_config.depth - 1)
 
 
-class Stage1(received.Stage1):
-    """Retained tokens stay at their places in the frame; zeros elsewhere."""
+class QwenStage1(Stage1):
+    """Retained tokens stay at their places in the frame; zeros elsewhere.
 
-    @property
-    def tower(self) -> Any:
-        return self.core.visual
+    Scores are made while the scoring attention is called, a segment (image, frame) at a time and streamed over query
+    blocks, so no n x n map is made and nothing of that size outlives the call.
+    """
 
     @property
     def attention(self) -> Any:
@@ -39,11 +45,16 @@ class Stage1(received.Stage1):
         """The four patches of a merged token follow each other."""
         return x.unflatten(1, (-1, self.core.config.vision_config.spatial_merge_size**2)).mean(2)
 
-    def after_tower(self, tower: Any, args: Any, output: Any) -> None:
-        call = self.call()
-        if call is None:
-            return
-        side, grids = tower.config.spatial_merge_size, call.given["grid_thw"]
+    def taps(self) -> list[Any]:
+        return Tap(self).hook(self.tower, self.attention)
+
+    def before_attention(self, call: Call, attention: Any, hidden: Tensor, others: dict[str, Any]) -> None:
+        for scores, keys in received(attention, hidden, **others):
+            call.scores.append(self.pool(scores[..., None])[..., 0])
+            call.keys.append(self.pool(keys))
+
+    def after_tower(self, call: Call, tower: Any, output: Any) -> None:
+        side, grids = tower.config.spatial_merge_size, call.tower_kwargs["grid_thw"]
         scores, keys = torch.cat(call.scores, 1)[0], torch.cat(call.keys, 1)[0]
         order = image_order(tower, grids)
         if order is not None:
@@ -73,10 +84,58 @@ def image_order(visual: Any, grid_thw: Tensor) -> Tensor | None:
     return torch.argsort(window_index).to(grid_thw.device)
 
 
-class Qwen25VL(Family):
+class Qwen2VLVideoProcessor(FrameProcessor):
+    """Frames in multiples of a merged patch, cut into patches of two frames each."""
+
+    published: ClassVar[dict[str, Any]] = dict(
+        resample=BICUBIC, image_mean=CLIP_MEAN, image_std=CLIP_STD,
+        size={"shortest_edge": 128 * 28 * 28, "longest_edge": 28 * 28 * 768}, patch_size=14, temporal_patch_size=2,
+        merge_size=2, min_frames=4, max_frames=768, cap_pixels_per_frame=None, max_video_tokens=128000,
+    )  # fmt: skip
+    sampling = Sampling(spread, rate=2.0, least=4, most=768, multiple=2)
+    model_input_names = ["pixel_values_videos", "video_grid_thw"]  # noqa: RUF012
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        # older files name the bounds so
+        least, most = settings.get("min_pixels"), settings.get("max_pixels")
+        self.size = dict(self.size) | {
+            name: value for name, value in (("shortest_edge", least), ("longest_edge", most)) if value is not None
+        }
+
+    @property
+    def factor(self) -> int:
+        """Pixels of a merged token's side."""
+        return int(self.patch_size * self.merge_size)
+
+    def joined(self, name: str, found: list[Tensor]) -> Tensor:
+        return torch.cat(found)
+
+    def prepare(self, frames: Tensor) -> dict[str, Tensor]:
+        if self.do_resize:
+            height, width = self.bounded(len(frames), *frames.shape[-2:])
+            frames = pixels.resize(frames, height, width, self.resample)
+        flat, grid = pixels.patches(self.normalized(frames), self.patch_size, self.merge_size, self.temporal_patch_size)
+        return {"pixel_values_videos": flat, "video_grid_thw": torch.tensor([grid])}
+
+    def bounded(self, count: int, height: int, width: int) -> tuple[int, int]:
+        """Height and width of each of `count` frames."""
+        least, most = self.size["shortest_edge"], self.size["longest_edge"]
+        if self.cap_pixels_per_frame:
+            budget = int(self.max_video_tokens * self.factor**2 * 0.9)
+            most = max(min(most, budget * self.temporal_patch_size // count), int(least * 1.05))
+        return pixels.whole_patches(height, width, self.factor, least, most)
+
+
+class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
     positions = "keep"
+    position_axes = 3
     dynamic = True
     late = (0.5, 0.25)
+    video_processor: type[FrameProcessor] | None = Qwen2VLVideoProcessor
+    stage1 = QwenStage1
+    towers = ("visual",)
+    projectors = ("merger", "deepstack_merger_list")
 
     def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
         frames, rows, columns = (1, *grid)[-3:]
@@ -85,8 +144,35 @@ class Qwen25VL(Family):
             raise DuetError(f"grid {grid} is less than one visual token of a {config.model_type}: give an image's.")
         return tokens
 
+    def grid_of(self, inputs: Any) -> tuple[int, ...] | None:
+        found = inputs.get("image_grid_thw", inputs.get("video_grid_thw"))
+        return None if found is None else (1, *found[0].tolist()[1:])
+
+    def token_grid(self, config: Any, inputs: Any, tokens: int | None = None) -> tuple[int, int]:
+        grid, side = self.grid_of(inputs), config.vision_config.spatial_merge_size
+        if grid is None:
+            raise DuetError("there is no picture in this prompt: give inputs with image_grid_thw.")
+        return grid[1] // side, grid[2] // side
+
+    def usual_grid(self, config: Any) -> tuple[int, int]:
+        return (SIDE * config.vision_config.spatial_merge_size,) * 2
+
+    def pixels(
+        self, config: Any, make: Make, count: int = 1, *, grid: tuple[int, ...] | None = None, tiles: int = 1
+    ) -> dict[str, Tensor]:
+        """Flat patches of all images, one after the other."""
+        vision, (rows, columns) = config.vision_config, (grid or self.usual_grid(config))[-2:]
+        values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        thw = torch.tensor([[1, rows, columns]] * count)
+        return {"pixel_values": make((count * rows * columns, values)), "image_grid_thw": thw}
+
+    def blank_image(self, config: Any) -> dict[str, Tensor]:
+        side = 4 * config.vision_config.spatial_merge_size
+        return self.pixels(config, torch.ones, grid=(side, side))
+
+    def extra_inputs(self, config: Any, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
+        kinds = (ids == config.image_token_id).long()
+        return {"mm_token_type_ids": kinds, "image_grid_thw": pixels["image_grid_thw"]}
+
     def check(self, config: Any, duet: Settings) -> None:
         refuse_renumbering(config, duet, "its positions have three axes")
-
-    def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
-        return Stage1(core, duet).hook()

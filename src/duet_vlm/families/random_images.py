@@ -8,15 +8,13 @@ import torch
 from torch import Generator, Tensor
 
 from ..errors import DuetError
-from .image_shape import ImageShape, largest_grid
-
-TOKENS = 24  # rows and columns of visual tokens of an image of any size, as many as LLaVA-1.5's have
+from . import family_of
+from .image_shape import ImageShape
 
 
 def usual_grid(config: Any) -> tuple[int, int] | None:
     """Rows and columns of patches of the image that is timed where a model takes any size; None elsewhere."""
-    side = getattr(config.vision_config, "spatial_merge_size", None)
-    return None if side is None else (TOKENS * side, TOKENS * side)
+    return family_of(config).usual_grid(config)
 
 
 def pixels_of(
@@ -27,30 +25,11 @@ def pixels_of(
     Args:
         grid: rows and columns of patches, for models whose images differ.
     """
-    vision = config.vision_config
 
-    def noise(*shape: int) -> Tensor:
+    def noise(shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    if usual_grid(config) is not None:
-        assert grid is not None
-        rows, columns = grid[-2:]
-        values = 3 * vision.temporal_patch_size * vision.patch_size**2
-        thw = torch.tensor([[1, rows, columns]] * batch_size)
-        return {"pixel_values": noise(batch_size * rows * columns, values), "image_grid_thw": thw}
-    side = vision.image_size
-    height, width = side if isinstance(side, (list, tuple)) else (side, side)
-    if getattr(config, "image_grid_pinpoints", None):
-        if grid is not None:
-            raise DuetError(f"images of a {config.model_type} are timed at its largest grid of crops: leave grid= out.")
-        whole = largest_grid(config)
-        crops = 1 + (whole[0] // side) * (whole[1] // side)
-        sizes = torch.tensor([whole] * batch_size)
-        return {"pixel_values": noise(batch_size, crops, 3, height, width), "image_sizes": sizes}
-    if config.model_type in ("smolvlm", "idefics3"):
-        seen = torch.ones(batch_size, image.crops, height, width, dtype=torch.bool)
-        return {"pixel_values": noise(batch_size, image.crops, 3, height, width), "pixel_attention_mask": seen}
-    return {"pixel_values": noise(batch_size * image.crops, 3, height, width)}
+    return family_of(config).pixels(config, noise, batch_size, grid=grid, tiles=image.crops)
 
 
 def check_text(image: ImageShape, text_tokens: int) -> None:
@@ -76,11 +55,3 @@ def prompts_of(config: Any, image: ImageShape, batch_size: int, text_tokens: int
     for i in range(first, first + between):
         parts += [words[:, i : i + 1], part]
     return torch.cat([*parts, words[:, first + between :]], dim=1)
-
-
-def beside_the_prompt(config: Any, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a processor hands the language model beside ids: what each token is, and the sizes that positions need."""
-    visual = (ids == config.image_token_id).long()
-    if "image_grid_thw" in pixels:
-        return {"mm_token_type_ids": visual, "image_grid_thw": pixels["image_grid_thw"]}
-    return {"token_type_ids": visual} if config.model_type == "gemma3" else {}

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..config.settings import Settings
-from . import llava
-from .llava import Llava
+from .llava import Llava, LlavaStage1
+from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
 
 
-class Stage1(llava.Stage1):
+class VideoLlavaStage1(LlavaStage1):
     def together(self, patches: Tensor) -> int:
         """A video may have hundreds of frames."""
         return 1
 
 
-class VideoLlava(Llava):
+class VideoLlavaVideoProcessor(FrameProcessor):
+    published: ClassVar[dict[str, Any]] = dict(
+        resample=BICUBIC, image_mean=CLIP_MEAN, image_std=CLIP_STD, size={"shortest_edge": 224},
+        crop_size={"height": 224, "width": 224}, do_center_crop=True,
+    )  # fmt: skip
+
+
+class VideoLlava(Llava, model_types=("video_llava",)):
     """The encoder hands over frames; all frames of a video are one span of stage 2."""
 
     runs = ("video",)
     downsamples = False
+    every_patch = False
+    stage1 = VideoLlavaStage1
+    video_processor = VideoLlavaVideoProcessor
+    towers = ("image_tower", "video_tower")
 
     def is_whole(self, config: Any, tokens: int) -> bool:
         return tokens in (self.visual_tokens(config), self.visual_tokens(config) + 1)  # frames keep CLS
-
-    def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
-        return Stage1(core, duet, towers=("image_tower", "video_tower")).hook()

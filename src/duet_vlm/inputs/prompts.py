@@ -44,11 +44,3 @@ def special_tokens(processor: Any) -> dict[str, bool]:
     tokenizer = getattr(processor, "tokenizer", processor)
     start, shown = tokenizer.bos_token, prompt(processor, "")
     return {"add_special_tokens": False} if start and shown.startswith(start) else {}
-
-
-def grid_of(inputs: Any) -> tuple[int, ...] | None:
-    """(1, rows, columns) in patches of the image or of one frame, where a processor tells."""
-    for name in ("image_grid_thw", "video_grid_thw"):
-        if name in inputs:
-            return (1, *inputs[name][0].tolist()[1:])
-    return None

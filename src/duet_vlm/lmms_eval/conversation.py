@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DuetError
+from ..families import family_of
 from ..families.placeholders import check_text
 from ..inputs.images import read_image
 from ..inputs.prompts import special_tokens
 from ..inputs.video.decoding import Clip, read_frames
-from ..inputs.video.inputs import IMAGES, PROCESSORS, check_model, content
+from ..inputs.video.inputs import are_images, check_model, content
 
 Message = dict[str, Any]
 """{"role": str, "content": [{"type": "text" | "image" | "video" | "audio", "text" or "url": ...}]}, as in lmms-eval."""
@@ -64,7 +65,7 @@ class Reader:
                 elif part["type"] == "video":
                     clip = self._clip(part)
                     parts += content(self.config, clip)
-                    if self.config.model_type in IMAGES:
+                    if are_images(self.config):
                         found.images += list(clip.frames)
                     else:
                         found.clips.append(clip)
@@ -94,8 +95,7 @@ class Reader:
         if not isinstance(source, str | Path) or part.get("start_time") or part.get("end_time"):
             raise DuetError("parts of videos, or frames alone, are not possible with duet_hf: give whole video files.")
         check_model(self.config, Path(source))
-        kind = self.config.model_type
-        rule = IMAGES[kind] if kind in IMAGES else PROCESSORS[kind].rule(self.processor.video_processor)
+        rule = family_of(self.config).frame_rule(self.processor)
         if self.max_frames is not None:
             count = None if rule.count is None else min(rule.count, self.max_frames)
             rule = replace(rule, count=count, most=min(rule.most, self.max_frames))

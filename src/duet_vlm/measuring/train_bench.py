@@ -15,7 +15,9 @@ import torch
 
 from ..applying import apply
 from ..errors import DuetError
+from ..families import FAMILIES, family_of
 from ..families.image_shape import ImageShape
+from ..host import decoder_of
 from ..presets import DuetConfig
 from .bench import Setting, label
 from .timing import Clock, PeakMemory, hardware, median, versions
@@ -23,7 +25,6 @@ from .train_costs import step_flops
 from .workload import OneWordPerToken, Workload
 
 TUNES = ("lora", "full")
-FAMILIES = ("llava", "llava_next")  # towers whose every patch is a visual token, as `train_costs` counts
 PAPER = {192.0: 0.26, 128.0: 0.31, 64.0: 0.36}  # training time saved, arXiv 2602.18846, LLaVA-1.5-7B
 WARM_UPS = 1
 ALL_LOGITS = "stock, all logits"
@@ -70,9 +71,10 @@ class TrainOptions:
 
 def check(config: Any, grid: Any = None, tiles: Any = None) -> None:
     """Raises ValueError for a model whose training steps cannot be compared with FLOPs here."""
-    if config.model_type not in FAMILIES:
+    if not family_of(config).every_patch:
+        known = " and ".join(name for name, family in FAMILIES.items() if family.every_patch)
         raise DuetError(
-            f"--train times models of type {' and '.join(FAMILIES)}, and this one is a {config.model_type}: leave "
+            f"--train times models of type {known}, and this one is a {config.model_type}: leave "
             "--train out to time its prefill."
         )
     if grid is not None or tiles is not None:
@@ -95,7 +97,8 @@ def flops_of(config: Any, counts: list[int], options: TrainOptions, tune: str, l
 @contextmanager
 def tuned(model: Any, tune: str, options: TrainOptions) -> Iterator[tuple[Any, torch.optim.Optimizer]]:
     """The model to call and its optimizer; adapters are taken off again, weights stay as the steps left them."""
-    language_model, projector = model.base_model.language_model, model.base_model.multi_modal_projector
+    language_model = decoder_of(model)
+    projector = getattr(model.base_model, family_of(model.config).projectors[0])
     model.requires_grad_(False)
     called, before = model, model.training
     if tune == "lora":

@@ -10,13 +10,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..config.budget import DecoderShape
-from ..families import encoding
+from ..families import encoding, family_of
 from ..families.image_shape import ImageShape
-from ..families.random_images import beside_the_prompt, pixels_of, prompts_of, usual_grid
+from ..families.random_images import pixels_of, prompts_of, usual_grid
 from ..host import cache_argument, decoder_of
 from ..presets import DuetConfig
-
-TOWERS = ("vision_tower", "image_tower", "visual", "vision_model")
 
 
 class OneWordPerToken:
@@ -60,11 +58,12 @@ class Workload:
         pixels = {k: v.to(model.device, model.dtype if v.is_floating_point() else None) for k, v in pixels.items()}
         self.encoder_inputs: dict[str, Tensor] = pixels
         self.ids = prompts_of(config, self.image, batch_size, text_tokens, generator).to(model.device)
-        self.told = beside_the_prompt(config, self.ids, pixels)
+        self.family = family_of(config)
+        self.told = self.family.extra_inputs(config, self.ids, pixels)
 
     @property
     def tower(self) -> Any:
-        return next(getattr(self.core, name) for name in TOWERS if hasattr(self.core, name))
+        return getattr(self.core, self.family.towers[0])
 
     @property
     def layers(self) -> Any:
@@ -90,7 +89,7 @@ class Workload:
     def _forward(self, ids: Tensor, cache: DynamicCache, **inputs: Any) -> None:
         past, n = cache.get_seq_length(), ids.shape[1]
         positions = torch.arange(past, past + n, device=ids.device)[None].expand(len(ids), -1)
-        if "image_grid_thw" not in self.told:
+        if self.family.position_axes == 1:
             inputs["position_ids"] = positions
         elif past:  # of three axes, which the model makes of the prompt
             inputs["position_ids"] = (positions + self.core.rope_deltas).expand(3, -1, -1)

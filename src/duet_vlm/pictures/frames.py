@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..console.tables import several
+from ..families.video.sampling import ends
 from ..inputs.prepared import Prepared
-from ..inputs.video.sampling import ends
 from . import spread
 from .spread import Spread
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from PIL import Image
 from ..engine.trace import SampleTrace, Trace
 from ..errors import DuetError
 from ..families import family_of
-from ..inputs.prompts import grid_of
 from .frames import seen
 from .shading import GONE, MERGED, tinted
 from .visualize import CLS, patches_of
@@ -35,7 +33,7 @@ def kept_picture(image: Any, trace: Trace | None, inputs: Any, processor: Any, c
     """
     if "pixel_values" not in inputs:
         return None
-    rows, columns = grid_of_patches(inputs, config)
+    rows, columns = family_of(config).token_grid(config, inputs)
     pixels = inputs["pixel_values"].float().cpu()
     if pixels.ndim > 3:  # elsewhere flat patches of the whole picture
         first = pixels[0, 0] if pixels.ndim == 5 else pixels[0]
@@ -61,16 +59,6 @@ def kept_picture(image: Any, trace: Trace | None, inputs: Any, processor: Any, c
     out = base * bright + tinted(base, GONE) * (1 - bright)
     out = np.where(tint > 0, tinted(base, MERGED, striped=False), out)
     return Image.fromarray((255 * out).round().astype(np.uint8))
-
-
-def grid_of_patches(inputs: Any, config: Any) -> tuple[int, int]:
-    """Rows and columns of the patches that an image's visual tokens stand for."""
-    found = grid_of(inputs)
-    if found is not None:
-        merge = config.vision_config.spatial_merge_size
-        return found[1] // merge, found[2] // merge
-    side = math.isqrt(family_of(config).visual_tokens(config))
-    return side, side
 
 
 def presence(sample: SampleTrace, places: dict[int, int], patches: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..engine.trace import ImageTrace, Trace
+from ..families import family_of
 
 CLS = -1
 FITS = 0.08  # mean difference, of 1, between tiles put together and the photo
@@ -63,7 +64,7 @@ def packed(core: Any, inputs: Any, crops: int, side: int) -> tuple[tuple[int, in
     Stock itself packs the numbers of the patches, so that they end where the patches do.
 
     Args:
-        core: the core model, a LLaVA-NeXT or LLaVA-OneVision.
+        core: the core model, of an AnyRes family.
         inputs: of a prompt with one image.
         crops: how many there are, the base crop first.
         side: rows of patches of a crop.
@@ -77,7 +78,7 @@ def packed(core: Any, inputs: Any, crops: int, side: int) -> tuple[tuple[int, in
     rows = int((rest == 0).sum())
     columns = len(rest) // rows - 1
     whole, base = Spread({}, {}), Spread({i: i for i in range(patches)}, {0: {i: i for i in range(patches)}})
-    together = config.model_type == "llava_onevision"  # base crop and tiles are one image of the trace
+    together = family_of(config).crops_together
     for i, number in enumerate(rest.long().tolist()):
         row, column = divmod(i, columns + 1)
         if column == columns:

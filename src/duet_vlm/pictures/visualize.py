@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import colorsys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,6 @@ import numpy as np
 from ..engine.trace import ImageTrace, Trace
 from ..families import family_of, visual_token_ids
 from ..inputs.prepared import Prepared
-from ..inputs.prompts import grid_of
 from .frames import Shown, shown_frames, shown_image
 from .picture_words import as_written, words_of
 from .shading import cluster_colors, shade
@@ -45,22 +45,16 @@ def picture(prepared: Prepared, trace: Trace | None, *, title: str, counts: list
     start = next((i for i in range(visual[-1] + 1, len(ids)) if ids[i] not in marks), len(ids))
     words = words_of(ids, queries, start, prepared.processor)
     words = as_written(words, prepared.request.ask, prepared.processor.tokenizer.unk_token)
-    found = grid_of(prepared.inputs)
-    if found is not None:
-        merge = config.vision_config.spatial_merge_size
-        grid = found[1] // merge, found[2] // merge
-    elif prepared.clip is not None:
-        grid = (math.isqrt(len(visual) // len(prepared.clip.indices)),) * 2
-    elif family_of(config).dynamic:  # the base crop
-        grid = (config.vision_config.image_size // config.vision_config.patch_size,) * 2
-    else:
-        grid = (math.isqrt(family_of(config).visual_tokens(config)),) * 2
-    if prepared.clip is None:
+    family, clip = family_of(config), prepared.clip
+    grid = family.token_grid(config, prepared.inputs, None if clip is None else len(visual) // len(clip.indices))
+    if clip is None:
         shown = shown_image(prepared, len(visual), grid)
-        there, parts = len(prepared.inputs["pixel_values"].flatten(0, -4)) if found is None else 1, "tiles"
+        there, parts = 1, "tiles"
+        if family.grid_of(prepared.inputs) is None:  # elsewhere pixels are flat patches of the whole picture
+            there = len(prepared.inputs["pixel_values"].flatten(0, -4))
     else:
         shown = shown_frames(prepared, len(visual), grid)
-        there, parts = len(prepared.clip.indices), "frames"
+        there, parts = len(clip.indices), "frames"
         if "video_grid_thw" in prepared.inputs:
             there, parts = int(prepared.inputs["video_grid_thw"][0, 0]), "encoded pairs of frames"
     placed = any(one.spread is not None for one in shown)

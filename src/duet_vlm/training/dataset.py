@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..families.video.sampling import spread
 from ..inputs.images import read_image
 from ..inputs.video.decoding import Clip, read_frames
-from ..inputs.video.sampling import spread
 from ..stage2.queries import IGNORED
 from .conversations import Rendered, Renderer
 from .records import Conversation

@@ -8,23 +8,11 @@ import torch
 from torch import nn
 
 from ..errors import DuetError
+from ..families import family_of
 from ..inputs.checkpoints import read_weights
 from .settings import Lora, TrainSettings
 
-# by their names in transformers' models
-PROJECTORS = ("multi_modal_projector", "merger", "deepstack_merger_list", "connector", "image_newline")
-TOWERS = ("vision_tower", "visual", "vision_model")
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-def is_projector(name: str) -> bool:
-    """Whether a parameter or module lies in the projector between tower and language model."""
-    return any(part in PROJECTORS for part in name.split("."))
-
-
-def is_tower(name: str) -> bool:
-    """Whether a parameter or module lies in the vision tower, the projector excepted."""
-    return not is_projector(name) and any(part in TOWERS for part in name.split("."))
 
 
 def load(settings: TrainSettings, sharded: bool) -> Any:
@@ -56,8 +44,9 @@ def freed(model: Any, settings: TrainSettings) -> Any:
     if settings.train == "lora":
         model = adapted(model, settings.lora)
         if settings.tower == "trained":
+            family = family_of(model.config)
             for name, parameter in model.named_parameters():
-                if is_tower(name) and parameter.is_floating_point():
+                if family.is_tower(name) and parameter.is_floating_point():
                     parameter.requires_grad_(True)
     return model
 
@@ -68,16 +57,17 @@ def release(model: nn.Module, settings: TrainSettings) -> None:
     Raises:
         ValueError: a model without a projector of a known name.
     """
+    family = family_of(model.config)
     names = [name for name, _ in model.named_parameters()]
-    if settings.train != "full" and not any(map(is_projector, names)):
+    if settings.train != "full" and not any(map(family.is_projector, names)):
         raise DuetError(
-            f"this model has no projector of a known name ({', '.join(PROJECTORS)}): set train: full, or train: lora "
-            "with lora.projector: false."
+            f"this model has no projector of a known name ({', '.join(family.projectors)}): set train: full, or "
+            "train: lora with lora.projector: false."
         )
     for name, parameter in model.named_parameters():
-        if is_projector(name):
+        if family.is_projector(name):
             parameter.requires_grad_(settings.train != "lora")
-        elif is_tower(name):
+        elif family.is_tower(name):
             parameter.requires_grad_(settings.tower == "trained" and settings.train != "lora")
         else:
             parameter.requires_grad_(settings.train == "full")
@@ -91,13 +81,14 @@ def adapted(model: Any, lora: Lora) -> Any:
     """
     from peft import LoraConfig, get_peft_model
 
-    modules = dict(model.named_modules())
+    family, modules = family_of(model.config), dict(model.named_modules())
     targets: Any
     if lora.targets is None:
-        targets = [n for n in modules if n.split(".")[-1] in TARGETS and not is_tower(n) and not is_projector(n)]
+        inside = [n for n in modules if not family.is_tower(n) and not family.is_projector(n)]
+        targets = [n for n in inside if n.split(".")[-1] in TARGETS]
     else:
         targets = list(lora.targets) if len(lora.targets) > 1 else lora.targets[0]
-    whole = sorted({n.split(".")[-1] for n in modules if n.split(".")[-1] in PROJECTORS}) if lora.projector else None
+    whole = sorted({n.split(".")[-1] for n in modules} & set(family.projectors)) if lora.projector else None
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,  # type: ignore[arg-type]
         modules_to_save=whole or None,

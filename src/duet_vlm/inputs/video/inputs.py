@@ -6,21 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DuetError
+from ...families import FAMILIES, family_of
 from .decoding import Clip, read_frames
-from .processors import PROCESSORS
-from .sampling import Sampling
-
-# models whose stock processor takes no video: frames are images, one after the other
-IMAGES = {"gemma3": Sampling(count=8)}
-FAMILIES = (*PROCESSORS, *IMAGES)
 
 
 def check_model(config: Any, path: Path) -> None:
     """Raise ValueError where a model takes no video."""
-    from ...families import FAMILIES as SUPPORTED
-
-    if config.model_type not in FAMILIES:
-        known = ", ".join(name for name in SUPPORTED if name in FAMILIES)
+    family = FAMILIES.get(config.model_type)
+    if family is None or not family.takes_video:
+        known = ", ".join(name for name, family in FAMILIES.items() if family.takes_video)
         raise DuetError(
             f"{str(path)!r} is a video, and models of type {config.model_type!r} take pictures only: "
             f"give --model one of type {known}."
@@ -37,22 +31,23 @@ def show_frames(path: Path, config: Any, processor: Any, count: int | None = Non
         ValueError: see `read_frames`, and `check_model`.
     """
     check_model(config, path)
-    if config.model_type in IMAGES:
-        rule = IMAGES[config.model_type]
-    else:
-        # a stock processor (torchvision is there) has the same settings under the same names
-        rule = PROCESSORS[config.model_type].rule(processor.video_processor)
+    rule = family_of(config).frame_rule(processor)
     return read_frames(path, rule if count is None else rule.exactly(count))
 
 
 def content(config: Any, clip: Clip) -> list[dict[str, str]]:
     """What stands for the video in a chat."""
-    return [{"type": "image"}] * len(clip.indices) if config.model_type in IMAGES else [{"type": "video"}]
+    return [{"type": "image"}] * len(clip.indices) if are_images(config) else [{"type": "video"}]
+
+
+def are_images(config: Any) -> bool:
+    """Whether frames of a video are images to the model, one after the other."""
+    return family_of(config).frames_as_images is not None
 
 
 def video_inputs(config: Any, processor: Any, clip: Clip, text: str, **options: Any) -> Any:
     """What the processor makes of a prompt with one video."""
-    if config.model_type in IMAGES:
+    if are_images(config):
         return processor(images=list(clip.frames), text=text, return_tensors="pt", **options)
     told = {
         "total_num_frames": clip.total,

@@ -18,11 +18,13 @@ def stock_processor(source: str, config: Any) -> Any:
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
     from transformers.utils import is_torchvision_available
 
-    from .processors import PROCESSORS
+    from ...families import FAMILIES
 
-    if is_torchvision_available() or config.model_type not in PROCESSORS:
+    family = FAMILIES.get(config.model_type)
+    frames = None if family is None else family.video_processor
+    if is_torchvision_available() or frames is None:
         return processor_of(source)
-    frames, kind = PROCESSORS[config.model_type], accepting(PROCESSOR_MAPPING[type(config)])
+    kind = accepting(PROCESSOR_MAPPING[type(config)])
     readers: dict[str, Any] = {
         "tokenizer": AutoTokenizer.from_pretrained,
         "image_processor": AutoImageProcessor.from_pretrained,
