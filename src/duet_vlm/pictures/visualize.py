@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import colorsys
 from typing import TYPE_CHECKING
 
 import numpy as np

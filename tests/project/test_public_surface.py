@@ -15,7 +15,7 @@ import duet_vlm
 from duet_vlm.cli.main import app
 from recipes.demo.commands import app as recipe
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "src/duet_vlm/demo/weights/README.md"]
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 CODE = "\n".join(block or span for block, span in re.findall(r"```.*?\n(.*?)```|`([^`\n]+)`", TEXT, re.S))
