@@ -30,13 +30,17 @@ TENSORS := $(patsubst %,tests/stage2/test_%.py,methods_stage_2 queries token_spa
 	tests/stage1/test_methods_stage_1.py tests/tensors tests/config/test_config.py tests/config/test_presets.py \
 	tests/cli/test_budget.py tests/project/test_versions.py
 
-.PHONY: demo demo-model test test-long test-oldest test-tensors lint results clean
+.PHONY: demo demo-model test coverage test-long test-oldest test-tensors lint results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/duet run examples/scene.png --ask "$(ASK)" --show kept.png --compare
 
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not long"
+
+# The same tests, with the branch coverage of the core; below 90% it fails.
+coverage: $(VENV)/.installed-dev
+	$(PYTEST) -m "not long" --cov --cov-report=term:skip-covered
 
 test-long: $(VENV)/.installed-dev
 	$(PYTEST) --hypothesis-profile=default -m long
@@ -64,7 +68,7 @@ results: $(VENV)/.installed-dev
 		--model $(MODEL) --work build/$(RESULTS)-$(LIMIT) --out $(RESULTS) --page $(PAGE) --limit $(LIMIT)
 
 clean:
-	rm -rf $(VENV) $(VENV)-* build dist
+	rm -rf $(VENV) $(VENV)-* build dist .coverage
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python %d.%d is too old: use 3.11 or newer, as in PYTHON=python3.12" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
