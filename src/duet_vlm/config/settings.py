@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from ..errors import DuetError, closest, shown
-from .values import as_count, as_sides, check_flag, is_number, is_whole
+from .drops import Drop, as_drops, set_fields
+from .values import as_count, as_sides, check_flag, is_whole
 
 MERGING = ("duet", "visionzip", "random", "uniform", "pool", "prumerge", "divprune", "holov")
 COMBINE = ("anchor+mean", "mean")
@@ -20,35 +21,6 @@ SCORED = ("duet", "visionzip", "prumerge")  # methods whose dominant tokens are 
 DISCARDING = ("duet", "random", "uniform", "divprune", "holov")  # methods that leave tokens out
 _LANGUAGE = re.compile("[A-Za-z]{2,8}")
 AVERAGING = ("pool", "prumerge")  # methods whose every token is a mean
-
-
-@dataclass(frozen=True)
-class Drop:
-    """Stage 2: entering decoder layer `layer`, keep the best `floor(keep * M)` visual tokens of each image.
-
-    Args:
-        layer: the decoder layer before which tokens are dropped, 1 to L - 1; it counts the layers already run.
-        keep: keep ratio, 0 to 1, relative to M, the number of visual tokens after stage 1; ratios never compound.
-        rank_at: the layer whose weights rank the tokens, when it is not `layer` itself (FastV: the layer just run).
-    """
-
-    layer: int
-    keep: float
-    rank_at: int | None = None
-
-    def __post_init__(self) -> None:
-        layer, keep, rank_at = self.layer, self.keep, self.rank_at
-        if not is_whole(layer, 1):
-            raise DuetError(f"drop layer {shown(layer)} is not possible: it must be a whole number of at least 1.")
-        if not is_number(keep) or not 0 <= keep <= 1:
-            raise DuetError(f"keep ratio {shown(keep)} at drop layer {layer} must be a number from 0 to 1.")
-        if rank_at is not None and not (is_whole(rank_at, 0) and rank_at <= layer):
-            raise DuetError(f"rank_at {shown(rank_at)} must be a layer from 0 to the drop layer {layer}, or None.")
-        _set(self, layer=int(layer), keep=abs(float(keep)), rank_at=None if rank_at is None else int(rank_at))
-
-    @property
-    def ranking_layer(self) -> int:
-        return self.layer if self.rank_at is None else self.rank_at
 
 
 @dataclass(frozen=True)
@@ -107,22 +79,22 @@ class Settings:
     downsample: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        _set(self, drops=_as_drops(self.drops))
+        set_fields(self, drops=as_drops(self.drops))
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
             if not (isinstance(value, str) and value in allowed):
                 raise DuetError(f"{name} {shown(value)} is unknown: choose one of {', '.join(allowed)}.")
-            _set(self, **{name: allowed[allowed.index(value)]})
+            set_fields(self, **{name: allowed[allowed.index(value)]})
         for name in ("diverse", "rest", "proportional", "debias"):
             check_flag(name, getattr(self, name))
         if not isinstance(self.language, str) or not _LANGUAGE.fullmatch(self.language):
             raise DuetError(f"language {shown(self.language)} must be the code of one, for example 'en'.")
         if not is_whole(self.cluster_width, 1):
             raise DuetError(f"cluster_width {shown(self.cluster_width)} must be a whole number of at least 1.")
-        _set(self, language=self.language[:], cluster_width=int(self.cluster_width))
+        set_fields(self, language=self.language[:], cluster_width=int(self.cluster_width))
         if self.dominant is not None:
-            _set(self, dominant=as_count("dominant", self.dominant, least=1))
-        _set(self, contextual=as_count("contextual", self.contextual, least=0))
+            set_fields(self, dominant=as_count("dominant", self.dominant, least=1))
+        set_fields(self, contextual=as_count("contextual", self.contextual, least=0))
         if self.dominant is None and self.contextual:
             raise DuetError(f"contextual {self.contextual!r} needs stage 1: give dominant too, or contextual=0.")
         self._check_options()
@@ -158,7 +130,7 @@ class Settings:
                 f"debias has no meaning for ranking {self.ranking!r}: use it with 'attention' or 'sparsevlm'."
             )
         if self.downsample is not None:
-            _set(self, downsample=as_sides("downsample", self.downsample, 2, "(rows, columns)"))
+            set_fields(self, downsample=as_sides("downsample", self.downsample, 2, "(rows, columns)"))
             if self.dominant is not None:
                 raise DuetError("downsample is a stage 1 of its own: leave dominant None, or downsample None.")
 
@@ -216,27 +188,3 @@ def check_names(settings: Mapping[Any, Any]) -> None:
             near = closest(name, known)
             listed = ", ".join(known) if near is None else f"{near}, which is the nearest name"
             raise DuetError(f"setting {shown(name)} is unknown: a DuetConfig has {listed}.")
-
-
-def _set(frozen: Any, **values: Any) -> None:
-    for name, value in values.items():
-        object.__setattr__(frozen, name, value)
-
-
-def _as_drops(value: Any) -> tuple[Drop, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise DuetError(f"drops {shown(value)} must be a list of drops, for example [Drop(16, 0.5)].")
-    return tuple(sorted(map(_as_drop, value), key=lambda drop: drop.layer))
-
-
-def _as_drop(value: Any) -> Drop:
-    if isinstance(value, Drop):
-        return value
-    if not isinstance(value, Mapping):
-        raise DuetError(f"{shown(value)} is no drop: write Drop(layer, keep), for example Drop(16, 0.5).")
-    known = [f.name for f in fields(Drop)]
-    wrong = [f"an unknown {shown(key)}" for key in value if key not in known]
-    wrong += [f"no {key}" for key in ("layer", "keep") if key not in value]
-    if wrong:
-        raise DuetError(f"the drop {shown(value)} has {wrong[0]}: a drop is layer, keep and, if wanted, rank_at.")
-    return Drop(**value)
