@@ -15,7 +15,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlavaCo
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.families import clip
-from duet_vlm.stage1 import Encoded, duet
+from duet_vlm.stage1 import Encoded
+from duet_vlm.stage1.duet import duet
 
 FOLDER = Path(os.environ.get("DUET_PARITY", Path(__file__).parents[2] / "shared" / "parity"))
 pytestmark = pytest.mark.skipif(

@@ -13,7 +13,8 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, Qwen2_5_VLC
 
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.config.budget import DecoderShape, keep_count, stage1_counts, tokens_per_layer
-from duet_vlm.config.methods import CHANGES, NAMES, STAGE_1, STAGE_2, stages
+from duet_vlm.config.methods import CHANGES, names, stages
+from duet_vlm.config.registry import SCHEDULES, STAGE1
 
 
 def llava(side: int = 24, layers: int = 32) -> LlavaConfig:
@@ -56,12 +57,12 @@ def test_published_pyramiddrop_and_fastv() -> None:
     assert config.drops == (Drop(2, 0.5, rank_at=1),) and config.query == "last"
 
 
-PAIRS = [f"{first}+{second}" for first in (*STAGE_1, "none") for second in (*STAGE_2, "none")]
+PAIRS = [f"{first}+{second}" for first in (*STAGE1, "none") for second in (*SCHEDULES, "none")]
 
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.one_of(st.sampled_from(list(NAMES)), st.sampled_from(PAIRS)),
+    st.one_of(st.sampled_from(list(names())), st.sampled_from(PAIRS)),
     st.integers(4, 32),
     st.integers(2, 80),
     st.floats(0.02, 1.0),
@@ -120,7 +121,7 @@ def test_baselines_meet_the_budget_of_what_they_are_compared_with(layers: int, s
         assert abs(got - wanted) <= 0.5, name
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", names())
 def test_settings_survive_json(name: str) -> None:
     config = DuetConfig.preset(name, model=llava(14, 12), keep=0.22, combine="mean")
     assert DuetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -203,7 +204,7 @@ class TestQwen:
         assert (config.dominant, config.contextual) == (0.65, 0.05)
         assert config.drops == (Drop(7, 0.75), Drop(14, 0.5), Drop(21, 0.25))
 
-    @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("none", "downsample")] + ["prumerge+sparsevlm"])
+    @pytest.mark.parametrize("name", [n for n in names() if n not in ("none", "downsample")] + ["prumerge+sparsevlm"])
     @pytest.mark.parametrize("keep", [0.3, 0.11])
     def test_fractions_meet_the_budget_on_every_image(self, name: str, keep: float) -> None:
         config = DuetConfig.preset(name, model=self.model(20), keep=keep)

@@ -18,7 +18,7 @@ from test_families import generate, kept, renumbers
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.config.settings import QUERIES
+from duet_vlm.config.choices import CHOICES
 from duet_vlm.families import facts_of
 
 FEW, MANY = range(20), range(20, 320)
@@ -33,7 +33,7 @@ def draw(family: str, seed: int, tokens: int | None) -> tuple[str, dict[str, Any
     positions = ["auto", "keep", "renumber"] if zoo.FAMILIES[family].renumbers else ["auto", "keep"]
     settings: dict[str, Any] = {
         "drops": [Drop(layer, ratio) for layer, ratio in zip(at, ratios, strict=True)],
-        "query": rng.choice(QUERIES),
+        "query": rng.choice(CHOICES["query"]),
         "positions": rng.choice(positions),
     }
     if rng.random() < 0.7 or not at:

@@ -8,7 +8,8 @@ from typing import Any
 from .config.arguments import config_of
 from .config.budget import as_grid
 from .config.fitting import Problem
-from .config.methods import CHANGES, NAMES, stages
+from .config.methods import CHANGES, stages
+from .config.registry import STAGE1
 from .config.settings import Drop, Settings
 from .config.values import LARGEST, is_number
 from .errors import DuetError, reason, shown
@@ -42,10 +43,11 @@ def preset(
     number of visual tokens, with two exceptions: fractions round down on each image, and `downsample` comes as near as
     whole rows and columns allow. Budgets that the authors published settings for give exactly these.
 
-    A name is that of a method ("duet", "visionzip", "pyramiddrop": `methods.NAMES`), or a stage 1 and a stage 2 joined
-    by "+" ("visionzip+fastv", "random+duet", "duet+none", "none+duet": `methods.STAGE_1`, `methods.STAGE_2`), or
-    "duet-plus": "duet" with the options that beat it. Behind a stage 1, stage 2 keeps its authors' drop layers and
-    ratios, and the number of tokens that stage 1 retains meets the budget. A stage 2 alone meets it by its ratios.
+    A name is that of a method ("duet", "visionzip", "pyramiddrop", or one that was given to `register_stage1` or
+    `register_stage2`), or a stage 1 and a stage 2 joined by "+" ("visionzip+fastv", "random+duet", "duet+none",
+    "none+duet"), or "duet-plus": "duet" with the options that beat it. Behind a stage 1, stage 2 keeps its authors'
+    drop layers and ratios, and the number of tokens that stage 1 retains meets the budget. A stage 2 alone meets it by
+    its ratios.
 
     Args:
         name: the method; what each does is in docs/methods.md.
@@ -76,10 +78,10 @@ def preset(
     from .families.family import check_downsampling
 
     config = config_of(model)
-    if first == "downsample":
+    if first != "none" and STAGE1[first].at == "pixels":
         check_downsampling(family_of(config), config)
     facts = facts_of(config, grid)
-    problem = Problem(name, first, second, facts.layers, facts.late)
+    problem = Problem(name=name, first=first, second=second, layers=facts.layers, late=facts.late)
     whole = facts.visual_tokens
     if keep is not None:
         solved = problem.shares(float(keep)) if whole is None else problem.counts(float(keep) * whole, whole)
@@ -110,4 +112,4 @@ def saved_config(model_config: Any) -> DuetConfig:
         ) from error
 
 
-__all__ = ["NAMES", "Drop", "DuetConfig", "preset", "saved_config"]
+__all__ = ["Drop", "DuetConfig", "preset", "saved_config", "stages"]

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from ..errors import DuetError, closest, shown
+from . import registry
+from .choices import CHOICES, Combine, Positions, Query
 from .drops import Drop, as_drops, set_fields
 from .values import as_count, as_sides, check_flag, is_whole
+from .versions import VERSION, check_version
 
-MERGING = ("duet", "visionzip", "random", "uniform", "pool", "prumerge", "divprune", "holov")
-COMBINE = ("anchor+mean", "mean")
-RANKING = ("attention", "sparsevlm", "keynorm", "random")
-QUERIES = ("salient", "all", "last")
-POSITIONS = ("auto", "renumber", "keep")
-CHOICES = {"query": QUERIES, "positions": POSITIONS, "merging": MERGING, "combine": COMBINE, "ranking": RANKING}
-SCORED = ("duet", "visionzip", "prumerge")  # methods whose dominant tokens are the best by score
-DISCARDING = ("duet", "random", "uniform", "divprune", "holov")  # methods that leave tokens out
 _LANGUAGE = re.compile("[A-Za-z]{2,8}")
-AVERAGING = ("pool", "prumerge")  # methods whose every token is a mean
 
 
 @dataclass(frozen=True)
@@ -40,9 +34,11 @@ class Settings:
             the first image, or the "last" instruction token.
         positions: after tokens are gone, "renumber" the rest without gaps or "keep" their places; "auto" is what the
             published method does for the family.
-        merging: the stage 1 method, a name of `merging.METHODS`: "duet", "visionzip" (global clusters, anchors in image
-            order), "random", "uniform", "pool", "prumerge", "divprune" or "holov". Methods without contextual tokens
-            take `dominant + contextual` as one number.
+        merging: the stage 1 method: "duet", "visionzip" (global clusters, anchors in image order), "random", "uniform",
+            "pool", "prumerge", "divprune", "holov", a name given to `duet_vlm.register_stage1`, or a function of your
+            own `(encoded, dominant, contextual, cluster_width) -> Merge`. Methods without contextual tokens take
+            `dominant + contextual` as one number. A function that is registered is kept as its name; another one works
+            in `apply`, and cannot be saved.
         language: language of the questions, for their salient words.
         combine: a contextual token is its anchor plus the mean of its members ("anchor+mean", as published), or the
             "mean" of them all.
@@ -51,8 +47,9 @@ class Settings:
         proportional: a merged token gets the attention of all it stands for: log s is added to its attention logits in
             every decoder layer and in stage 2's ranking, s being the tokens merged into it (ToMe, arXiv 2210.09461,
             proportional attention). Needs sdpa or eager attention, where it costs a mask.
-        ranking: how stage 2 scores visual tokens, a name of `ranking.RANKINGS`: "attention" of the query tokens,
-            "sparsevlm" (that of query tokens which the image concerns), "keynorm" or "random".
+        ranking: how stage 2 ranks visual tokens: "attention" of the query tokens, "sparsevlm" (that of query tokens
+            which the image concerns), "keynorm", "random", a name given to `duet_vlm.register_stage2`, or a function of
+            your own `(inputs) -> (B, n)` scores or chosen tokens, under the same rule as `merging`.
         debias: divide stage 2's attention by what the same queries would pay, in the same place, to the average visual
             token of the sample: what is left is due to content.
         downsample: (rows, columns) of patches to which the image is shrunk before the encoder; a stage 1 of its own, so
@@ -66,15 +63,15 @@ class Settings:
     contextual: int | float = 0
     cluster_width: int = 4
     drops: Sequence[Drop] = ()
-    query: str = "salient"
-    positions: str = "auto"
-    merging: str = "duet"
+    query: Query = "salient"
+    positions: Positions = "auto"
+    merging: str | Callable[..., Any] = "duet"
     language: str = "en"
-    combine: str = "anchor+mean"
+    combine: Combine = "anchor+mean"
     diverse: bool = False
     rest: bool = False
     proportional: bool = False
-    ranking: str = "attention"
+    ranking: str | Callable[..., Any] = "attention"
     debias: bool = False
     downsample: tuple[int, int] | None = None
 
@@ -85,6 +82,8 @@ class Settings:
             if not (isinstance(value, str) and value in allowed):
                 raise DuetError(f"{name} {shown(value)} is unknown: choose one of {', '.join(allowed)}.")
             set_fields(self, **{name: allowed[allowed.index(value)]})
+        for name, method in (("merging", self.stage1_method), ("ranking", self.ranking_method)):
+            set_fields(self, **{name: method.name or method.function})  # a function that has a name is kept as that
         for name in ("diverse", "rest", "proportional", "debias"):
             check_flag(name, getattr(self, name))
         if not isinstance(self.language, str) or not _LANGUAGE.fullmatch(self.language):
@@ -112,23 +111,35 @@ class Settings:
                     f"drops tokens after that, so rank at {before.layer + 1} or later."
                 )
 
+    @property
+    def stage1_method(self) -> registry.Stage1Method:
+        """What `merging` stands for."""
+        return registry.stage1_method(self.merging)
+
+    @property
+    def ranking_method(self) -> registry.Ranking:
+        """What `ranking` stands for."""
+        return registry.ranking_method(self.ranking)
+
     def _check_options(self) -> None:
-        if self.diverse and self.merging not in SCORED:
-            raise DuetError(f"diverse has no meaning for merging {self.merging!r}: use it with {' or '.join(SCORED)}.")
-        if self.rest and self.merging not in DISCARDING:
-            listed = ", ".join(DISCARDING)
-            raise DuetError(f"merging {self.merging!r} discards nothing, so rest has no meaning: use it with {listed}.")
+        stage1, merging = [*registry.STAGE1.values()], registry.called(self.merging)
+        if self.diverse and not self.stage1_method.scored:
+            listed = " or ".join(row.name for row in stage1 if row.scored)
+            raise DuetError(f"diverse has no meaning for merging {merging}: use it with {listed}.")
+        if self.rest and not self.stage1_method.discards:
+            listed = ", ".join(row.name for row in stage1 if row.discards)
+            raise DuetError(f"merging {merging} discards nothing, so rest has no meaning: use it with {listed}.")
         if self.rest and not self.contextual:
             raise DuetError("rest takes one of the contextual tokens: give contextual of at least 1.")
         if self.proportional and not self._averages:
+            listed = " or ".join(repr(row.name) for row in stage1 if row.averages == "always")
             raise DuetError(
                 "proportional weighs merged tokens, and this config merges none: give contextual of at least 1 and "
-                "cluster_width of at least 2, or rest=True, or merging 'pool' or 'prumerge'."
+                f"cluster_width of at least 2, or rest=True, or merging {listed}."
             )
-        if self.debias and self.ranking not in ("attention", "sparsevlm"):
-            raise DuetError(
-                f"debias has no meaning for ranking {self.ranking!r}: use it with 'attention' or 'sparsevlm'."
-            )
+        if self.debias and not self.ranking_method.debias:
+            listed = " or ".join(repr(row.name) for row in registry.RANKINGS.values() if row.debias)
+            raise DuetError(f"debias has no meaning for ranking {registry.called(self.ranking)}: use it with {listed}.")
         if self.downsample is not None:
             set_fields(self, downsample=as_sides("downsample", self.downsample, 2, "(rows, columns)"))
             if self.dominant is not None:
@@ -138,7 +149,7 @@ class Settings:
         if not isinstance(other, Settings):
             return NotImplemented
         # 1 is one token and 1.0 is all of them, which Python calls equal
-        return repr(self.to_dict()) == repr(other.to_dict())
+        return repr(self._values()) == repr(other._values())
 
     @property
     def merges(self) -> bool:
@@ -150,21 +161,40 @@ class Settings:
         """Whether stage 1 makes one token of several."""
         if self.dominant is None:
             return False
-        if self.rest or self.merging in AVERAGING:
+        averages = self.stage1_method.averages
+        if self.rest or averages == "always":
             return True
-        if self.merging == "visionzip":
-            return self.contextual > 0
-        # the others' pool at width 1 is the anchors alone
-        return self.merging in ("duet", "random") and self.contextual > 0 and self.cluster_width > 1
+        if averages == "never" or not self.contextual:
+            return False
+        return averages == "contextual" or self.cluster_width > 1  # a pool of width 1 is the anchors alone
 
     @property
     def ranks(self) -> bool:
         """Whether any drop needs a ranking: keeping none or all does not."""
         return any(0 < d.keep < 1 for d in self.drops)
 
+    @property
+    def savable(self) -> bool:
+        """Whether every method in it has a name."""
+        return isinstance(self.merging, str) and isinstance(self.ranking, str)
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for `model.config.duet` and JSON: dicts, lists, numbers, texts, bools and None."""
-        data = asdict(self) | {"drops": [asdict(drop) for drop in self.drops]}
+        """Plain data for `model.config.duet` and JSON: dicts, lists, numbers, texts, bools and None.
+
+        Raises:
+            DuetError: a function that has no name, which could not be read back.
+        """
+        for name, register in (("merging", "register_stage1"), ("ranking", "register_stage2")):
+            if not isinstance(getattr(self, name), str):
+                raise DuetError(
+                    f"{name} {registry.called(getattr(self, name))} has no name to be saved under: give it one with "
+                    f"duet_vlm.{register}, and make the config again."
+                )
+        return {"version": VERSION} | self._values()
+
+    def _values(self) -> dict[str, Any]:
+        data = {one.name: getattr(self, one.name) for one in fields(self)}
+        data["drops"] = [asdict(drop) for drop in self.drops]
         return data if self.downsample is None else data | {"downsample": list(self.downsample)}
 
     @classmethod
@@ -172,12 +202,15 @@ class Settings:
         """What `to_dict` gave, or any mapping of fields to values; missing fields have their defaults.
 
         Raises:
-            DuetError: no mapping, a field that is unknown, or a value as in `DuetConfig`.
+            DuetError: no mapping, a version that is newer than this package, a field that is unknown, or a value as in
+                `DuetConfig`.
         """
         if not isinstance(data, Mapping):
             raise DuetError(f"a DuetConfig is read from a mapping of its fields to values, not from {shown(data)}.")
-        check_names(data)
-        return cls(**data)
+        check_version(data.get("version", VERSION))
+        given = {name: value for name, value in data.items() if name != "version"}
+        check_names(given)
+        return cls(**given)
 
 
 def check_names(settings: Mapping[Any, Any]) -> None:
