@@ -308,8 +308,10 @@ def test_the_commands_find_a_plug_in(tmp_path: Path) -> None:
     found = command(env, "eval", "--data", tmp_path / "questions.jsonl", *common, "--methods", "longest", "--keep",
                     0.25, "--out", out)  # fmt: skip
     assert found.returncode == 0, found.stderr
-    runs = json.loads((out / "results.json").read_text())["runs"]
+    runs = json.loads((out / "settings.json").read_text())["runs"]
     assert [(run["method"], run["config"]["merging"]) for run in runs][1] == ("longest", "longest")
+    answers = json.loads((out / "results.json").read_text())["runs"]
+    assert [(run["method"], run["n"]) for run in answers] == [("none", 1), ("longest", 1)]
 
 
 def test_a_plug_in_that_cannot_be_loaded(tmp_path: Path) -> None:

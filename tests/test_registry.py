@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from torch import Tensor
 
 from duet_vlm import DuetConfig
+from duet_vlm.cli.main import app
 from duet_vlm.config import registry
+from duet_vlm.config.methods import names
 from duet_vlm.config.registry import RANKINGS, SCHEDULES, STAGE1, Ranking, Schedule, Stage1Method, at_encoder
 from duet_vlm.stage1 import Encoded, Merge
 from duet_vlm.stage1.options import discards
@@ -145,12 +148,18 @@ def test_the_table_of_stage_2_says_what_the_rows_say() -> None:
 
 def test_the_options_in_the_docs_name_every_method_that_has_them() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    for option, names in (
+    for option, known in (
         ("diverse=True", [row.name for row in STAGE1.values() if row.scored]),
         ("rest=True", [row.name for row in STAGE1.values() if row.discards]),
         ("debias=True", [row.name for row in RANKINGS.values() if row.debias]),
         ("ranking=", list(RANKINGS)),
     ):
         (line,) = [line for line in text.splitlines() if line.startswith(f"| `{option}`")]
-        listed = ", ".join(f"`{name}`" for name in names)
+        listed = ", ".join(f"`{name}`" for name in known)
         assert listed in line.replace(" or ", ", "), option
+
+
+def test_help_lists_every_method() -> None:
+    command: Any = typer.main.get_command(app)
+    (method,) = [option for option in command.commands["run"].params if option.name == "method"]
+    assert method.help.split("; ")[0].split(", ") == list(names())
