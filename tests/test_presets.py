@@ -92,7 +92,7 @@ def test_budget_is_met_within_half_a_token_or_refused(name: str, side: int, laye
     assert (config.dominant is not None) == (first not in ("none", "downsample"))
     merging = CHANGES.get(name, {}).get("merging", first)
     assert config.merging == (merging if config.dominant is not None else "duet")
-    assert config.ranking == (second if second in ("sparsevlm", "keynorm", "random") else "attention")
+    assert config.ranking == ("attention" if second == "none" else SCHEDULES[second].ranking)
 
 
 def reach(first: str, second: str, n: int, layers: int) -> tuple[float, float]:
@@ -102,8 +102,16 @@ def reach(first: str, second: str, n: int, layers: int) -> tuple[float, float]:
     pyramid = [(layers // 4, 0.5), (layers // 2, 0.25), (3 * layers // 4, 0.125)]
     late = [(layers // 2, 0.5), (3 * layers // 4, 0.0)]
     sparse = [(round(k * layers / 32), r) for k, r in ((2, 0.52), (6, 0.35), (15, 0.19))]
-    known = {"none": [], "duet": late, "random": late, "pyramiddrop": pyramid, "sparsevlm": sparse}
-    drops = known.get(second, [(2, 0.5)])
+    known = {
+        "none": [],
+        "duet": late,
+        "random": late,
+        "pyramiddrop": pyramid,
+        "sparsevlm": sparse,
+        "fastv": [(2, 0.5)],
+        "keynorm": [(2, 0.5)],
+    }
+    drops = known[second] if second in known else sorted(SCHEDULES[second].at(layers, (0.5, 0.0)).items())
     if first == "none":  # all but one token dropped at layer 1; kept whole up to the last layer that drops all
         return n / layers + 1, (3 * layers // 4) * n / layers - 1 if drops == late else n
     edges = [layer for layer, _ in drops] + [layers]
