@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .config.own_methods import register_stage1, register_stage2
 from .errors import DuetError
 from .presets import Drop, DuetConfig
 from .version import __version__
@@ -12,7 +13,19 @@ if TYPE_CHECKING:
     from .engine.handle import Duet, handle_of
     from .engine.trace import Trace
 
-__all__ = ["Drop", "Duet", "DuetConfig", "DuetError", "Trace", "__version__", "apply", "check", "handle_of"]
+__all__ = [
+    "Drop",
+    "Duet",
+    "DuetConfig",
+    "DuetError",
+    "Trace",
+    "__version__",
+    "apply",
+    "check",
+    "handle_of",
+    "register_stage1",
+    "register_stage2",
+]
 
 _HOMES = {
     "Duet": "engine.handle",

@@ -8,7 +8,8 @@ from typing import Any
 from .config.arguments import config_of
 from .config.budget import as_grid
 from .config.fitting import Problem
-from .config.methods import CHANGES, NAMES, stages
+from .config.methods import CHANGES, stages
+from .config.registry import STAGE1
 from .config.settings import Drop, Settings
 from .config.values import LARGEST, is_number
 from .errors import DuetError, reason, shown
@@ -88,10 +89,10 @@ def preset(
     from .families.family import check_downsampling
 
     config = config_of(model)
-    if first == "downsample":
+    if first != "none" and STAGE1[first].at == "pixels":
         check_downsampling(family_of(config), config)
     facts = facts_of(config, grid)
-    problem = Problem(name, first, second, facts.layers, facts.late)
+    problem = Problem(name=name, first=first, second=second, layers=facts.layers, late=facts.late)
     whole = facts.visual_tokens
     if keep is not None:
         solved = problem.shares(float(keep)) if whole is None else problem.counts(float(keep) * whole, whole)
@@ -122,4 +123,4 @@ def saved_config(model_config: Any) -> DuetConfig:
         ) from error
 
 
-__all__ = ["NAMES", "Drop", "DuetConfig", "preset", "saved_config"]
+__all__ = ["Drop", "DuetConfig", "preset", "saved_config", "stages"]

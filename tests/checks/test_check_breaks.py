@@ -119,12 +119,12 @@ def a_module_looks_at_other_rows(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 def rows_choose_for_each_other(model: Any, patch: pytest.MonkeyPatch) -> None:
     """Ours alone: what a row of a batch keeps is chosen by its neighbour's scores."""
-    real = dropping.ranking.best
+    real = dropping.ranking.top_per_span
 
     def best(scores: Tensor, spans: Tensor, limits: Tensor) -> Tensor:
         return real(scores.roll(1, 0), spans, limits)
 
-    patch.setattr(dropping.ranking, "best", best)
+    patch.setattr(dropping.ranking, "top_per_span", best)
 
 
 def one_token_more_is_kept(model: Any, patch: pytest.MonkeyPatch) -> None:

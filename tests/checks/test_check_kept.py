@@ -49,7 +49,7 @@ def test_stage_1_that_merges_otherwise_differs_too() -> None:
 
 def test_places_tipped_by_rounding_are_compared_where_no_score_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bfloat16 ranking that is tipped in batches alone: a flip, not a fault; with a fault beside it, a fault."""
-    real = dropping.ranking.best
+    real = dropping.ranking.top_per_span
 
     def tipped(scores: Tensor, spans: Tensor, limits: Tensor) -> Tensor:
         keep = real(scores, spans, limits)
@@ -61,7 +61,7 @@ def test_places_tipped_by_rounding_are_compared_where_no_score_decides(monkeypat
         return keep
 
     tipped.blind = False  # type: ignore[attr-defined]
-    monkeypatch.setattr(dropping.ranking, "best", tipped)
+    monkeypatch.setattr(dropping.ranking, "top_per_span", tipped)
     asked = alike.blind
 
     def blind(config: DuetConfig) -> DuetConfig:

@@ -46,6 +46,11 @@ def test_any_value_of_any_field_is_a_config_or_one_sentence(name: str) -> None:
         except ValueError as error:
             one_sentence(error)
         else:
+            if callable(value):  # a function that takes as many arguments; it has no name to be saved under
+                with pytest.raises(DuetError, match="ranking len has no name to be saved under") as refused:
+                    config.to_dict()
+                one_sentence(refused)
+                continue
             again = DuetConfig.from_dict(json.loads(json.dumps(config.to_dict())))
             assert again == config and hash(again) == hash(config)
 

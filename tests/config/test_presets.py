@@ -13,7 +13,8 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, Qwen2_5_VLC
 
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.config.budget import DecoderShape, keep_count, stage1_counts, tokens_per_layer
-from duet_vlm.config.methods import CHANGES, NAMES, STAGE_1, STAGE_2, stages
+from duet_vlm.config.methods import CHANGES, names, stages
+from duet_vlm.config.registry import SCHEDULES, STAGE1
 
 
 def llava(side: int = 24, layers: int = 32) -> LlavaConfig:
@@ -56,12 +57,12 @@ def test_published_pyramiddrop_and_fastv() -> None:
     assert config.drops == (Drop(2, 0.5, rank_at=1),) and config.query == "last"
 
 
-PAIRS = [f"{first}+{second}" for first in (*STAGE_1, "none") for second in (*STAGE_2, "none")]
+PAIRS = [f"{first}+{second}" for first in (*STAGE1, "none") for second in (*SCHEDULES, "none")]
 
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.one_of(st.sampled_from(list(NAMES)), st.sampled_from(PAIRS)),
+    st.one_of(st.sampled_from(list(names())), st.sampled_from(PAIRS)),
     st.integers(4, 32),
     st.integers(2, 80),
     st.floats(0.02, 1.0),
@@ -91,7 +92,7 @@ def test_budget_is_met_within_half_a_token_or_refused(name: str, side: int, laye
     assert (config.dominant is not None) == (first not in ("none", "downsample"))
     merging = CHANGES.get(name, {}).get("merging", first)
     assert config.merging == (merging if config.dominant is not None else "duet")
-    assert config.ranking == (second if second in ("sparsevlm", "keynorm", "random") else "attention")
+    assert config.ranking == ("attention" if second == "none" else SCHEDULES[second].ranking)
 
 
 def reach(first: str, second: str, n: int, layers: int) -> tuple[float, float]:
@@ -101,8 +102,16 @@ def reach(first: str, second: str, n: int, layers: int) -> tuple[float, float]:
     pyramid = [(layers // 4, 0.5), (layers // 2, 0.25), (3 * layers // 4, 0.125)]
     late = [(layers // 2, 0.5), (3 * layers // 4, 0.0)]
     sparse = [(round(k * layers / 32), r) for k, r in ((2, 0.52), (6, 0.35), (15, 0.19))]
-    known = {"none": [], "duet": late, "random": late, "pyramiddrop": pyramid, "sparsevlm": sparse}
-    drops = known.get(second, [(2, 0.5)])
+    known = {
+        "none": [],
+        "duet": late,
+        "random": late,
+        "pyramiddrop": pyramid,
+        "sparsevlm": sparse,
+        "fastv": [(2, 0.5)],
+        "keynorm": [(2, 0.5)],
+    }
+    drops = known[second] if second in known else sorted(SCHEDULES[second].at(layers, (0.5, 0.0)).items())
     if first == "none":  # all but one token dropped at layer 1; kept whole up to the last layer that drops all
         return n / layers + 1, (3 * layers // 4) * n / layers - 1 if drops == late else n
     edges = [layer for layer, _ in drops] + [layers]
@@ -120,7 +129,7 @@ def test_baselines_meet_the_budget_of_what_they_are_compared_with(layers: int, s
         assert abs(got - wanted) <= 0.5, name
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", names())
 def test_settings_survive_json(name: str) -> None:
     config = DuetConfig.preset(name, model=llava(14, 12), keep=0.22, combine="mean")
     assert DuetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -203,7 +212,7 @@ class TestQwen:
         assert (config.dominant, config.contextual) == (0.65, 0.05)
         assert config.drops == (Drop(7, 0.75), Drop(14, 0.5), Drop(21, 0.25))
 
-    @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("none", "downsample")] + ["prumerge+sparsevlm"])
+    @pytest.mark.parametrize("name", [n for n in names() if n not in ("none", "downsample")] + ["prumerge+sparsevlm"])
     @pytest.mark.parametrize("keep", [0.3, 0.11])
     def test_fractions_meet_the_budget_on_every_image(self, name: str, keep: float) -> None:
         config = DuetConfig.preset(name, model=self.model(20), keep=keep)

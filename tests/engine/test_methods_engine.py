@@ -12,14 +12,18 @@ from oracle import masked_prefill, token_sizes
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.config.settings import MERGING, RANKING
+from duet_vlm.config.registry import RANKINGS, STAGE1, at_encoder
 from duet_vlm.families import encoding
-from duet_vlm.stage1 import METHODS, Encoded
+from duet_vlm.stage1 import Encoded
 
 LATE = [Drop(2, 0.5), Drop(4, 0.25)]
 CONFIGS: dict[str, dict[str, Any]] = {
-    **{f"{name}+duet": dict(dominant=11, contextual=4, merging=name, drops=LATE) for name in MERGING if name != "duet"},
-    **{f"{name} alone": dict(drops=LATE, ranking=name, query="all") for name in RANKING if name != "attention"},
+    **{
+        f"{name}+duet": dict(dominant=11, contextual=4, merging=name, drops=LATE)
+        for name in at_encoder()
+        if name != "duet"
+    },
+    **{f"{name} alone": dict(drops=LATE, ranking=name, query="all") for name in RANKINGS if name != "attention"},
     "downsample+fastv": dict(downsample=(3, 5), drops=[Drop(2, 0.5, rank_at=1)], query="last"),
     "random+random": dict(dominant=15, merging="random", drops=LATE, query="last", ranking="random"),
     "every option": dict(
@@ -79,10 +83,10 @@ def test_nothing_to_do_is_bit_identical(family: str, name: str) -> None:
         assert torch.equal(model(**batch).logits, stock)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", at_encoder())
 def test_all_tokens_retained_are_all_tokens(name: str) -> None:
     x = torch.randn(2, 24, 6)
-    found = METHODS[name](Encoded(torch.rand(2, 24), x, x, (4, 6)), 24, 0, 4)
+    found = STAGE1[name].load()(Encoded(torch.rand(2, 24), x, x, (4, 6)), 24, 0, 4)
     assert torch.equal(found.retained(x), x)
 
 

@@ -13,11 +13,11 @@ from oracle import masked_stock
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.config.settings import MERGING, RANKING
+from duet_vlm.config.registry import RANKINGS, at_encoder
 
 LATE = [Drop(2, 0.5), Drop(4, 0.25)]
-STAGE_1 = {name: dict(merging=name, drops=LATE) for name in MERGING if name != "duet"}
-STAGE_2 = {name: dict(drops=LATE, ranking=name, query="all") for name in RANKING if name != "attention"}
+STAGE_1 = {name: dict(merging=name, drops=LATE) for name in at_encoder() if name != "duet"}
+STAGE_2 = {name: dict(drops=LATE, ranking=name, query="all") for name in RANKINGS if name != "attention"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "duet-plus": dict(drops=LATE, merging="visionzip", diverse=True),
     "options": dict(

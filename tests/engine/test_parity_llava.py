@@ -12,7 +12,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlavaCo
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.families import clip
-from duet_vlm.stage1 import Encoded, duet
+from duet_vlm.stage1 import Encoded
+from duet_vlm.stage1.duet import duet
 
 pytestmark = pytest.mark.skipif(
     not (FOLDER / "llava_e2e.json").exists(), reason=f"no golden values in {FOLDER}: set DUET_PARITY to their folder"

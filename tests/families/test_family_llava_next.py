@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.config.budget import tokens_per_layer
-from duet_vlm.config.methods import STAGE_1
+from duet_vlm.config.registry import at_encoder
 
 SIDE, N = 6, 36
 # (height, width) of an image -> rows and columns of tiles, and the rows and columns of their patches that stock
@@ -64,7 +64,7 @@ def traced(config: DuetConfig, *listed: tuple[int, int]) -> Any:
 
 
 @sizes
-@pytest.mark.parametrize("method", sorted(set(STAGE_1) - {"none", "downsample"}))
+@pytest.mark.parametrize("method", sorted(at_encoder()))
 @pytest.mark.parametrize("keep", [0.08, 0.3, 0.61])
 def test_the_budget_is_met_whatever_the_shape_of_a_photo(size: tuple[int, int], method: str, keep: float) -> None:
     """Of the patches that are no padding, within half a token at the entrance; and none of the others is retained."""

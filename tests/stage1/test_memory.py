@@ -21,7 +21,8 @@ from transformers import (
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.stage1 import METHODS, Encoded, merge
+from duet_vlm.config.registry import at_encoder
+from duet_vlm.stage1 import Encoded, merge
 from duet_vlm.stage2 import ranking
 from duet_vlm.tensors.streamed import Places, Softmax, block_size
 
@@ -143,7 +144,7 @@ def test_scores_hold_a_few_blocks_however_many_ask() -> None:
     assert live.peak > 4 * block_size(query.device) / 2
 
 
-@pytest.mark.parametrize("name", [*METHODS, "diverse"])
+@pytest.mark.parametrize("name", [*at_encoder(), "diverse"])
 def test_every_method_merges_4096_tokens_without_a_map(name: str) -> None:
     """A map of these tokens is 64 MB in float32; PruMerge gathers 32 members for each token that it keeps."""
     tokens, width, kept = 4096, 256, 640

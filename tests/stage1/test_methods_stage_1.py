@@ -12,18 +12,16 @@ from hypothesis import strategies as st
 from oracle import cosine, distinct
 
 from duet_vlm import DuetConfig
-from duet_vlm.config import methods
-from duet_vlm.config.settings import DISCARDING, MERGING, SCORED
-from duet_vlm.stage1 import METHODS, Encoded, Merge, merge
+from duet_vlm.config.registry import STAGE1, at_encoder
+from duet_vlm.stage1 import Encoded, Merge, merge
 from duet_vlm.stage1.cells import cells
 from duet_vlm.tensors.content_random import uniform
 
 many = settings(max_examples=25, deadline=None)
 
 
-def test_every_stage_1_method_is_named_in_every_list() -> None:
-    assert tuple(METHODS) == MERGING
-    assert tuple(methods.STAGE_1) == (*MERGING, "downsample")
+METHODS = {name: STAGE1[name].load() for name in at_encoder()}
+DISCARDING = [name for name in METHODS if STAGE1[name].discards]
 
 
 def images(data: st.DataObject, batch: int = 2, reserved: int = 0) -> tuple[Encoded, int]:
@@ -308,4 +306,3 @@ def test_options_are_checked(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         DuetConfig(**given)
     assert str(error.value).endswith(".") and len(str(error.value)) < 260
-    assert set(SCORED) | set(DISCARDING) <= set(MERGING)

@@ -15,21 +15,18 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.config import methods
-from duet_vlm.config.settings import RANKING
+from duet_vlm.config.registry import RANKINGS, SCHEDULES
 from duet_vlm.stage2 import ranking
 from duet_vlm.tensors.streamed import Places, Softmax
 
 many = settings(max_examples=40, deadline=None)
 
 
-def test_every_ranking_is_named_in_every_list() -> None:
-    assert tuple(ranking.RANKINGS) == RANKING
-    used = {schedule.settings.get("ranking", "attention") for schedule in methods.STAGE_2.values()}
-    assert used == set(RANKING)
+def test_every_ranking_has_a_schedule_and_every_schedule_a_ranking() -> None:
+    assert {schedule.ranking for schedule in SCHEDULES.values()} == set(RANKINGS)
 
 
-def entrance(data: st.DataObject) -> tuple[ranking.Entrance, list[list[int]], Tensor]:
+def entrance(data: st.DataObject) -> tuple[ranking.RankingInputs, list[list[int]], Tensor]:
     """Two rows of n tokens, the last ones text that may ask; also who asks, and all queries (B, H, n, d)."""
     n, rows = data.draw(st.integers(4, 16), "n"), 2
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 10**6), "seed"))
@@ -44,7 +41,18 @@ def entrance(data: st.DataObject) -> tuple[ranking.Entrance, list[list[int]], Te
     questions = torch.stack([hidden[b, at[b]] for b in range(rows)])
     stand = Places(places, torch.arange(n).expand(rows, -1))
     return (
-        ranking.Entrance(packed, key, stand, Softmax(6**-0.5), hidden, questions, visual, average),
+        ranking.RankingInputs(
+            query=packed,
+            key=key,
+            places=stand,
+            softmax=Softmax(6**-0.5),
+            hidden=hidden,
+            questions=questions,
+            visual=visual,
+            spans=visual.long(),
+            limits=torch.tensor([0, 2]),
+            average=average,
+        ),
         asked,
         query,
     )
@@ -68,7 +76,7 @@ def test_scores_equal_the_naive_loop(data: st.DataObject) -> None:
     assert average is not None
     n = seen.visual.shape[1]
     for name in ("attention", "sparsevlm"):
-        scores = ranking.RANKINGS[name](seen)
+        scores = RANKINGS[name].load()(seen)
         for b in range(2):
             asking = asked[b]
             if name == "sparsevlm":
@@ -80,7 +88,7 @@ def test_scores_equal_the_naive_loop(data: st.DataObject) -> None:
                 expected = [e / p for e, p in zip(expected[: n - 3], place, strict=False)]
             torch.testing.assert_close(scores[b, : len(expected)], torch.tensor(expected), atol=1e-5, rtol=1e-4)
     norms = [[-sum(float(k.norm()) for k in seen.key[b, :, i]) / 2 for i in range(n)] for b in range(2)]
-    torch.testing.assert_close(ranking.keynorm(seen), torch.tensor(norms))
+    torch.testing.assert_close(RANKINGS["keynorm"].load()(seen), torch.tensor(norms))
 
 
 @pytest.mark.engine

@@ -16,6 +16,7 @@ import duet_vlm
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.host import attention
 from duet_vlm.stage2 import ranking
+from duet_vlm.stage2.attention import attention as attention_paid
 from duet_vlm.tensors.streamed import Places, Softmax, column_sums
 
 WINDOW = 20
@@ -133,18 +134,20 @@ def test_what_a_cache_holds_takes_part_and_is_not_scored() -> None:
     visual[:, 1:9] = True
     places = Places(torch.tensor([asked]), torch.tensor([[i if valid[i] else -1 for i in range(30)]]))
     hidden = torch.zeros(1, 18, 4)
-    seen = ranking.Entrance(
-        query[:, :, asked],
-        key,
-        places,
-        Softmax(6**-0.5),
-        hidden,
-        hidden[:, :3],
-        visual,  # 12 columns of a cache
+    seen = ranking.RankingInputs(
+        query=query[:, :, asked],
+        key=key,  # 12 columns of a cache
+        places=places,
+        softmax=Softmax(6**-0.5),
+        hidden=hidden,
+        questions=hidden[:, :3],
+        visual=visual,
+        spans=visual.long(),
+        limits=torch.tensor([0, 4]),
     )
     assert seen.past == 12
     expected = stage_2(query[0], key[0], asked, valid)[12:]
-    torch.testing.assert_close(ranking.attention(seen)[0], torch.tensor(expected), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(attention_paid(seen)[0], torch.tensor(expected), atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("block", [1, 100, 1000])

@@ -8,7 +8,7 @@ from typing import Any
 import zoo
 
 from duet_vlm import Drop
-from duet_vlm.config.settings import QUERIES
+from duet_vlm.config.choices import CHOICES
 
 TOLERANCE = 5e-5
 
@@ -21,7 +21,7 @@ def draw(family: str, seed: int, tokens: int | None) -> tuple[str, dict[str, Any
     positions = ["auto", "keep", "renumber"] if zoo.FAMILIES[family].renumbers else ["auto", "keep"]
     settings: dict[str, Any] = {
         "drops": [Drop(layer, ratio) for layer, ratio in zip(at, ratios, strict=True)],
-        "query": rng.choice(QUERIES),
+        "query": rng.choice(CHOICES["query"]),
         "positions": rng.choice(positions),
     }
     if rng.random() < 0.7 or not at:

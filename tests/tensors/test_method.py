@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from oracle import distinct
 
 from duet_vlm import stage1 as merging
+from duet_vlm.stage1.duet import duet
+from duet_vlm.stage1.visionzip import visionzip
 from duet_vlm.stage2 import ranking
 from duet_vlm.tensors import tokens
 from duet_vlm.tensors.streamed import Places, Softmax
@@ -26,7 +28,7 @@ def test_stage_1_equals_the_naive_loop(data: st.DataObject) -> None:
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 10**6), "seed"))
     scores, metric = distinct(generator, 2, n), torch.randn(2, n, 5, generator=generator)
     x = torch.randn(2, n, 7, generator=generator)
-    merge = merging.duet(merging.Encoded(scores, metric, x), k1, k2, width)
+    merge = duet(merging.Encoded(scores, metric, x), k1, k2, width)
     for b in range(2):
         expected = oracle.stage_1(scores[b].tolist(), metric[b].tolist(), k1, k2, width)
         assert merge.dominant[b].tolist() == expected["dominant"]
@@ -47,7 +49,7 @@ def test_visionzip_pools_everything_in_image_order(n: int, k1: int, k2: int, see
     k2 = min(k2, n - k1)
     generator = torch.Generator().manual_seed(seed)
     scores, metric = distinct(generator, 1, n), torch.randn(1, n, 4, generator=generator)
-    merge = merging.visionzip(merging.Encoded(scores, metric, metric), k1, k2, 4)
+    merge = visionzip(merging.Encoded(scores, metric, metric), k1, k2, 4)
     rest = sorted(set(range(n)) - set(merge.dominant[0].tolist()))
     step = max(1, len(rest) // k2) if k2 else 1
     anchors = [rest[j * step] for j in range(k2)]
@@ -73,7 +75,7 @@ def test_stage_2_equals_the_naive_loop(data: st.DataObject) -> None:
     packed = torch.stack([query[b][:, places[b].clamp(min=0)] for b in range(rows)])
     scores = ranking.text_to_vision(packed, key, Places(places, seen), Softmax(width**-0.5))
     limits = torch.randint(0, 4, (6,), generator=generator)
-    keep = ranking.best(scores, spans, limits)
+    keep = ranking.top_per_span(scores, spans, limits)
     for b in range(rows):
         expected = oracle.stage_2(query[b], key[b], asked[b], valid[b].tolist())
         torch.testing.assert_close(scores[b], torch.tensor(expected), atol=1e-5, rtol=1e-4)
@@ -113,6 +115,6 @@ def test_a_zero_row_of_sizes_is_no_span() -> None:
 
 def test_half_precision_means_are_summed_wide() -> None:
     x, keys = torch.full((1, 400, 1), 0.01).bfloat16(), torch.ones(1, 400, 2)
-    merge = merging.duet(merging.Encoded(torch.arange(400.0)[None], keys, keys), 1, 1, 399)
+    merge = duet(merging.Encoded(torch.arange(400.0)[None], keys, keys), 1, 1, 399)
     expected = 2 * float(x[0, 0])
     assert abs(float(merge.contextual(x)) - expected) < 2**-8 * expected

@@ -15,22 +15,28 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from duet_vlm import DuetConfig
-from duet_vlm.config.settings import DISCARDING
-from duet_vlm.stage1 import METHODS, Encoded, Merge, merge
+from duet_vlm.config.registry import RANKINGS, STAGE1, at_encoder
+from duet_vlm.stage1 import Encoded, Merge, merge
 from duet_vlm.stage2 import ranking
+from duet_vlm.stage2.attention import attention
+from duet_vlm.stage2.keynorm import keynorm
 from duet_vlm.tensors.streamed import Places, Softmax, column_sums
 
 ROWS, GRID, TEXT = 3, (6, 8), 5
 TOKENS = GRID[0] * GRID[1]
 CONFIGS = {
-    **{name: DuetConfig(9, 3, merging=name) for name in METHODS},
+    **{name: DuetConfig(9, 3, merging=name) for name in at_encoder()},
     "diverse": DuetConfig(9, 3, diverse=True),
     "mean": DuetConfig(9, 3, combine="mean"),
-    **{f"rest of {name}": DuetConfig(9, 3, cluster_width=2, merging=name, rest=True) for name in DISCARDING},
+    **{
+        f"rest of {name}": DuetConfig(9, 3, cluster_width=2, merging=name, rest=True)
+        for name in at_encoder()
+        if STAGE1[name].discards
+    },
 }
-RANKED: dict[str, Callable[[ranking.Entrance], Tensor]] = {
-    **ranking.RANKINGS,
-    "no debias": lambda seen: ranking.attention(replace(seen, average=None)),
+RANKED: dict[str, Callable[[ranking.RankingInputs], Tensor]] = {
+    **{name: row.load() for name, row in RANKINGS.items()},
+    "no debias": lambda seen: attention(replace(seen, average=None)),
     "average": lambda seen: ranking.average_token(seen.hidden, seen.visual),
     "received": lambda seen: column_sums(seen.query, seen.key[:, :, :TEXT], seen.softmax),
 }
@@ -42,7 +48,7 @@ def images(dtype: torch.dtype = torch.float32, rows: int = ROWS) -> Encoded:
     return Encoded(scores, keys - 0.4, (features - 0.4).to(dtype), GRID)
 
 
-def entrance(dtype: torch.dtype = torch.float32, rows: int = ROWS) -> ranking.Entrance:
+def entrance(dtype: torch.dtype = torch.float32, rows: int = ROWS) -> ranking.RankingInputs:
     generator = torch.Generator().manual_seed(0)
     n, past = TOKENS + TEXT, 4
 
@@ -54,10 +60,19 @@ def entrance(dtype: torch.dtype = torch.float32, rows: int = ROWS) -> ranking.En
     asked = torch.arange(past + TOKENS, past + n).expand(rows, -1).clone()
     asked[1, 1] = -1
     visual = torch.arange(n).expand(rows, -1) < TOKENS
-    return ranking.Entrance(
-        some(4, TEXT, 8), some(2, past + n, 8), Places(asked, seen), Softmax(8**-0.5), some(n, 16), some(TEXT, 16),
-        visual, some(2, n, 8), torch.ones(rows, past + n).mul(3).log(),
-    )  # fmt: skip
+    return ranking.RankingInputs(
+        query=some(4, TEXT, 8),
+        key=some(2, past + n, 8),
+        places=Places(asked, seen),
+        softmax=Softmax(8**-0.5),
+        hidden=some(n, 16),
+        questions=some(TEXT, 16),
+        visual=visual,
+        spans=visual * torch.arange(1, rows + 1)[:, None],
+        limits=torch.tensor([0, *[TOKENS // 2] * rows]),
+        average=some(2, n, 8),
+        log_sizes=torch.ones(rows, past + n).mul(3).log(),
+    )
 
 
 def row(x: Any, number: int) -> Any:
@@ -148,7 +163,7 @@ def test_nothing_is_made_in_float64(dtype: torch.dtype) -> None:
         for config in CONFIGS.values():
             outcome(config, encoded)
         for ranked in RANKED.values():
-            ranking.best(
+            ranking.top_per_span(
                 ranked(seen)[..., :TEXT].flatten(1)[:, :TEXT], torch.ones(ROWS, TEXT).long(), torch.tensor([0, 2])
             )
 
@@ -162,9 +177,9 @@ def test_large_float16_numbers_do_not_overflow() -> None:
     seen = entrance()
     large = replace(seen, query=(seen.query * 300).half(), key=(seen.key * 300).half(), average=None)
     exact = replace(large, query=large.query.double(), key=large.key.double())
-    torch.testing.assert_close(ranking.attention(large).double(), ranking.attention(exact), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(attention(large).double(), attention(exact), atol=1e-5, rtol=1e-4)
     norms = -large.key[:, :, seen.past :].double().norm(dim=-1).mean(1)
-    torch.testing.assert_close(ranking.keynorm(large).double(), norms, atol=0, rtol=1e-5)
+    torch.testing.assert_close(keynorm(large).double(), norms, atol=0, rtol=1e-5)
     assert float(large.key.double().square().sum(-1).max()) > 65504  # the test is one
 
 
@@ -203,11 +218,11 @@ def test_what_is_no_number_stays_in_its_row(kind: str, whole: bool) -> None:
 
 def test_padding_and_holes_do_not_leak_into_scores() -> None:
     seen = entrance()
-    expected = ranking.attention(seen)
+    expected = attention(seen)
     seen.key[0, :, :2] = torch.nan  # nobody sees them
     seen.key[-1, :, 1] = torch.inf
     seen.query[1, :, 1] = torch.nan  # nobody asks this
-    torch.testing.assert_close(ranking.attention(seen), expected)
+    torch.testing.assert_close(attention(seen), expected)
 
 
 def test_a_feature_that_is_no_number_stays_in_its_cluster() -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 from ..errors import DuetError
 from .budget import tokens_per_layer
-from .methods import PUBLISHED, PUBLISHED_SHARES, STAGE_1, STAGE_2, Fields, Schedule
+from .methods import PUBLISHED, PUBLISHED_SHARES, Fields
+from .registry import SCHEDULES, STAGE1
+from .schedule import Schedule
 from .settings import Settings
 
 MANY = 2**16  # tokens: an image that is large enough for any count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Problem:
     """A method to be fitted to a budget on a decoder."""
 
@@ -26,7 +29,12 @@ class Problem:
 
     @property
     def schedule(self) -> Schedule:
-        return STAGE_2[self.second]
+        return SCHEDULES[self.second]
+
+    @property
+    def contextual(self) -> Fraction:
+        """The share of contextual tokens."""
+        return Fraction(STAGE1[self.first].contextual)
 
     def stage_2(self, ratios: Mapping[int, float] | None = None) -> Fields:
         """The schedule's settings, with its own ratios or others."""
@@ -36,7 +44,7 @@ class Problem:
         return {"drops": self.schedule.drops(ratios), **self.schedule.settings}
 
     def stage_1(self, entering: int) -> Fields:
-        contextual = min(round(entering * STAGE_1[self.first]), entering - 1)
+        contextual = min(round(entering * self.contextual), entering - 1)
         settings = {"dominant": entering - contextual, "contextual": contextual}
         return settings if self.first == "duet" else settings | {"merging": self.first}
 
@@ -47,10 +55,10 @@ class Problem:
                 enough = settings["dominant"] + settings["contextual"] <= visual_tokens
                 if layers == self.layers and abs(average - budget) <= 0.5 and enough and whole in (None, visual_tokens):
                     return settings
-        if self.first == "downsample":
-            return self._smaller_image(budget, visual_tokens)
         if self.first == "none":
             return self._ratios(budget, visual_tokens)
+        if STAGE1[self.first].at == "pixels":
+            return self._smaller_image(budget, visual_tokens)
         stage_2 = self.stage_2()
         return self._closest(budget, visual_tokens, lambda n: self.stage_1(n) | stage_2, 2, visual_tokens)
 
@@ -78,7 +86,7 @@ class Problem:
                 f"{self.name} cannot meet a budget of {keep:g} of the tokens here: with {self.layers} layers it "
                 f"reaches at most {keep / entering:g}; choose a smaller budget or another method."
             )
-        contextual = entering * float(STAGE_1[self.first])
+        contextual = entering * float(self.contextual)
         settings = self.stage_1(2) | {"dominant": entering - contextual, "contextual": contextual or 0}
         return settings | stage_2
 
@@ -133,7 +141,7 @@ class Problem:
         averages = {n: self._average(stage_2, n) for n in {r * c for r, c in shapes}}
         self._check_reach(budget, visual_tokens, min(averages.values()), max(averages.values()))
         best = min(shapes, key=lambda shape: (abs(averages[shape[0] * shape[1]] - budget), abs(shape[0] - shape[1])))
-        return {"downsample": best, **stage_2}
+        return {self.first: best, **stage_2}
 
     def _average(self, settings: Fields, visual_tokens: int) -> float:
         return sum(tokens_per_layer(Settings(**settings), visual_tokens, self.layers)) / self.layers

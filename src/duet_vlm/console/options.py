@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from ..config.methods import names
 from ..errors import DuetError
 
 Model = Annotated[
@@ -23,8 +24,8 @@ Shape = Annotated[
 Method = Annotated[
     str | None,
     typer.Option(
-        help="duet, duet-plus, visionzip, fastv, random, ..., two joined as visionzip+fastv, none, or saved: the "
-        "settings saved with the model. Without a method and a budget these, where there are any; else duet."
+        help=f"{', '.join(names())}; two joined as visionzip+fastv; one of a plug-in; or saved: the settings saved "
+        "with the model. Without a method and a budget these, where there are any; else duet."
     ),
 ]
 Keep = Annotated[float | None, typer.Option(help="The budget as a fraction of the image's visual tokens, in (0, 1].")]

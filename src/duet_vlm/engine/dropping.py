@@ -32,7 +32,7 @@ def compress(layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: 
         if drop.keep > 0:
             state.scores[i], state.ranked[i] = state.scores[drop.ranking_layer], state.now
             assert state.limits is not None
-            keep |= ranking.best(state.scores[i], state.present(state.spans), kept(state.limits, drop.keep))
+            keep |= ranking.top_per_span(state.scores[i], state.present(state.spans), kept(state.limits, drop.keep))
         if state.unanswered is not None:
             keep |= state.present(state.valid) & state.unanswered
         hidden = take(hidden, state.drop(i, keep))
@@ -71,9 +71,22 @@ def rank(layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: Forw
             before = torch.zeros_like(earlier_places, dtype=torch.float32) if earlier_log is None else earlier_log
             log_s = torch.cat([before, now], dim=1)
     places = Places(torch.where(asked < 0, -1, take(rows, asked) + past), seen)
-    return ranking.RANKINGS[plan.config.ranking](
-        ranking.Entrance(query, key, places, softmax, hidden, take(hidden, asked), visual, average, log_s)
+    assert state.limits is not None
+    drop = next(drop for drop in plan.drops.values() if drop.keep > 0 and drop.ranking_layer == i)
+    inputs = ranking.RankingInputs(
+        query=query,
+        key=key,
+        places=places,
+        softmax=softmax,
+        hidden=hidden,
+        questions=take(hidden, asked),
+        visual=visual,
+        spans=state.present(state.spans),
+        limits=kept(state.limits, drop.keep),
+        average=average,
+        log_sizes=log_s,
     )
+    return ranking.ranked(plan.config.ranking_method, inputs)
 
 
 def earlier(i: int, kwargs: dict[str, Any], state: ForwardPass) -> tuple[int, Any, Any, Any]:

@@ -93,11 +93,15 @@ class Engine:
             self.wrote = False
 
     def write(self) -> None:
-        """Put the settings into the model's config, where `save_pretrained` finds them."""
+        """Put the settings into the model's config, where `save_pretrained` finds them; none that cannot be saved."""
         config = self._model().config
         if not self.wrote:
             self.saved = getattr(config, "duet", None)
-        config.duet, self.wrote = self.plan.config.to_dict(), True
+        if self.plan.config.savable:
+            config.duet = self.plan.config.to_dict()
+        elif hasattr(config, "duet"):
+            del config.duet
+        self.wrote = True
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"last": None}  # a copied or saved model takes no prompt along

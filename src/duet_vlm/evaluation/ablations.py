@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from ..config.budget import tokens_per_layer
+from ..config.choices import Query
 from ..families import facts_of
 from ..presets import Drop, DuetConfig, preset
 from .runs import Run
 
 BASE = "DUET"
 WIDTHS = (1, 2, 4, 6, 8)
-QUERIES = ("last", "all", "salient")
+QUERIES: tuple[Query, ...] = ("last", "all", "salient")
 # what may beat the published method, off by default
 OPTIONS: dict[str, dict[str, Any]] = {
     "mean of anchor and members": {"combine": "mean"},

@@ -46,13 +46,13 @@ def main(
 
 def evaluate_both(model: str, work: Path, limit: int, seed: int, process: Process) -> dict[str, Any]:
     """{"methods", "ablations"} -> what `evaluate` returns, which is None in every process but the first."""
-    from ..presets import NAMES
+    from ..config.methods import names
     from .ablations import ablation_runs
     from .asked import prepare
     from .cli import counter
     from .evaluate import evaluate
 
-    methods = [*NAMES, "visionzip+fastv"]
+    methods = [*names(), "visionzip+fastv"]
     asked = prepare(model, DEMO, methods, [], KEEP, limit, False, "float32", None, process)
     tables = {
         "methods": (asked.runs, asked.problems),

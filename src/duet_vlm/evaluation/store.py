@@ -104,7 +104,7 @@ class Folder:
         for run in runs:
             for name, value in run["config"].items():
                 old = configs.get(_key(run), run["config"]).get(name)
-                if old != value:
+                if old != value and name != "version":  # release 0.1 wrote none
                     label = run["method"] if run["budget"] is None else f"{run['method']} {run['budget']:g}"
                     refuse(f"its {label} had {name} {_shown(old)} and has {_shown(value)} now")
         if answered and records and not records.keys() & listed.keys():

@@ -1,4 +1,4 @@
-"""Before the encoder: a smaller image, so that there are fewer tokens from the start. The baseline of every encoder."""
+"""Where a stage 1 that works on pixels meets an encoder: in front of a CLIP tower, and behind the projector."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from ..config.settings import Settings
+from ..stage1.downsample import covered, downsample
 from . import clip
 from .encoding import Stage1
 from .family import Family
@@ -44,24 +44,16 @@ class Downsample(Stage1):
         pixels = args[0] if args else kwargs["pixel_values"]
         patch = self.core.config.vision_config.patch_size
         size = self.small[0] * patch, self.small[1] * patch
-        small = interpolate(pixels.float(), size, mode="bicubic", antialias=True).to(pixels)
+        small = downsample(pixels, size)
         return (small,), {k: v for k, v in kwargs.items() if k != "pixel_values"} | {"interpolate_pos_encoding": True}
 
     def after_projector(self, projector: nn.Module, args: Any, output: Tensor) -> Tensor | None:
         call = self.call()
         if call is None or not call.engine_only:
             return None
-        places = self.places().to(output.device)
+        places = covered(self.small, self.grid).to(output.device)
         full = output.new_zeros(len(output), self.grid[0] * self.grid[1], output.shape[2])
         full = full.index_copy(1, places, output)
         sizes = torch.zeros(full.shape[:2], dtype=torch.float32, device=full.device).index_fill(1, places, 1.0)
         call.features, call.sizes = full.flatten(0, 1), sizes.flatten()
         return full
-
-    def places(self) -> Tensor:
-        """(rows * columns,) the patch in the middle of what each small patch covers."""
-        rows, columns = (
-            (2 * torch.arange(small) + 1) * whole // (2 * small)
-            for small, whole in zip(self.small, self.grid, strict=True)
-        )
-        return (rows[:, None] * self.grid[1] + columns).flatten()

@@ -1,7 +1,7 @@
 """Stage 1, V2V: which visual tokens are dominant, and how the rest are merged into contextual ones.
 
 One method a file, each a function `(encoded, dominant, contextual, cluster_width) -> Merge` that retains
-`dominant + contextual` tokens of every image. docs/method.md, stage 1.
+`dominant + contextual` tokens of every image, below its row. docs/method.md, stage 1.
 """
 
 from __future__ import annotations
@@ -11,28 +11,11 @@ from dataclasses import replace
 import torch
 
 from ..config.budget import stage1_counts
+from ..config.registry import called
 from ..config.settings import Settings
-from .common import Encoded, Merge, Method
-from .divprune import divprune
-from .duet import duet
-from .holov import holov
+from ..errors import DuetError, shown
+from .common import Encoded, Merge, Method, join, selected, spaced
 from .options import discards, diversified, with_rest
-from .pool import pool
-from .prumerge import prumerge
-from .random import random
-from .uniform import uniform
-from .visionzip import visionzip
-
-METHODS: dict[str, Method] = {
-    "duet": duet,
-    "visionzip": visionzip,
-    "random": random,
-    "uniform": uniform,
-    "pool": pool,
-    "prumerge": prumerge,
-    "divprune": divprune,
-    "holov": holov,
-}
 
 
 def merge(config: Settings, encoded: Encoded, reserved: int = 0, dynamic: bool = False) -> Merge:
@@ -45,7 +28,7 @@ def merge(config: Settings, encoded: Encoded, reserved: int = 0, dynamic: bool =
         dynamic: whether images may be too small for the counts, which are then lowered.
     """
     dominant, contextual = stage1_counts(config, encoded.tokens, dynamic)
-    method, width = METHODS[config.merging], config.cluster_width
+    method, width = method_of(config), config.cluster_width
     dominant -= reserved
     if config.diverse:
         encoded = diversified(encoded, dominant)
@@ -58,18 +41,33 @@ def merge(config: Settings, encoded: Encoded, reserved: int = 0, dynamic: bool =
     return merged
 
 
-__all__ = [
-    "METHODS",
-    "Encoded",
-    "Merge",
-    "Method",
-    "divprune",
-    "duet",
-    "holov",
-    "merge",
-    "pool",
-    "prumerge",
-    "random",
-    "uniform",
-    "visionzip",
-]
+def method_of(config: Settings) -> Method:
+    """The function that a config names or has; what one of your own returns is looked at."""
+    row = config.stage1_method
+    method: Method = row.load()
+    if isinstance(row.function, str):
+        return method
+
+    def checked(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:
+        found = method(encoded, dominant, contextual, cluster_width)
+        _check(row.name or called(row.function), found, encoded, dominant + contextual)
+        return found
+
+    return checked
+
+
+def _check(name: str, found: object, encoded: Encoded, retained: int) -> None:
+    """Raises DuetError for what is no `Merge` of these images, or retains another number of tokens."""
+    if not isinstance(found, Merge):
+        raise DuetError(f"merging {name} must return a Merge, and it returned {shown(found)}.")
+    batch = len(encoded.scores)
+    for wanted, what, given in (
+        ((batch, retained), "dominant and anchors together", found.places),
+        (tuple(found.members.shape), "joins, as members,", found.joins),
+        (tuple(encoded.scores.shape), "scores", found.scores),
+    ):
+        if tuple(given.shape) != wanted:
+            raise DuetError(f"merging {name} must return {what} of shape {wanted}, and they have {tuple(given.shape)}.")
+
+
+__all__ = ["Encoded", "Merge", "Method", "join", "merge", "method_of", "selected", "spaced"]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from ..config.registry import Stage1Method
 from .common import Encoded, Merge, at, best_left, blocks, cosines, directions, selected
+
+METHOD = Stage1Method(name="divprune", paper="2503.02175", needs=("features",), discards=True, order=6)
 
 
 def divprune(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from ..config.registry import Stage1Method
 from .common import Encoded, Merge, join, spaced
+
+METHOD = Stage1Method(
+    name="duet",
+    paper="2602.18846",
+    contextual="1/6",
+    needs=("scores", "keys"),
+    scored=True,
+    discards=True,
+    averages="pool",
+    order=0,
+)
 
 
 def duet(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:

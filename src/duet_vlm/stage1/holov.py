@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..config.registry import Stage1Method
 from ..tensors.streamed import wide
 from .cells import cells
 from .common import Encoded, Merge, cosines, directions, selected
 
 REGIONS = 16
+
+
+METHOD = Stage1Method(name="holov", paper="2510.02912", needs=("scores", "features", "grid"), discards=True, order=7)
 
 
 def holov(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:

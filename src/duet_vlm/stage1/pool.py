@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from ..config.registry import Stage1Method
 from .cells import cells
 from .common import Encoded, Merge
+
+METHOD = Stage1Method(name="pool", paper="2408.03326", needs=("grid",), averages="always", order=4)
 
 
 def pool(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import torch
 
+from ..config.registry import Stage1Method
 from .common import Encoded, Merge, at, blocks, cosines, directions
 
 NEIGHBOURS = 32  # tokens merged into each selected one
+
+
+METHOD = Stage1Method(
+    name="prumerge",
+    paper="2403.15388",
+    contextual="3/4",  # outliers are about 6% of an image, all that PruMerge+ keeps 25%
+    needs=("scores", "keys"),
+    scored=True,
+    averages="always",
+    order=5,
+)
 
 
 def prumerge(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..config.registry import Stage1Method
 from ..tensors.content_random import content, uniform
 from .common import Encoded, Merge
 from .duet import duet
+
+METHOD = Stage1Method(name="random", needs=("keys", "features"), discards=True, averages="pool", order=2)
 
 
 def random(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from ..config.registry import Stage1Method
 from .cells import cells
 from .common import Encoded, Merge, selected
+
+METHOD = Stage1Method(name="uniform", needs=("grid",), discards=True, order=3)
 
 
 def uniform(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:

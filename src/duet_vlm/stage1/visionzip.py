@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from ..config.registry import Stage1Method
 from .common import Encoded, Merge, join, spaced
+
+METHOD = Stage1Method(
+    name="visionzip",
+    paper="2412.04467",
+    contextual="5/32",  # 162 : 30
+    needs=("scores", "keys"),
+    scored=True,
+    averages="contextual",
+    order=1,
+)
 
 
 def visionzip(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:

@@ -1,23 +1,23 @@
 """Stage 2, T2V: how much the question attends to each visual token, and which tokens that keeps. Tensors only.
 
-A way to rank is a function `(Entrance) -> (B, n) scores`, higher is better, named in `RANKINGS` (docs/method.md, 2.2).
+A way to rank is a function `(RankingInputs) -> (B, n)` that gives scores, higher is better, or a set of tokens; its
+file has its row (docs/method.md, 2.2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..tensors.content_random import content, uniform
-from ..tensors.streamed import Places, Softmax, block_size, column_sums, exact, wide
-from ..tensors.tokens import pack, take
+from ..config.registry import Ranking, called
+from ..errors import DuetError, short, shown
+from ..tensors.streamed import Places, Softmax, column_sums, wide
 
 
-@dataclass
-class Entrance:
+@dataclass(kw_only=True)
+class RankingInputs:
     """What a ranking is given at the entrance of the layer that ranks.
 
     A row has n present tokens and q query tokens. Where a cache holds tokens of earlier calls, they take part in every
@@ -31,6 +31,8 @@ class Entrance:
         hidden: (B, n, D) hidden states of every present token.
         questions: (B, q, D) those of the query tokens.
         visual: (B, n) bool, the visual tokens.
+        spans: (B, n) long, the number of each visual token's image or video, 0 for other tokens.
+        limits: (spans + 1,) long, how many tokens of each image or video the drop keeps; its first entry is no image.
         average: (B, Hkv, n, d) the keys that the row's average visual token would have in every place; None where
             scores are not corrected for places.
         log_sizes: (B, m) the log of how many tokens each one stands for, added to its logits; None for nothing.
@@ -43,6 +45,8 @@ class Entrance:
     hidden: Tensor
     questions: Tensor
     visual: Tensor
+    spans: Tensor
+    limits: Tensor
     average: Tensor | None = None
     log_sizes: Tensor | None = None
 
@@ -52,64 +56,39 @@ class Entrance:
         return self.key.shape[2] - self.visual.shape[1]
 
 
-def attention(seen: Entrance) -> Tensor:
-    """DUET-VLM (arXiv 2602.18846), and by the choice of queries PyramidDrop and FastV: `text_to_vision`."""
-    return _corrected(seen, seen.places)
+def ranked(row: Ranking, inputs: RankingInputs) -> Tensor:
+    """(B, n) scores by a method, of which the best are kept; a set counts as 1 for what is in it and 0 for the rest.
 
-
-def sparsevlm(seen: Entrance) -> Tensor:
-    """SparseVLM (arXiv 2410.04417), section 3.2: only text that the image concerns may rate.
-
-    Raters are the query tokens whose relevance is at least the mean. Relevance is how much the visual tokens point at
-    each: a softmax over the text of the products of hidden states, averaged over visual tokens. The paper chooses
-    raters once, by embeddings; here they are chosen at each ranking, by the hidden states there. Its adaptive ratios
-    and its recycling of dropped tokens are not part of the scoring.
+    Raises:
+        DuetError: a method of one's own that gives neither scores nor a set, or a set of another size.
     """
-    asked, relevance = seen.places.asked >= 0, _relevance(seen)
-    mean = (relevance * asked).sum(1, keepdim=True) / asked.sum(1, keepdim=True).clamp(min=1)
-    # equal relevances are all raters, whatever rounding does to their mean
-    raters = asked & (relevance >= mean * (1 - 1e-5))
-    return _corrected(seen, replace(seen.places, asked=seen.places.asked.masked_fill(~raters, -1)))
+    found = row.load()(inputs)
+    if isinstance(row.function, str):
+        return found
+    name, shape = row.name or called(row.function), tuple(inputs.visual.shape)
+    if (
+        not isinstance(found, Tensor)
+        or found.shape != inputs.visual.shape
+        or not (found.is_floating_point() or found.dtype == torch.bool)
+    ):
+        raise DuetError(
+            f"ranking {name} must return {shape} floating scores or a bool set, one for each token present, and it "
+            f"returned {_what(found)}."
+        )
+    if found.dtype != torch.bool:
+        return found
+    counts = torch.zeros_like(inputs.limits).scatter_add(0, inputs.spans.flatten(), found.flatten().long())
+    wanted = inputs.limits.index_fill(0, counts.new_zeros(1), 0)
+    if not torch.equal(counts, wanted):
+        raise DuetError(
+            f"ranking {name} chose {short(str(counts.tolist()))} tokens of text and of each image, and the drop keeps "
+            f"{short(str(wanted.tolist()))}: choose as many as inputs.limits says, and no text."
+        )
+    return found.float()
 
 
-def _relevance(seen: Entrance) -> Tensor:
-    """(B, q) how much the visual tokens point at each query token, a block of visual tokens after the other."""
-    visual, _ = pack(seen.visual)
-    questions, hole = wide(seen.questions).transpose(1, 2), seen.places.asked < 0
-    relevance = questions.new_zeros(hole.shape)
-    rows = max(1, block_size(hole.device) // max(1, hole.numel()))
-    with exact(hole.device):
-        for part in visual.split(rows, dim=1):
-            logits = wide(take(seen.hidden, part)) @ questions
-            pointing = logits.masked_fill_(hole[:, None], torch.finfo(logits.dtype).min).softmax(-1)
-            relevance += pointing.masked_fill_((part < 0)[..., None], 0).sum(1)
-    return relevance / seen.visual.sum(1, keepdim=True).clamp(min=1)
-
-
-def keynorm(seen: Entrance) -> Tensor:
-    """Minus the L2 norm of a token's key, averaged over heads (arXiv 2406.11430). No query is needed.
-
-    The sign is the paper's finding: tokens whose keys are short get the most attention in later steps, so they stay.
-    Rotary embeddings do not change a norm.
-    """
-    return -wide(seen.key[:, :, seen.past :]).norm(dim=-1).mean(1)
-
-
-def random(seen: Entrance) -> Tensor:
-    """A random order, which depends on the seed of torch's global generator and on the row's visual tokens alone."""
-    ordinal = (seen.visual.cumsum(1) - 1).clamp(min=0)
-    # as if the row had no padding and no text: where a token stands among the visual ones says who it is
-    visual = seen.hidden.float().masked_fill(~seen.visual[..., None], -torch.inf)
-    who = ordinal.gather(1, content(visual))
-    return uniform(who, seen.visual.shape[1]).gather(1, ordinal)
-
-
-RANKINGS: dict[str, Callable[[Entrance], Tensor]] = {
-    "attention": attention,
-    "sparsevlm": sparsevlm,
-    "keynorm": keynorm,
-    "random": random,
-}
+def _what(found: object) -> str:
+    return f"{tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else shown(found)
 
 
 def average_token(hidden: Tensor, visual: Tensor) -> Tensor:
@@ -118,7 +97,7 @@ def average_token(hidden: Tensor, visual: Tensor) -> Tensor:
     return (total / visual.sum(1)[:, None, None].clamp(min=1)).to(hidden.dtype).expand_as(hidden)
 
 
-def _corrected(seen: Entrance, places: Places) -> Tensor:
+def corrected(seen: RankingInputs, places: Places) -> Tensor:
     """`text_to_vision`, divided by what the average visual token would get in each place where that is given.
 
     Attention falls off with distance, so that where a token stands decides part of its score. The average token has no
@@ -153,7 +132,7 @@ def text_to_vision(
     return sums / (places.asked >= 0).sum(1, keepdim=True).clamp(min=1)
 
 
-def best(scores: Tensor, spans: Tensor, limits: Tensor) -> Tensor:
+def top_per_span(scores: Tensor, spans: Tensor, limits: Tensor) -> Tensor:
     """(B, n) bool: the `limits` best tokens of every span; ties keep the earlier token.
 
     Args:

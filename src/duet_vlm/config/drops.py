@@ -1,0 +1,81 @@
+"""Stage 2's drops: before which decoder layer, and how much is kept. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..errors import DuetError, shown
+from .values import is_number, is_whole
+
+
+@dataclass(frozen=True)
+class Drop:
+    """One drop of stage 2: from decoder layer `layer` on, the best `floor(keep * M)` visual tokens of an image stay.
+
+    M is the number of visual tokens of the image after stage 1 (docs/method.md, 2.3).
+
+    Args:
+        layer: the decoder layer at whose entrance tokens are dropped: a whole number from 1 to L - 1, which is how
+            many layers have run before.
+        keep: the keep ratio, from 0 to 1. It is always a fraction of M, never of what an earlier drop left. 0 drops
+            every visual token.
+        rank_at: the layer whose weights rank the tokens, where it is not `layer` (FastV ranks by the layer just run).
+
+    Raises:
+        DuetError: a value is not possible.
+
+    Example:
+        >>> from duet_vlm import Drop
+        >>> Drop(16, 0.5)
+        Drop(layer=16, keep=0.5, rank_at=None)
+    """
+
+    layer: int
+    keep: float
+    rank_at: int | None = None
+
+    def __post_init__(self) -> None:
+        layer, keep, rank_at = self.layer, self.keep, self.rank_at
+        if not is_whole(layer, 1):
+            raise DuetError(f"drop layer {shown(layer)} is not possible: it must be a whole number of at least 1.")
+        if not is_number(keep) or not 0 <= keep <= 1:
+            raise DuetError(f"keep ratio {shown(keep)} at drop layer {layer} must be a number from 0 to 1.")
+        if rank_at is not None and not (is_whole(rank_at, 0) and rank_at <= layer):
+            raise DuetError(f"rank_at {shown(rank_at)} must be a layer from 0 to the drop layer {layer}, or None.")
+        set_fields(self, layer=int(layer), keep=abs(float(keep)), rank_at=None if rank_at is None else int(rank_at))
+
+    @property
+    def ranking_layer(self) -> int:
+        return self.layer if self.rank_at is None else self.rank_at
+
+
+def set_fields(frozen: Any, **values: Any) -> None:
+    """Put checked values into a frozen dataclass that is being made."""
+    for name, value in values.items():
+        object.__setattr__(frozen, name, value)
+
+
+def as_drops(value: Any) -> tuple[Drop, ...]:
+    """Drops in any order, or mappings of their fields, as a tuple sorted by layer.
+
+    Raises:
+        DuetError: no list or tuple of drops.
+    """
+    if not isinstance(value, (list, tuple)):
+        raise DuetError(f"drops {shown(value)} must be a list of drops, for example [Drop(16, 0.5)].")
+    return tuple(sorted(map(_as_drop, value), key=lambda drop: drop.layer))
+
+
+def _as_drop(value: Any) -> Drop:
+    if isinstance(value, Drop):
+        return value
+    if not isinstance(value, Mapping):
+        raise DuetError(f"{shown(value)} is no drop: write Drop(layer, keep), for example Drop(16, 0.5).")
+    known = [f.name for f in fields(Drop)]
+    wrong = [f"an unknown {shown(key)}" for key in value if key not in known]
+    wrong += [f"no {key}" for key in ("layer", "keep") if key not in value]
+    if wrong:
+        raise DuetError(f"the drop {shown(value)} has {wrong[0]}: a drop is layer, keep and, if wanted, rank_at.")
+    return Drop(**value)
