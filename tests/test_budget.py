@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.cli.main import app
 from duet_vlm.families.image_shape import ImageShape
-from duet_vlm.inputs import checkpoints as loading
+from duet_vlm.inputs import shapes
 
 
 def duet(*arguments: Any) -> Any:
@@ -93,7 +93,7 @@ def test_refusals(options: list[Any], message: str) -> None:
     assert result.stderr.startswith("duet: ") and message in result.stderr
 
 
-@pytest.mark.parametrize("name", loading.SHAPES)
+@pytest.mark.parametrize("name", shapes.SHAPES)
 def test_shapes_have_a_row_of_whole_heads(name: str) -> None:
-    text = loading.shape_config(name).get_text_config()
+    text = shapes.shape_config(name).get_text_config()
     assert text.hidden_size % text.num_attention_heads == 0

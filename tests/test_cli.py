@@ -18,8 +18,7 @@ from typer.testing import CliRunner
 import duet_vlm
 from duet_vlm.cli import request
 from duet_vlm.cli.main import app
-from duet_vlm.inputs import checkpoints as loading
-from duet_vlm.inputs import prompts
+from duet_vlm.inputs import model_folders, prompts
 from duet_vlm.inputs.checkpoints import read_processor
 from duet_vlm.stage2.words import finder
 
@@ -254,7 +253,7 @@ def test_bad_models(here: Path, tmp_path: Path, case: str, message: str) -> None
 
 
 def test_no_demonstration_model(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "DEMO_FOLDER", tmp_path / "none")
+    monkeypatch.setattr(model_folders, "DEMO_FOLDER", tmp_path / "none")
     refused(duet("run", here / "photo.png", *ASK), "this installation has no demonstration model: give --model")
 
 

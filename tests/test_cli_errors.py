@@ -35,7 +35,7 @@ from duet_vlm.demo.training import timing
 from duet_vlm.evaluation import asked, evaluate, runs
 from duet_vlm.evaluation.store import Folder, write_whole
 from duet_vlm.inputs.checkpoints import read_processor, read_weights
-from duet_vlm.measuring import bench, costs
+from duet_vlm.measuring import costs, settings
 from duet_vlm.training import command, resuming
 from duet_vlm.training.fields import number, read, setting, whole
 from duet_vlm.training.trainer import SaveError, of_the_disk
@@ -81,7 +81,7 @@ def refused(result: Any, message: str) -> str:
 WORK: dict[str, tuple[Any, str, list[str]]] = {
     "run": (request, "prepare", ["run", "photo.png", "--ask", "what ?"]),
     "budget": (costs, "report", ["budget", "--shape", "tiny", "--tokens", "20"]),
-    "bench": (bench, "settings", ["bench", "--shape", "tiny", "--tokens", "20"]),
+    "bench": (settings, "settings", ["bench", "--shape", "tiny", "--tokens", "20"]),
     "eval": (asked, "prepare", ["eval", "--out", "out"]),
     "train": (command, "prepare", ["train", "--config", "train.yaml"]),
     "demo train": (demo_train, "train", ["demo", "train", "--out", "trained"]),

@@ -41,8 +41,9 @@ def check(
       duet check --model ./my-llava --method visionzip --keep 0.25 --json check.json
     """
     with terminal.status() as status:
-        from ..inputs.checkpoints import check_device, check_dtype, read_config, read_processor, read_weights
+        from ..inputs.checkpoints import read_config, read_processor, read_weights
         from ..inputs.choice import chosen
+        from ..inputs.devices import check_device, check_dtype
         from ..inputs.prepared import DEFAULT_KEEP
         from .checking import check as run
 

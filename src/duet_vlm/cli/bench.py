@@ -67,9 +67,13 @@ def bench(
     """
     from ..families.image_shape import ImageShape
     from ..families.random_images import check_text, usual_grid
-    from ..inputs.checkpoints import check_device, check_dtype, random_model, read_config, read_weights, shape_config
+    from ..inputs.checkpoints import read_config, read_weights
     from ..inputs.choice import SAVED, option_names
-    from ..measuring.bench import Options, benchmark, settings, shortened, steps
+    from ..inputs.devices import check_device, check_dtype
+    from ..inputs.random_weights import random_model
+    from ..inputs.shapes import shape_config
+    from ..measuring.bench import Options, benchmark, steps
+    from ..measuring.settings import settings, shortened
 
     terminal.check_json(json_file)
     if layers and not shape:
@@ -84,11 +88,11 @@ def bench(
     dtype, device = check_dtype(dtype), check_device(device)
     how = Options(runs, batch_size, text_tokens, decode_steps, dtype, device, threads, grid, tiles)
     if train:
-        from ..measuring import train_bench
+        from ..measuring import train_bench, train_options
 
-        train_bench.check(config, grid, tiles)
-        training = train_bench.TrainOptions(
-            runs, batch_size, text_tokens, answer_tokens, tuple(tune or train_bench.TUNES), rank, checkpointing,
+        train_options.check(config, grid, tiles)
+        training = train_options.TrainOptions(
+            runs, batch_size, text_tokens, answer_tokens, tuple(tune or train_options.TUNES), rank, checkpointing,
             dtype, device, threads,
         )  # fmt: skip
     with terminal.status() as status:

@@ -148,8 +148,9 @@ def budget(
       duet budget --model OpenGVLab/InternVL3-8B-hf --tiles 13 --tokens 64
     """
     with terminal.status():
-        from ..inputs.checkpoints import read_config, shape_config
+        from ..inputs.checkpoints import read_config
         from ..inputs.choice import chosen, option_names
+        from ..inputs.shapes import shape_config
         from ..measuring import costs
 
         terminal.check_json(json_file)

@@ -10,10 +10,12 @@ from typing import Any
 from ..errors import DuetError
 from ..families import family_of
 from ..families.placeholders import check_text
-from ..inputs.checkpoints import DEMO, check_device, check_dtype, read_config, read_processor, read_weights
+from ..inputs.checkpoints import read_config, read_processor, read_weights
 from ..inputs.choice import chosen
+from ..inputs.devices import check_device, check_dtype
 from ..inputs.files import check_file
 from ..inputs.images import read_image
+from ..inputs.model_folders import DEMO
 from ..inputs.prepared import DEFAULT_KEEP, Prepared, Request
 from ..inputs.prompts import grid_of, processing, prompt, special_tokens
 from ..inputs.video.decoding import is_video

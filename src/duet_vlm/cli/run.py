@@ -11,9 +11,9 @@ import torch
 from ..applying import apply
 from ..families import visual_token_ids
 from ..host import output_cache
-from ..inputs.checkpoints import DEMO
 from ..inputs.choice import SAVED
 from ..inputs.files import writing
+from ..inputs.model_folders import DEMO
 from ..inputs.prepared import Prepared
 from ..measuring.generation import TokenTimes, bytes_per_token
 from ..presets import DuetConfig

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -17,66 +17,15 @@ from ..applying import apply
 from ..errors import DuetError
 from ..families.image_shape import ImageShape
 from ..presets import DuetConfig
-from .bench import Setting, label
+from .settings import Setting, label
 from .timing import Clock, PeakMemory, hardware, median, versions
 from .train_costs import step_flops
+from .train_options import TrainOptions
 from .workload import OneWordPerToken, Workload
 
-TUNES = ("lora", "full")
-FAMILIES = ("llava", "llava_next")  # towers whose every patch is a visual token, as `train_costs` counts
 PAPER = {192.0: 0.26, 128.0: 0.31, 64.0: 0.36}  # training time saved, arXiv 2602.18846, LLaVA-1.5-7B
 WARM_UPS = 1
 ALL_LOGITS = "stock, all logits"
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to measure.
-
-    Attributes:
-        runs: timed rounds, each of which runs one step of every setting; medians are reported.
-        batch_size: rows, one image each.
-        text_tokens: text tokens per row; the last `answer_tokens` of them are the answer.
-        tunes: "lora" (adapters on every projection of the language model) and "full".
-        rank: of the adapters.
-        checkpointing: whether layers are computed again in the backward pass instead of stored.
-        dtype, device, threads: where and in what to compute; None leaves torch's number of threads.
-    """
-
-    runs: int = 5
-    batch_size: int = 1
-    text_tokens: int = 64
-    answer_tokens: int = 32
-    tunes: tuple[str, ...] = TUNES
-    rank: int = 16
-    checkpointing: bool = False
-    dtype: str = "bfloat16"
-    device: str = "cpu"
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("runs", "batch_size", "answer_tokens", "rank"):
-            if getattr(self, name) < 1:
-                raise DuetError(f"{name} {getattr(self, name)} must be at least 1.")
-        if self.answer_tokens > self.text_tokens - 6:
-            raise DuetError(
-                f"answer_tokens {self.answer_tokens} leave no question: text_tokens {self.text_tokens} hold both and "
-                "a few tokens before the image, so give at least 6 more."
-            )
-        for tune in self.tunes:
-            if tune not in TUNES:
-                raise DuetError(f"tune {tune!r} is unknown: choose one of {', '.join(TUNES)}.")
-
-
-def check(config: Any, grid: Any = None, tiles: Any = None) -> None:
-    """Raises ValueError for a model whose training steps cannot be compared with FLOPs here."""
-    if config.model_type not in FAMILIES:
-        raise DuetError(
-            f"--train times models of type {' and '.join(FAMILIES)}, and this one is a {config.model_type}: leave "
-            "--train out to time its prefill."
-        )
-    if grid is not None or tiles is not None:
-        raise DuetError(f"images of a {config.model_type} have one size here: leave --grid and --tiles out.")
 
 
 def allowed(config: Any, duet: DuetConfig, options: TrainOptions, tune: str) -> float:
@@ -138,7 +87,7 @@ def benchmark(
 
     Args:
         model: a supported model of one size of image, without compression.
-        listed: from `bench.settings`, stock first.
+        listed: from `settings.settings`, stock first.
         options: how to measure.
         advance: called with a description before each of `steps(...)` pieces of work.
 
