@@ -81,7 +81,10 @@ def test_anyres_counts_the_largest_grid() -> None:
     [
         (["--tokens", 192], "give one of --model, a folder or hub id, and --shape"),
         (["--shape", "tiny", "--model", "x", "--tokens", 192], "give one of --model, a folder or hub id, and --shape"),
-        (["--shape", "llava-9"], "shape 'llava-9' is unknown: choose one of llava-1.5-7b, llava-1.5-13b, tiny."),
+        (
+            ["--shape", "llava-9"],
+            "shape 'llava-9' is unknown: choose one of llava-1.5-7b, llava-1.5-13b, llava-next-7b, qwen2.5-vl-7b,",
+        ),
         (["--shape", "tiny"], "there is no budget: give --tokens, an average per layer, or --keep, a fraction."),
         (["--shape", "tiny", "--tokens", 900], "cannot meet a budget of 900 tokens here"),
         (["--model", "./nowhere", "--tokens", 10], "model './nowhere' is no folder"),

@@ -31,6 +31,8 @@ def medians(runs: int) -> str:
 
 def setting_name(row: dict[str, Any], unit: str) -> str:
     """A method and its budget: "duet 64", or "duet 8 a crop" where that is what a budget is given for."""
+    if row["keep"] is not None:
+        return f"{row['method']} keep {row['keep']:g}"
     if row["tokens"] is None:
         return str(row["method"])
     return f"{row['method']} {row['tokens']:g}" + ("" if unit == "image" else f" a {unit}")

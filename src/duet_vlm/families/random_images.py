@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..errors import DuetError
-from .image_shape import ImageShape, largest_grid
+from .image_shape import ANYRES, ImageShape
 
 TOKENS = 24  # rows and columns of visual tokens of an image of any size, as many as LLaVA-1.5's have
 
@@ -40,13 +40,11 @@ def pixels_of(
         return {"pixel_values": noise(batch_size * rows * columns, values), "image_grid_thw": thw}
     side = vision.image_size
     height, width = side if isinstance(side, (list, tuple)) else (side, side)
-    if getattr(config, "image_grid_pinpoints", None):
-        if grid is not None:
-            raise DuetError(f"images of a {config.model_type} are timed at its largest grid of crops: leave grid= out.")
-        whole = largest_grid(config)
-        crops = 1 + (whole[0] // side) * (whole[1] // side)
-        sizes = torch.tensor([whole] * batch_size)
-        return {"pixel_values": noise(batch_size, crops, 3, height, width), "image_sizes": sizes}
+    if config.model_type in ANYRES:
+        if image.size is None:
+            raise DuetError(f"images of a {config.model_type} are timed by their pixels: give --image, no grid=.")
+        sizes = torch.tensor([image.size] * batch_size)
+        return {"pixel_values": noise(batch_size, image.crops, 3, height, width), "image_sizes": sizes}
     if config.model_type in ("smolvlm", "idefics3"):
         seen = torch.ones(batch_size, image.crops, height, width, dtype=torch.bool)
         return {"pixel_values": noise(batch_size, image.crops, 3, height, width), "pixel_attention_mask": seen}

@@ -36,7 +36,7 @@ class Options:
         text_tokens: text tokens per row.
         decode_steps: tokens decoded after each prefill.
         dtype, device, threads: where and in what to compute; None leaves torch's number of threads.
-        grid, tiles: of each image; see `Workload`.
+        grid, tiles, size: of each image; see `Workload`.
     """
 
     runs: int = 5
@@ -48,6 +48,7 @@ class Options:
     threads: int | None = None
     grid: tuple[int, ...] | None = None
     tiles: int | None = None
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("runs", 1), ("batch_size", 1), ("text_tokens", 1), ("decode_steps", 1)):
@@ -111,7 +112,7 @@ def steps(listed: list[Setting], options: Options) -> int:
 
 
 def workload(model: Any, options: Options) -> Workload:
-    return Workload(model, options.batch_size, options.text_tokens, options.grid, options.tiles)
+    return Workload(model, options.batch_size, options.text_tokens, options.grid, options.tiles, options.size)
 
 
 @contextmanager

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import DuetError
-from ..families.image_shape import ImageShape, largest_tiles
+from ..families.image_shape import ImageShape, tiles_of
 from ..families.random_images import usual_grid
 from ..inputs.choice import SAVED, chosen
 from ..presets import Drop, DuetConfig, preset
 
+STOCK = "stock"
+
 
 @dataclass(frozen=True)
 class Setting:
-    """One column of the benchmark: a method at a budget. `stock` has neither."""
+    """One column of a benchmark: a method at a budget. `STOCK` has neither.
+
+    Attributes:
+        tokens: the budget in visual tokens per image (crop, tile) and layer, or
+        keep: as a fraction of them.
+    """
 
     method: str
     tokens: float | None
     config: DuetConfig
+    keep: float | None = None
 
 
 def settings(
@@ -29,6 +38,9 @@ def settings(
     layers: int | None = None,
     grid: tuple[int, ...] | None = None,
     tiles: int | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    keep: Sequence[float] = (),
 ) -> list[Setting]:
     """Stock, every method at every budget, and for "saved" the settings that the model brings.
 
@@ -36,7 +48,9 @@ def settings(
     layers are scaled (16 and 24 of 32 become 4 and 6 of 8), which keeps the average of tokens per layer.
 
     Args:
-        grid, tiles: of each image; see `Workload`.
+        budgets: in tokens.
+        grid, tiles, size: of each image; see `Workload`.
+        keep: budgets as fractions of an image's visual tokens.
 
     Raises:
         ValueError: an unknown method, a budget that it cannot meet, or more layers than the model has.
@@ -45,12 +59,12 @@ def settings(
     layers = full if layers is None else layers
     if not 1 <= layers <= full:
         raise DuetError(f"layers {layers} is not possible: this model has {full} decoder layers, choose 1 to {full}.")
-    listed = [Setting("stock", None, DuetConfig())]
+    listed = [Setting(STOCK, None, DuetConfig())]
     grid = usual_grid(config) if grid is None else grid
-    image = ImageShape.of(config, grid, tiles)
+    image = ImageShape.of(config, grid, tiles, size)
     if grid is None and image.dynamic:
-        rows, columns, in_row = largest_tiles(config)
-        grid = rows * in_row, columns * in_row
+        assert image.size is not None
+        grid = tiles_of(config, image.size)[1:]
     for method in methods:
         if method == SAVED:
             saved = chosen(config, method, None, None).config
@@ -61,7 +75,20 @@ def settings(
         for tokens in budgets:
             whole = preset(method, model=config, tokens=tokens, grid=grid)
             listed.append(Setting(method, tokens, scaled(whole, full, layers)))
+        for share in keep:
+            whole = preset(method, model=config, keep=share, grid=grid)
+            listed.append(Setting(method, None, scaled(whole, full, layers), share))
     return listed
+
+
+def usual_budgets(config: Any, grid: tuple[int, ...] | None = None) -> tuple[list[float], list[float]]:
+    """The budgets that are timed where none is given: tokens, fractions.
+
+    LLaVA-1.5's published 192, 128 and 64 of 576, and about the same fractions where an image (crop, tile) has more or
+    fewer visual tokens.
+    """
+    patches = ImageShape.of(config, usual_grid(config) if grid is None else grid).patches
+    return ([192.0, 128.0, 64.0], []) if patches == 576 else ([], [0.33, 0.22, 0.11])
 
 
 def scaled(config: DuetConfig, full: int, layers: int) -> DuetConfig:
@@ -83,4 +110,7 @@ def shortened(config: Any, layers: int | None) -> Any:
 
 
 def label(setting: Setting) -> str:
+    """ "duet 64", "duet keep 0.33"."""
+    if setting.keep is not None:
+        return f"{setting.method} keep {setting.keep:g}"
     return setting.method if setting.tokens is None else f"{setting.method} {setting.tokens:g}"

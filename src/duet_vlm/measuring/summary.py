@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..presets import DuetConfig
-from .settings import Setting
+from .settings import STOCK, Setting
 from .timing import median
 from .workload import Workload
 
@@ -21,6 +21,7 @@ def summarise(
     row = {
         "method": setting.method,
         "tokens": setting.tokens,
+        "keep": setting.keep,
         "tokens_in": counts[0],
         "tokens_average": sum(counts) / len(counts),
         "tokens_per_layer": counts,
@@ -33,7 +34,7 @@ def summarise(
         "peak_memory": median(peaks) if peaks else None,
         "prefill_flops": work.flops(setting.config),
     }
-    if setting.tokens is None:
+    if setting.method == STOCK:
         return row | {"tower_ms": 1e3 * middle["tower"]}
     rankings = rankings_over_layers(counts, notes)
     speedup = base["prefill"] / middle["prefill"]

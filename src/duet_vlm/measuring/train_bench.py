@@ -17,7 +17,7 @@ from ..applying import apply
 from ..errors import DuetError
 from ..families.image_shape import ImageShape
 from ..presets import DuetConfig
-from .settings import Setting, label
+from .settings import STOCK, Setting, label
 from .timing import Clock, PeakMemory, hardware, median, versions
 from .train_costs import step_flops
 from .train_options import TrainOptions
@@ -164,6 +164,7 @@ def summarise(
     row: dict[str, Any] = {
         "method": setting.method,
         "tokens": setting.tokens,
+        "keep": setting.keep,
         "tokens_in": counts[0],
         "tokens_average": sum(counts) / len(counts),
         "tokens_per_layer": counts,
@@ -173,7 +174,7 @@ def summarise(
         "loss": median(notes["loss"]),
         "step_flops": flops,
     }
-    if setting.method == "stock":
+    if setting.method == STOCK:
         return row
     promised = allowed(config, setting.config, options, tune)
     paired = [1 - now / before for now, before in zip(_whole(notes), _whole(stock), strict=True)]

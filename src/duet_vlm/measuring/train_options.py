@@ -50,12 +50,12 @@ class TrainOptions:
                 raise DuetError(f"tune {tune!r} is unknown: choose one of {', '.join(TUNES)}.")
 
 
-def check(config: Any, grid: Any = None, tiles: Any = None) -> None:
+def check(config: Any, grid: Any = None, tiles: Any = None, size: Any = None) -> None:
     """Raises ValueError for a model whose training steps cannot be compared with FLOPs here."""
     if config.model_type not in FAMILIES:
         raise DuetError(
             f"--train times models of type {' and '.join(FAMILIES)}, and this one is a {config.model_type}: leave "
             "--train out to time its prefill."
         )
-    if grid is not None or tiles is not None:
-        raise DuetError(f"images of a {config.model_type} have one size here: leave --grid and --tiles out.")
+    if grid is not None or tiles is not None or size is not None:
+        raise DuetError(f"images of a {config.model_type} have one size here: leave --grid, --tiles and --image out.")
