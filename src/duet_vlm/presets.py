@@ -10,8 +10,8 @@ from .config.budget import as_grid
 from .config.fitting import Problem
 from .config.methods import CHANGES, NAMES, stages
 from .config.settings import Drop, Settings
-from .config.values import LARGEST, is_number
-from .errors import DuetError, reason, shown
+from .config.values import check_budget
+from .errors import DuetError, reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +62,7 @@ def preset(
     """
     first, second = stages(name)
     grid = None if grid is None else as_grid(grid)
-    if tokens is not None and not (is_number(tokens) and 0 < tokens <= LARGEST):
-        raise DuetError(f"tokens {shown(tokens)} must be a number above 0, and at most {LARGEST}.")
-    if keep is not None and not (is_number(keep) and 0 < keep <= 1):
-        raise DuetError(f"keep {shown(keep)} must be a fraction in (0, 1].")
+    check_budget(tokens, keep)
     if (first, second) == ("none", "none"):
         return DuetConfig.from_dict(changes)
     if model is None:

@@ -10,13 +10,15 @@ from typing import Annotated
 import typer
 
 from ..console import terminal
+from ..console.commands import Command, Commands, Loud
+from ..console.options import JsonFile
 from ..errors import DuetError
 from ..inputs.files import STDOUT, check_file, check_folder, writing
-
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the numbers here; - is stdout.")]
+from ..inputs.model_folders import DEMO
 
 app = typer.Typer(
-    cls=terminal.Commands,
+    cls=Commands,
+    rich_markup_mode=None,
     help="The demonstration model: a LLaVA of 5 M parameters, trained from scratch on drawn scenes.",
 )
 
@@ -27,9 +29,12 @@ def options(context: typer.Context) -> None:
         print(context.get_help())
 
 
-@app.command()
+@app.command(cls=Loud)
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for the model (a from_pretrained folder) and its checkpoints.")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="Folder for the model (a from_pretrained folder) and its checkpoints."),
+    ],
     steps_scale: Annotated[
         float, typer.Option(min=0.0001, help="Multiply the number of training steps; 1 is the shipped recipe.")
     ] = 1.0,
@@ -43,11 +48,11 @@ def train(
     ] = None,
     keep: Annotated[
         list[float] | None,
-        typer.Option(min=0.02, max=1, help="Compress in the last stage: budget as a fraction; several take turns."),
+        typer.Option(min=0.02, max=1, help="Budgets of the last stage, as fractions; several take turns."),
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option(help="Run the last stage only, from this checkpoint (few.pt)."),
+        typer.Option(metavar="FILE", help="Run the last stage only, from this checkpoint (few.pt)."),
     ] = None,
 ) -> None:
     """Train the demonstration model from scratch (about two hours on two cores), or resume.
@@ -71,7 +76,7 @@ def train(
     typer.echo(f"Saved the model in {out}. Measure it with: duet demo eval --model {out}")
 
 
-@app.command("train-time")
+@app.command("train-time", cls=Loud)
 def train_time(
     keep: Annotated[list[float], typer.Option(min=0.02, max=0.99, help="Budgets, as fractions.")] = [0.33, 0.22, 0.11],  # noqa: B006
     rounds: Annotated[int, typer.Option(min=1, help="Steps of each, in turn, after two for warming up.")] = 8,
@@ -94,9 +99,11 @@ def train_time(
     terminal.write_json(results, json_file)
 
 
-@app.command()
+@app.command(cls=Command)
 def scene(
-    out: Annotated[Path, typer.Argument(help="Picture to write, in the format of its ending: .png, .jpg, ...")],
+    out: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Picture to write, in the format of its ending: .png, .jpg, ...")
+    ],
     seed: Annotated[int | None, typer.Option(min=0, help="Draw this scene; by default a new one each time.")] = None,
     scale: Annotated[int, typer.Option(min=1, max=16, help="Enlarge the 112 x 112 picture by a whole number.")] = 4,
 ) -> None:
@@ -128,16 +135,18 @@ def scene(
     Console().print(table)
 
 
-@app.command("eval")
+@app.command("eval", cls=Command)
 def evaluate(
     limit: Annotated[int, typer.Option(min=9, help="Number of held-out questions, an equal share per skill.")] = 5000,
-    model: Annotated[Path | None, typer.Option(help="Folder of another copy of the model.")] = None,
+    model: Annotated[
+        str, typer.Option(metavar="FOLDER", help="demo, or the folder of another copy of the model.")
+    ] = DEMO,
     ablations: Annotated[
         bool, typer.Option("--ablations", help="Also drop all visual tokens at each layer, and select 11% of them.")
     ] = False,
     keep: Annotated[
         list[float] | None,
-        typer.Option(min=0.02, max=1, help="Measure at this budget, as a fraction; may be given several times."),
+        typer.Option(min=0.02, max=1, help="Budgets to measure at, as fractions, one or more."),
     ] = None,
     validation: Annotated[
         bool, typer.Option("--validation", help="Ask about the scenes for decisions, not the held-out ones.")
@@ -146,8 +155,8 @@ def evaluate(
 ) -> None:
     """Print the accuracy per skill on held-out scenes, with 95% intervals."""
     terminal.check_json(json_file)
-    if model is not None and not (model / "config.json").is_file():
-        raise DuetError(f"model {str(model)!r} holds no config.json: give a folder that duet demo train wrote.")
+    if model != DEMO and not (Path(model) / "config.json").is_file():
+        raise DuetError(f"model {model!r} holds no config.json: give a folder that duet demo train wrote.")
     if keep and ablations:
         raise DuetError("--keep and --ablations are two tables: ask for one at a time.")
     from rich.console import Console
@@ -159,7 +168,7 @@ def evaluate(
     from duet_vlm.demo.evaluate import evaluate as measure
     from duet_vlm.demo.model import load
 
-    loaded, processor = load(model)
+    loaded, processor = load(None if model == DEMO else model)
     console, seed = Console(stderr=json_file == STDOUT), VALIDATION_SEED if validation else HELD_OUT_SEED
     with Progress(console=console) as progress:
         if ablations or keep:

@@ -58,6 +58,22 @@ def adapted(source: str) -> str | None:
     return str(base)
 
 
+def brings_settings(model: str) -> bool | None:
+    """Whether a model brings settings for `apply`, as its files say; None where they would have to be fetched.
+
+    Raises:
+        DuetError: `model` names neither a folder nor an id.
+    """
+    folder = Path(existing(model))
+    for name, key in (("config.json", "duet"), ("duet.json", None)):
+        try:
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return (found if key is None else found.get(key)) is not None if isinstance(found, dict) else None
+    return None
+
+
 def reading(model: str, load: Callable[[], Any]) -> Any:
     """What `load` reads of a model; where that cannot be read, one sentence says so. Anything else is a bug."""
     try:
