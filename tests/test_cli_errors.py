@@ -153,10 +153,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(
 ) -> None:
     name, option, ending = FILES[case]
     monkeypatch.chdir(here)
-    if name == "run":  # its own checks are the first part of its work
-        monkeypatch.setattr(request, "read_config_of", lambda _: pytest.fail("too late"))
-    else:
-        broken(monkeypatch, name, AssertionError("too late"))
+    broken(monkeypatch, name, AssertionError("too late"))
     arguments = WORK[name][2][: -1 if name == "demo scene" else None]
     places = {
         "folder.png": "'folder.png': it is a folder, give a file in it.",

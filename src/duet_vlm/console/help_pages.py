@@ -72,7 +72,7 @@ def _example(paragraph: str, width: int) -> str:
     """A command over as many lines as it needs; behind a backspace click leaves lines as they are."""
     lines, line = list[str](), ""
     for part in re.split(r" (?=--)", paragraph.strip()):
-        if line and len(line) + len(part) + 5 > width:
+        if line and len(line) + len(part) + 7 > width:
             lines.append(line + " \\")
             line = "    " + part
         else:

@@ -167,7 +167,7 @@ def budgets_table(reports: list[dict[str, Any]]) -> Table:
         caption=f"prefill of a prompt with {first['text_tokens']} text tokens, by the decoder alone; keys and values "
         "in half precision",
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in ("visual tokens, average", "GFLOP", "of stock's", "KV cache", "of stock's"):
         table.add_column(name, justify="right")
     flops, kv_bytes = f"{first['flops_before'] / 1e9:.0f}", size(first["kv_bytes_before"])
