@@ -7,18 +7,23 @@ from typing import Any
 
 import pytest
 import torch
+import zoo
 from PIL import Image
 from saved import config as tiny_config
 from saved import processor as tiny_processor
 from transformers import AutoModelForImageTextToText
 from typer.testing import CliRunner
 
+from duet_vlm import Drop, DuetConfig
 from duet_vlm.cli.main import app
 from duet_vlm.errors import DuetError
 from duet_vlm.families.image_shape import ImageShape
 from duet_vlm.families.random_images import usual_grid
 from duet_vlm.inputs.image_sizes import Layout, layout
 from duet_vlm.inputs.shapes import SHAPES, shape_config
+from duet_vlm.measuring import bench
+from duet_vlm.measuring.bench import Options
+from duet_vlm.measuring.settings import Setting
 
 # decoder layers, and the parameters that the hub counts in the checkpoint's safetensors
 PUBLISHED = {
@@ -129,3 +134,20 @@ def test_sizes_that_cannot_be(options: list[str], message: str) -> None:
 def test_an_unknown_shape_is_refused() -> None:
     with pytest.raises(DuetError, match=r"shape 'qwen' is unknown: choose one of llava-1\.5-7b, .*smolvlm2, tiny\."):
         shape_config("qwen")
+
+
+@pytest.mark.parametrize("family", ["llava_next", "llava_onevision"])
+def test_a_photo_with_padding_is_timed_with_the_tokens_that_are_stored(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The benchmark's prompt has as many places as the model packs features, and caches hold what is counted."""
+    monkeypatch.setattr(bench, "OVERHEAD_STEPS", 10)
+    model = zoo.build(family)
+    config = DuetConfig(6, 2, drops=[Drop(2, 0.4), Drop(4, 0.0)])
+    options = Options(runs=1, text_tokens=7, decode_steps=1, dtype="float32", size=(20, 100))
+    largest = ImageShape.of(model.config).visual_tokens
+    report = bench.benchmark(model, [Setting("stock", None, DuetConfig()), Setting("duet", 5, config)], options)
+    stock, (row,) = report["stock"], report["settings"]
+    assert 0 < stock["tokens_in"] < largest
+    for found in (stock, row):
+        assert found["kv_bytes"] == found["kv_bytes_expected"]
