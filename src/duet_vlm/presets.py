@@ -11,8 +11,8 @@ from .config.fitting import Problem
 from .config.methods import CHANGES, stages
 from .config.registry import STAGE1
 from .config.settings import Drop, Settings
-from .config.values import LARGEST, is_number
-from .errors import DuetError, reason, shown
+from .config.values import check_budget
+from .errors import DuetError, reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +75,7 @@ def preset(
     """What `DuetConfig.preset` does, which describes the arguments."""
     first, second = stages(name)
     grid = None if grid is None else as_grid(grid)
-    if tokens is not None and not (is_number(tokens) and 0 < tokens <= LARGEST):
-        raise DuetError(f"tokens {shown(tokens)} must be a number above 0, and at most {LARGEST}.")
-    if keep is not None and not (is_number(keep) and 0 < keep <= 1):
-        raise DuetError(f"keep {shown(keep)} must be a fraction in (0, 1].")
+    check_budget(tokens, keep)
     if (first, second) == ("none", "none"):
         return DuetConfig.from_dict(changes)
     if model is None:

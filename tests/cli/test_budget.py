@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.cli.main import app
 from duet_vlm.families.image_shape import ImageShape
-from duet_vlm.inputs import checkpoints as loading
+from duet_vlm.inputs import shapes
 
 
 def duet(*arguments: Any) -> Any:
@@ -81,7 +81,10 @@ def test_anyres_counts_the_largest_grid() -> None:
     [
         (["--tokens", 192], "give one of --model, a folder or hub id, and --shape"),
         (["--shape", "tiny", "--model", "x", "--tokens", 192], "give one of --model, a folder or hub id, and --shape"),
-        (["--shape", "llava-9"], "shape 'llava-9' is unknown: choose one of llava-1.5-7b, llava-1.5-13b, tiny."),
+        (
+            ["--shape", "llava-9"],
+            "shape 'llava-9' is unknown: choose one of llava-1.5-7b, llava-1.5-13b, llava-next-7b, qwen2.5-vl-7b,",
+        ),
         (["--shape", "tiny"], "there is no budget: give --tokens, an average per layer, or --keep, a fraction."),
         (["--shape", "tiny", "--tokens", 900], "cannot meet a budget of 900 tokens here"),
         (["--model", "./nowhere", "--tokens", 10], "model './nowhere' is no folder"),
@@ -93,7 +96,7 @@ def test_budget_refuses_in_one_line_what_no_schedule_meets(options: list[Any], m
     assert result.stderr.startswith("duet: ") and message in result.stderr
 
 
-@pytest.mark.parametrize("name", loading.SHAPES)
+@pytest.mark.parametrize("name", shapes.SHAPES)
 def test_shapes_have_a_row_of_whole_heads(name: str) -> None:
-    text = loading.shape_config(name).get_text_config()
+    text = shapes.shape_config(name).get_text_config()
     assert text.hidden_size % text.num_attention_heads == 0

@@ -16,8 +16,7 @@ from transformers import LlamaConfig
 
 import duet_vlm
 from duet_vlm.cli import request
-from duet_vlm.inputs import checkpoints as loading
-from duet_vlm.inputs import prompts
+from duet_vlm.inputs import model_folders, prompts
 from duet_vlm.inputs.checkpoints import read_processor
 from duet_vlm.stage2.words import finder
 
@@ -235,7 +234,7 @@ def test_folders_that_hold_no_model_are_refused(here: Path, tmp_path: Path, case
 
 
 def test_no_demonstration_model(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "DEMO_FOLDER", tmp_path / "none")
+    monkeypatch.setattr(model_folders, "DEMO_FOLDER", tmp_path / "none")
     refused(duet("run", here / "photo.png", *ASK), "this installation has no demonstration model: give --model")
 
 

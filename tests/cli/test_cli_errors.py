@@ -34,7 +34,7 @@ from duet_vlm.demo import scenes
 from duet_vlm.evaluation import asked, evaluate, runs
 from duet_vlm.evaluation.store import Folder, write_whole
 from duet_vlm.inputs.checkpoints import read_processor, read_weights
-from duet_vlm.measuring import bench, costs
+from duet_vlm.measuring import costs, settings
 from duet_vlm.training import command, resuming
 from duet_vlm.training.fields import Number, Strict, read
 from duet_vlm.training.trainer import SaveError, of_the_disk
@@ -80,8 +80,8 @@ def refused(result: Any, message: str) -> str:
 WORK: dict[str, tuple[Any, str, list[str]]] = {
     "run": (request, "prepare", ["run", "photo.png", "--ask", "what ?"]),
     "budget": (costs, "report", ["budget", "--shape", "tiny", "--tokens", "20"]),
-    "bench": (bench, "settings", ["bench", "--shape", "tiny", "--tokens", "20"]),
-    "eval": (asked, "prepare", ["eval", "--out", "out"]),
+    "bench": (settings, "settings", ["bench", "--shape", "tiny", "--tokens", "20"]),
+    "eval": (asked, "prepare", ["eval", "--out", "out", "--keep", "0.5"]),
     "train": (command, "prepare", ["train", "--config", "train.yaml"]),
     "demo scene": (scenes, "make_scene", ["demo", "scene", "scene.png"]),
     "demo eval": (demo_model, "load", ["demo", "eval"]),
@@ -149,10 +149,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(
 ) -> None:
     name, option, ending = FILES[case]
     monkeypatch.chdir(here)
-    if name == "run":  # its own checks are the first part of its work
-        monkeypatch.setattr(request, "read_config_of", lambda _: pytest.fail("too late"))
-    else:
-        broken(monkeypatch, name, AssertionError("too late"))
+    broken(monkeypatch, name, AssertionError("too late"))
     arguments = WORK[name][2][: -1 if name == "demo scene" else None]
     places = {
         "folder.png": "'folder.png': it is a folder, give a file in it.",

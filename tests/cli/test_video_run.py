@@ -16,7 +16,7 @@ from PIL import Image
 
 from duet_vlm.cli import request
 from duet_vlm.engine.trace import DropTrace, ImageTrace, SampleTrace, Trace
-from duet_vlm.inputs import checkpoints as loading
+from duet_vlm.inputs import model_folders
 from duet_vlm.pictures.visualize import CLS, patches_of
 
 ASK = ["--ask", "what happens in the video ?"]
@@ -118,7 +118,7 @@ def test_image_models_refuse(here: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(request, "read_weights", lambda *a: loaded.append(a))
     message = "models of type 'llava' take pictures only: give --model one of type gemma3, internvl, llava_onevision, "
     refused(duet("run", here / "clip.mp4", *ASK, "--model", tmp_path / "llava"), message)
-    monkeypatch.setattr(loading, "DEMO_FOLDER", tmp_path / "llava")
+    monkeypatch.setattr(model_folders, "DEMO_FOLDER", tmp_path / "llava")
     refused(duet("run", here / "clip.mp4", *ASK), message)
     assert not loaded
 

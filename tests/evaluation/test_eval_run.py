@@ -59,7 +59,7 @@ def duet(*arguments: Any) -> Any:
 
 def options(here: Path, out: Path, *more: Any) -> list[Any]:
     return [
-        "--model", here / "model", "--data", here / "questions.jsonl", "--methods", "none", "duet", "random",
+        "--model", here / "model", "--data", here / "questions.jsonl", "--method", "none", "duet", "random",
         "--keep", "0.5", "0.25", "--batch-size", "4", "--max-new-tokens", "2", "--out", out, *more,
     ]  # fmt: skip
 
@@ -273,14 +273,14 @@ def test_strict_stops(here: Path, tmp_path: Path, line: int | None) -> None:
         (["--data", "none.jsonl"], "manifest 'none.jsonl' does not exist: give a JSONL file, or 'demo'."),
         (["--model", "./nowhere"], "is no folder"),
         (["--dtype", "int3"], "dtype 'int3' is unknown"),
-        (["--methods", "magic"], "method 'magic' is unknown"),
+        (["--method", "magic"], "method 'magic' is unknown"),
     ],
 )
 def test_bad_options_of_eval_are_refused_and_nothing_is_written(
     here: Path, tmp_path: Path, more: list[str], message: str
 ) -> None:
     arguments = options(here, tmp_path / "out", *more)
-    if more[0] == "--methods":
+    if more[0] == "--method":
         del arguments[4:8]
     result = duet(*arguments)
     assert result.exit_code == 2 and message in result.stderr, result.output
@@ -289,4 +289,4 @@ def test_bad_options_of_eval_are_refused_and_nothing_is_written(
 
 def test_help_shows_how() -> None:
     result = CliRunner().invoke(app, ["eval", "--help"])
-    assert result.exit_code == 0 and "duet eval --methods none duet" in result.stdout
+    assert result.exit_code == 0 and "duet eval --method none duet" in result.stdout

@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 
 from duet_vlm import Drop, DuetConfig, apply
 from duet_vlm.cli.main import app
-from duet_vlm.inputs import checkpoints as loading
+from duet_vlm.inputs.random_weights import random_model
+from duet_vlm.inputs.shapes import shape_config
 from duet_vlm.measuring import bench, timing
-from duet_vlm.measuring.bench import Options, Setting, benchmark, scaled, settings
+from duet_vlm.measuring.bench import Options, benchmark
+from duet_vlm.measuring.settings import Setting, label, scaled, settings
 from duet_vlm.measuring.workload import OneWordPerToken, Workload
 
 QUICK = Options(runs=2, decode_steps=2, dtype="float32")
@@ -93,9 +95,9 @@ def test_families_methods_and_batches(family: str) -> None:
 
 
 def test_settings_scale_published_drops() -> None:
-    config = loading.shape_config("llava-1.5-7b")
+    config = shape_config("llava-1.5-7b")
     listed = settings(config, ["duet", "pyramiddrop", "fastv"], [192, 160], layers=8)
-    assert [bench.label(s) for s in listed] == [
+    assert [label(s) for s in listed] == [
         "stock", "duet 192", "duet 160", "pyramiddrop 192", "pyramiddrop 160", "fastv 192", "fastv 160",
     ]  # fmt: skip
     assert listed[1].config == DuetConfig(300, 7, drops=[Drop(4, 0.5), Drop(6, 0.0)])
@@ -128,7 +130,7 @@ def test_bench_refuses_in_one_line_what_it_cannot_measure(options: list[str], me
 
 
 def test_random_weights_are_what_they_are_said_to_be() -> None:
-    model = loading.random_model(loading.shape_config("tiny"), "bfloat16", "cpu")
+    model = random_model(shape_config("tiny"), "bfloat16", "cpu")
     weight = model.model.language_model.layers[3].mlp.up_proj.weight.float()
     assert weight.shape == (128, 64) and abs(weight.mean()) < 0.002 and 0.018 < weight.std() < 0.022
     assert not torch.equal(weight, model.model.language_model.layers[3].mlp.gate_proj.weight.float())

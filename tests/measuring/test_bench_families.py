@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from duet_vlm import Drop, DuetConfig, apply
 from duet_vlm.cli.main import app
 from duet_vlm.measuring import bench, costs
-from duet_vlm.measuring.bench import Options, Setting, benchmark
+from duet_vlm.measuring.bench import Options, benchmark
+from duet_vlm.measuring.settings import Setting
 from duet_vlm.measuring.workload import OneWordPerToken
 
 ASKED: dict[str, dict[str, Any]] = {

@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.cli.main import app
-from duet_vlm.inputs.checkpoints import shape_config
+from duet_vlm.inputs.shapes import shape_config
 from duet_vlm.measuring import train_bench
-from duet_vlm.measuring.bench import Setting
-from duet_vlm.measuring.train_bench import TrainOptions, benchmark
+from duet_vlm.measuring.settings import Setting
+from duet_vlm.measuring.train_bench import benchmark
 from duet_vlm.measuring.train_costs import step_flops
+from duet_vlm.measuring.train_options import TrainOptions
 
 
 def test_a_tiny_shape_has_the_flops_of_a_training_step(tmp_path: Path) -> None:

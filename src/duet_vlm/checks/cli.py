@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from ..console import terminal
-
-DEMO = "demo"
+from ..console.options import ConfigFile, Device, Dtype, JsonFile, Keep, Method, Model, Threads, Tokens
+from ..inputs.choice import check_choice, chosen
+from ..inputs.devices import check_device, check_dtype
+from ..inputs.files import STDOUT
+from ..inputs.model_folders import DEMO, brings_settings
+from ..inputs.prepared import DEFAULT_KEEP
 
 
 def check(
-    model: Annotated[
-        str, typer.Option(help="A folder written by save_pretrained, a hub id, or demo for the demonstration model.")
-    ] = DEMO,
-    method: Annotated[
-        str | None, typer.Option(help="Settings to try: duet, visionzip, ...; by default the model's own, or duet.")
-    ] = None,
-    tokens: Annotated[float | None, typer.Option(help="Their budget: visual tokens per layer on average.")] = None,
-    keep: Annotated[float | None, typer.Option(help="Their budget as a fraction; by default a third.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto for what was saved.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; the fastest one there is if not given.")] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all figures here; - is stdout.")
-    ] = None,
+    model: Model = DEMO,
+    method: Method = None,
+    tokens: Tokens = None,
+    keep: Keep = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    threads: Threads = None,
+    json_file: JsonFile = None,
+    config_file: ConfigFile = None,
 ) -> None:
     """Try the library's promises on a model, on this machine: a table, and exit status 1 if one of them fails.
 
@@ -40,14 +38,14 @@ def check(
 
       duet check --model ./my-llava --method visionzip --keep 0.25 --json check.json
     """
+    terminal.check_json(json_file)
+    check_dtype(dtype)
+    check_choice(method, tokens, keep, brings_settings(model), default=True)
     with terminal.status() as status:
-        from ..inputs.checkpoints import check_device, check_dtype, read_config, read_processor, read_weights
-        from ..inputs.choice import chosen
-        from ..inputs.prepared import DEFAULT_KEEP
+        from ..inputs.checkpoints import read_config, read_processor, read_weights
         from .checking import check as run
 
-        terminal.check_json(json_file)
-        check_dtype(dtype)
+        terminal.set_threads(threads)
         device, settings = check_device(device), None
         config = read_config(model)
         if method is not None or tokens is not None or keep is not None:
@@ -59,7 +57,7 @@ def check(
         report = run(network, processor, settings, status=lambda promise: status(f"Checking: {promise}"))
     figures = {"checked": "the demonstration model" if model == DEMO else model, **report.to_dict()}
     terminal.write_json(figures, json_file)
-    if json_file != Path("-"):
+    if json_file != STDOUT:
         from ..console.tables import check_table
 
         terminal.console().print(check_table(figures))

@@ -2,48 +2,58 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..console import terminal
-from ..console.options import Device, Dtype, Grid, JsonFile, Model, Shape, Tiles, one_of
+from ..console.options import (
+    AnyModel,
+    ConfigFile,
+    Device,
+    Dtype,
+    Grid,
+    ImageSize,
+    JsonFile,
+    KeepList,
+    Methods,
+    Shape,
+    Threads,
+    Tiles,
+    TokensList,
+    one_of,
+    sides,
+)  # fmt: skip
 from ..errors import DuetError
+from ..inputs.choice import SAVED, check_choices, option_names
+from ..inputs.devices import check_device, check_dtype
+from ..inputs.files import STDOUT
+from ..inputs.model_folders import brings_settings
+from ..inputs.shapes import shape_config, shape_of
 
 
 def bench(
-    model: Model = None,
+    model: AnyModel = None,
     shape: Shape = None,
     layers: Annotated[
         int | None, typer.Option(help="With --shape: fewer decoder layers, with the drop layers scaled.", min=1)
     ] = None,
-    tokens: Annotated[
-        list[float] | None,
-        typer.Option(
-            help="Budgets, visual tokens per image (crop, tile) and layer, the option once for each; 192, 128, 64 if "
-            "not given."
-        ),
-    ] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Methods, the option once for each: duet, duet-plus, visionzip, ..., or saved: the settings saved "
-            "with the model. Without a method and a budget these, where there are any; else duet."
-        ),
-    ] = None,
+    method: Methods = None,
+    tokens: TokensList = None,
+    keep: KeepList = None,
     runs: Annotated[int, typer.Option(help="Timed rounds; medians are reported.", min=1)] = 5,
     batch_size: Annotated[int, typer.Option(help="Prompts at a time, one image each.", min=1)] = 1,
     text_tokens: Annotated[int, typer.Option(help="Text tokens of each prompt.", min=4)] = 64,
+    image: ImageSize = None,
     grid: Grid = None,
     tiles: Tiles = None,
     decode_steps: Annotated[int, typer.Option(help="Tokens decoded after each prefill.", min=1)] = 16,
     dtype: Dtype = "bfloat16",
     device: Device = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; torch's default if not given.", min=1)] = None,
+    threads: Threads = None,
     train: Annotated[bool, typer.Option("--train", help="Time training steps instead.")] = False,
     tune: Annotated[
-        list[str] | None, typer.Option(help="With --train: lora or full, the option once for each; both if not given.")
+        list[str] | None, typer.Option(metavar="NAME", help="With --train: lora, full; both if not given.")
     ] = None,
     answer_tokens: Annotated[int, typer.Option(help="With --train: text tokens that are the answer.", min=1)] = 32,
     rank: Annotated[int, typer.Option(help="With --train: the rank of LoRA's adapters.", min=1)] = 16,
@@ -51,44 +61,63 @@ def bench(
         bool, typer.Option("--checkpointing", help="With --train: compute layers again in the backward pass.")
     ] = False,
     json_file: JsonFile = None,
+    config_file: ConfigFile = None,
 ) -> None:
     """Time stock against compressed, side by side in one run, and compare with what the FLOPs promise.
 
-    Vision tower, stage 1, prefill, decoding per token, KV bytes and peak memory. With --shape the weights are random.
-    Pixels and words always are; an image has 24 x 24 visual tokens where a model takes any size, unless --grid says so.
+    Vision tower, stage 1, prefill, decoding per token, KV bytes and peak memory. With --shape the weights are random,
+    pixels and words always are. Without --image an image has 24 x 24 visual tokens where a model takes any size, one
+    tile, or the largest grid of crops. Without a budget 192, 128 and 64 tokens of LLaVA-1.5's 576 are timed, and 0.33,
+    0.22 and 0.11 of what other images, crops or tiles have.
 
     Examples:
 
       duet bench --shape llava-1.5-7b --layers 8 --json bench.json
 
-      duet bench --model ./my-llava --tokens 192 --tokens 64 --method duet --method fastv --device cuda
+      duet bench --model ./my-llava --tokens 192 64 --method duet fastv --device cuda
+
+      duet bench --shape qwen2.5-vl-7b --image 1280x720 --layers 4 --keep 0.33 0.11
 
       duet bench --train --shape llava-1.5-7b --layers 4 --tune lora --json train.json
     """
-    from ..families.image_shape import ImageShape
-    from ..families.random_images import check_text, usual_grid
-    from ..inputs.checkpoints import check_device, check_dtype, random_model, read_config, read_weights, shape_config
-    from ..inputs.choice import SAVED, option_names
-    from ..measuring.bench import Options, benchmark, settings, shortened, steps
-
     terminal.check_json(json_file)
     if layers and not shape:
         raise DuetError(f"--layers {layers} needs --shape: a model's own layers are all used.")
-    config = shape_config(shape) if shape and not model else read_config(one_of(model, shape))
-    methods, budgets = method or ["duet"], tokens or [192.0, 128.0, 64.0]
-    if not method and not tokens and getattr(config, "duet", None) is not None:
-        methods = [SAVED]
-    with option_names():
-        listed = settings(config, methods, budgets, layers, grid, tiles)
-        check_text(ImageShape.of(config, grid or usual_grid(config), tiles), text_tokens)
-    dtype, device = check_dtype(dtype), check_device(device)
-    how = Options(runs, batch_size, text_tokens, decode_steps, dtype, device, threads, grid, tiles)
-    if train:
-        from ..measuring import train_bench
+    name = one_of(model, shape)
+    pixels, patches = sides("--image", image), sides("--grid", grid)
+    brings = brings_settings(model) if model else False
+    if shape:
+        shape_of(shape)
+    problems = check_choices(method, tokens or [], keep or [], brings, default=True)
+    if problems:
+        raise DuetError(problems[0])
+    check_dtype(dtype)
+    from ..families.image_shape import ImageShape
+    from ..families.random_images import check_text, usual_grid
+    from ..inputs.checkpoints import read_config, read_weights
+    from ..inputs.image_sizes import layout
+    from ..inputs.random_weights import random_model
+    from ..measuring import train_bench, train_options
+    from ..measuring.bench import Options, benchmark, steps
+    from ..measuring.settings import settings, shortened, usual_budgets
 
-        train_bench.check(config, grid, tiles)
-        training = train_bench.TrainOptions(
-            runs, batch_size, text_tokens, answer_tokens, tuple(tune or train_bench.TUNES), rank, checkpointing,
+    config = shape_config(name) if shape else read_config(name)
+    laid = layout(config, model, shape, pixels, patches, tiles)
+    methods = method or ["duet"]
+    if not method and not tokens and not keep and getattr(config, "duet", None) is not None:
+        methods = [SAVED]
+    counted, shares = (tokens or [], keep or []) if tokens or keep else usual_budgets(config, laid.grid)
+    with option_names():
+        listed = settings(config, methods, counted, layers, laid.grid, laid.tiles, size=laid.size, keep=shares)
+        check_text(ImageShape.of(config, laid.grid or usual_grid(config), laid.tiles, laid.size), text_tokens)
+    device = check_device(device)
+    how = Options(
+        runs, batch_size, text_tokens, decode_steps, dtype, device, threads, laid.grid, laid.tiles, laid.size
+    )  # fmt: skip
+    if train:
+        train_options.check(config, grid, tiles, image)
+        training = train_options.TrainOptions(
+            runs, batch_size, text_tokens, answer_tokens, tuple(tune or train_options.TUNES), rank, checkpointing,
             dtype, device, threads,
         )  # fmt: skip
     with terminal.status() as status:
@@ -100,16 +129,15 @@ def bench(
             network = random_model(shortened(config, layers), how.dtype, how.device)
     with terminal.progress(train_bench.steps(listed, training) if train else steps(listed, how)) as advance:
         if train:
-            whole = settings(config, methods, budgets)
             figures = train_bench.benchmark(network, listed, training, advance)
+            whole = settings(config, methods, counted, keep=shares)
             train_bench.add_full_depth(figures, config, whole, training)
         else:
             figures = benchmark(network, listed, how, advance)
-    report = {"model": model or shape, **figures}
+    report = {"model": name, **figures}
     terminal.write_json(report, json_file)
-    if json_file != Path("-"):
+    if json_file != STDOUT:
         from ..console.tables import bench_table, train_table
 
-        tables = [train_table(report, tuned) for tuned in training.tunes] if train else [bench_table(report)]
-        for table in tables:
+        for table in [train_table(report, tuned) for tuned in training.tunes] if train else [bench_table(report)]:
             terminal.console().print(table)

@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 
 from ..console import terminal
+from ..console.commands import Command, Commands
+from ..console.options import JsonFile
 from ..errors import DuetError
 from ..inputs.files import STDOUT, check_file, writing
-
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the numbers here; - is stdout.")]
+from ..inputs.model_folders import DEMO
 
 app = typer.Typer(
-    cls=terminal.Commands,
+    cls=Commands,
+    rich_markup_mode=None,
     help="The demonstration model: a LLaVA of 5 M parameters, trained from scratch on drawn scenes. What trained it is "
     "in recipes/demo of the repository.",
 )
@@ -26,9 +28,11 @@ def options(context: typer.Context) -> None:
         print(context.get_help())
 
 
-@app.command()
+@app.command(cls=Command)
 def scene(
-    out: Annotated[Path, typer.Argument(help="Picture to write, in the format of its ending: .png, .jpg, ...")],
+    out: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Picture to write, in the format of its ending: .png, .jpg, ...")
+    ],
     seed: Annotated[int | None, typer.Option(min=0, help="Draw this scene; by default a new one each time.")] = None,
     scale: Annotated[int, typer.Option(min=1, max=16, help="Enlarge the 112 x 112 picture by a whole number.")] = 4,
 ) -> None:
@@ -60,10 +64,12 @@ def scene(
     Console().print(table)
 
 
-@app.command("eval")
+@app.command("eval", cls=Command)
 def evaluate(
     limit: Annotated[int, typer.Option(min=9, help="Number of held-out questions, an equal share per skill.")] = 5000,
-    model: Annotated[Path | None, typer.Option(help="Folder of another copy of the model.")] = None,
+    model: Annotated[
+        str, typer.Option(metavar="FOLDER", help="demo, or the folder of another copy of the model.")
+    ] = DEMO,
     validation: Annotated[
         bool, typer.Option("--validation", help="Ask about the scenes for decisions, not the held-out ones.")
     ] = False,
@@ -71,8 +77,8 @@ def evaluate(
 ) -> None:
     """Print the accuracy per skill on held-out scenes, with 95% intervals."""
     terminal.check_json(json_file)
-    if model is not None and not (model / "config.json").is_file():
-        raise DuetError(f"model {str(model)!r} holds no config.json: give the folder of a trained copy.")
+    if model != DEMO and not (Path(model) / "config.json").is_file():
+        raise DuetError(f"model {model!r} holds no config.json: give the folder of a trained copy.")
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
@@ -81,7 +87,7 @@ def evaluate(
     from duet_vlm.demo.evaluate import evaluate as measure
     from duet_vlm.demo.model import load
 
-    loaded, processor = load(model)
+    loaded, processor = load(None if model == DEMO else model)
     console, seed = Console(stderr=json_file == STDOUT), VALIDATION_SEED if validation else HELD_OUT_SEED
     with Progress(console=console) as progress:
         task = progress.add_task("questions", total=limit)

@@ -1,42 +1,37 @@
-"""What `duet run` is asked: read and checked before anything long starts, the cheap things first."""
+"""What `duet run` needs of a model: read, and the prompt encoded, the cheap things first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from ..errors import DuetError
 from ..families import family_of
 from ..families.placeholders import check_text
-from ..inputs.checkpoints import DEMO, check_device, check_dtype, read_config, read_processor, read_weights
+from ..inputs.checkpoints import read_config, read_processor, read_weights
 from ..inputs.choice import chosen
-from ..inputs.files import check_file
-from ..inputs.images import read_image
+from ..inputs.devices import check_device
+from ..inputs.model_folders import DEMO
 from ..inputs.prepared import DEFAULT_KEEP, Prepared, Request
 from ..inputs.prompts import processing, prompt, special_tokens
-from ..inputs.video.decoding import is_video
 from ..inputs.video.inputs import check_model, content, show_frames, video_inputs
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
 UNKNOWN_TO_DEMO = "the demonstration model knows drawn scenes only{}; for photos give --model."
 
 
-def prepare(request: Request, status: Callable[[str], Any] = lambda _: None) -> Prepared:
-    """Read and check everything, the cheap things first.
+def prepare(request: Request, image: Any, status: Callable[[str], Any] = lambda _: None) -> Prepared:
+    """Read the model's config, processor and weights and encode the prompt, the cheap things first.
+
+    Args:
+        request: one that `refusals.check` found good.
+        image: the picture that it read; None for a video.
 
     Raises:
-        ValueError: one sentence that says what to put right.
+        DuetError: one sentence that says what to put right.
     """
     question = request.ask.strip()
-    if not question:
-        raise DuetError("the question is empty: ask something about the picture, for example --ask 'What is this?'.")
-    image = None if is_video(request.media) else read_image(request.media)
-    check_frames(request.frames, request.media)
-    if request.show is not None:
-        check_picture_file(request.show)
-    config = read_config_of(request)
+    device = check_device(request.device)
+    config = read_config(request.model)
     if image is None:
         check_model(config, request.media)
     budget = partial(chosen, config, request.method, request.tokens, request.keep, DEFAULT_KEEP)
@@ -58,7 +53,7 @@ def prepare(request: Request, status: Callable[[str], Any] = lambda _: None) -> 
     if settings is None:
         settings = budget(grid=family_of(config).grid_of(inputs))
     status("Loading the model")
-    model = read_weights(request.model, request.dtype, check_device(request.device))
+    model = read_weights(request.model, request.dtype, device)
     words, notes = list[str](), list[str]()
     if request.model == DEMO:
         words, notes = demo_notes(question, image)
@@ -76,27 +71,3 @@ def demo_notes(question: str, image: Any) -> tuple[list[str], list[str]]:
         return words, []
     never = f" and has never seen these words: {', '.join(words)}" if words else ""
     return words, [UNKNOWN_TO_DEMO.format(never)]
-
-
-def check_frames(frames: int | None, path: Path) -> None:
-    """Raises ValueError for a number of frames that shows nothing, or that a picture cannot have."""
-    if frames is None:
-        return
-    if not is_video(path):
-        raise DuetError(f"--frames {frames} is for videos, and {str(path)!r} is none by its ending: leave it out.")
-    if frames < 1:
-        raise DuetError(f"--frames {frames} shows the model nothing: give 1 or more.")
-
-
-def check_picture_file(path: Path) -> None:
-    """Raises ValueError where no picture can be written."""
-    if path.suffix.lower() not in PICTURES:
-        raise DuetError(f"picture {str(path)!r} has no known ending: choose one of {', '.join(PICTURES)}.")
-    check_file(path, "the picture")
-
-
-def read_config_of(request: Request) -> Any:
-    """The config of the model asked for, and a check of where and in what it shall run."""
-    check_dtype(request.dtype)
-    check_device(request.device)
-    return read_config(request.model)

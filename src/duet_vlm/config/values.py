@@ -59,3 +59,11 @@ def as_sides(name: str, value: Any, most: int, which: str) -> tuple[int, ...]:
     if not 2 <= len(sides) <= most or not all(is_whole(side, 1) for side in sides):
         raise DuetError(f"{name} {shown(value)} must be {which} of patches, each a whole number of at least 1.")
     return tuple(int(side) for side in sides)
+
+
+def check_budget(tokens: Any, keep: Any) -> None:
+    """Raises DuetError for a budget in tokens, or as a fraction, that no model can meet; None is none."""
+    if tokens is not None and not (is_number(tokens) and 0 < tokens <= LARGEST):
+        raise DuetError(f"tokens {shown(tokens)} must be a number above 0, and at most {LARGEST}.")
+    if keep is not None and not (is_number(keep) and 0 < keep <= 1):
+        raise DuetError(f"keep {shown(keep)} must be a fraction in (0, 1].")

@@ -31,6 +31,8 @@ def medians(runs: int) -> str:
 
 def setting_name(row: dict[str, Any], unit: str) -> str:
     """A method and its budget: "duet 64", or "duet 8 a crop" where that is what a budget is given for."""
+    if row["keep"] is not None:
+        return f"{row['method']} keep {row['keep']:g}"
     if row["tokens"] is None:
         return str(row["method"])
     return f"{row['method']} {row['tokens']:g}" + ("" if unit == "image" else f" a {unit}")
@@ -128,7 +130,7 @@ def budget_table(report: dict[str, Any]) -> Table:
         caption=f"per prompt, with {report['text_tokens']} text tokens; keys and values in half precision"
         f"{padded}{aside}",
     )
-    for name in ("decoder layers", "visual tokens", "GFLOP before", "after", "KV before", "after"):
+    for name in ("decoder layers", "visual tokens", "decoder GFLOP before", "after", "KV before", "after"):
         table.add_column(name, justify="left" if name == "decoder layers" else "right")
     rows = report["layers"]
     starts = [i for i, row in enumerate(rows) if i == 0 or row["visual_tokens"] != rows[i - 1]["visual_tokens"]]
@@ -154,6 +156,28 @@ def budget_table(report: dict[str, Any]) -> Table:
     )
     kept = "-" if report["kv_ratio"] is None else f"{report['kv_ratio']:.2f}x"
     table.add_row("before / after", "", "", f"{report['flops_ratio']:.2f}x", "", kept)
+    return table
+
+
+def budgets_table(reports: list[dict[str, Any]]) -> Table:
+    """One row per method and budget: the whole prompt's prefill, before and after."""
+    first = reports[0]
+    table = Table(
+        title=f"{first['model']}, {first['visual_tokens']} visual tokens",
+        caption=f"prefill of a prompt with {first['text_tokens']} text tokens, by the decoder alone; keys and values "
+        "in half precision",
+    )
+    table.add_column("", no_wrap=True)
+    for name in ("visual tokens, average", "GFLOP", "of stock's", "KV cache", "of stock's"):
+        table.add_column(name, justify="right")
+    flops, kv_bytes = f"{first['flops_before'] / 1e9:.0f}", size(first["kv_bytes_before"])
+    table.add_row("stock", f"{first['visual_tokens']}", flops, "", kv_bytes, "")
+    for report in reports:
+        kept = "-" if report["kv_ratio"] is None else f"{1 / report['kv_ratio']:.1%}"
+        table.add_row(
+            report["settings"].partition(";")[0], f"{report['average_tokens']:.1f}", f"{report['flops'] / 1e9:.0f}",
+            f"{1 / report['flops_ratio']:.1%}", size(report["kv_bytes"]), kept,
+        )  # fmt: skip
     return table
 
 

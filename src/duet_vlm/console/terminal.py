@@ -12,26 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from ..errors import DuetError
 from ..inputs import files
-
-DEBUG = "--debug"
-
-
-class Commands(TyperGroup):
-    """Commands that say what a user can put right in one line; `--debug` may stand anywhere among their options."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        end = args.index("--") if "--" in args else len(args)
-        options = [word for word in args[:end] if word != DEBUG]
-        wanted = [DEBUG] if len(options) < end else []
-        return super().parse_args(ctx, wanted + options + args[end:])
-
-    def invoke(self, ctx: Any) -> Any:
-        with plain_errors(ctx.find_root().params.get("debug", False)):
-            return super().invoke(ctx)
 
 
 @contextlib.contextmanager
@@ -55,7 +38,7 @@ def status() -> Iterator[Any]:
     """A line on stderr that says what takes so long; call it with new text."""
     from rich.console import Console
 
-    with Console(stderr=True).status("Starting") as shown:
+    with Console(stderr=True).status("Loading torch and transformers") as shown:
         from transformers.utils import logging
 
         bars, hub = logging.is_progress_bar_enabled(), getLogger("huggingface_hub")
@@ -68,6 +51,14 @@ def status() -> Iterator[Any]:
             hub.setLevel(level)
             if bars:
                 logging.enable_progress_bar()
+
+
+def set_threads(threads: int | None) -> None:
+    """Compute on so many threads of the CPU; torch's own number if None."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def config() -> LlavaConfig:
 
 def folder() -> Path:
     """The folder with the shipped weights, configuration, tokenizer and processor (a normal from_pretrained folder)."""
-    from ..inputs.checkpoints import DEMO_FOLDER
+    from ..inputs.model_folders import DEMO_FOLDER
 
     return DEMO_FOLDER
 

@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from ..console import terminal
+from ..console.commands import DEBUG, Command, Commands
 from .cli import evaluate
 
-app = typer.Typer(cls=terminal.Commands, add_completion=False, pretty_exceptions_enable=False)
-app.command("eval")(evaluate)
+app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command("eval", cls=Command)(evaluate)
 
 
 @app.callback()
-def options(debug: Annotated[bool, typer.Option(terminal.DEBUG)] = False) -> None:
+def options(debug: Annotated[bool, typer.Option(DEBUG)] = False) -> None:
     """`duet` with one command."""
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..demo.model import folder as demo_folder
 from ..errors import DuetError
-from ..inputs.checkpoints import check_device, check_dtype, read_config, read_model
+from ..inputs.checkpoints import read_config, read_model
+from ..inputs.devices import check_device, check_dtype
 from .processes import Process
 from .records import Problem, Record, read_manifest
 from .runs import SAVED, Run, runs_of

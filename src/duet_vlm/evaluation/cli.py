@@ -10,62 +10,36 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from ..console import terminal
+from ..console.options import ConfigFile, Device, Dtype, JsonFile, KeepList, Methods, Model, Threads, TokensList
 from ..console.tables import several
-from ..inputs.files import check_folder
-from .processes import Process
-
-DEMO = "demo"
-
-
-class SeveralValues(TyperCommand):
-    """A command whose list options take several values after one name: `--tokens 192 128 64`. It has no arguments."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        lists = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
-        spread: list[str] = []
-        option, wants_value = None, False
-        for word in args:
-            if wants_value:
-                wants_value = False
-                spread.append(word)
-            elif word.partition("=")[0] in lists:
-                option, _, value = word.partition("=")
-                wants_value = not value
-                spread.append(word)
-            elif option is not None and not word.startswith("-"):
-                spread += [option, word]
-            else:
-                option = None
-                spread.append(word)
-        return super().parse_args(ctx, spread)
+from ..errors import DuetError
+from ..inputs.choice import check_choices
+from ..inputs.devices import check_dtype
+from ..inputs.files import STDOUT, check_folder
+from ..inputs.model_folders import DEMO, brings_settings
+from ..inputs.paths import check_file
 
 
 def evaluate(
     out: Annotated[
         Path,
-        typer.Option(help="Folder for the answers and the report; with more methods, budgets or questions it goes on."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for the answers and the report; with more methods, budgets or questions it goes on.",
+        ),
     ],
-    model: Annotated[
-        str, typer.Option(help="A folder written by save_pretrained, a hub id, or demo for the demonstration model.")
-    ] = DEMO,
+    model: Model = DEMO,
     data: Annotated[
         str,
-        typer.Option(help="demo for the 5,000 questions of the demonstration benchmark, or a JSONL manifest."),
-    ] = DEMO,
-    methods: Annotated[
-        list[str] | None,
         typer.Option(
-            help="One or more: none, duet, duet-plus, visionzip, fastv, random, ..., stage1+stage2, or saved for the "
-            "settings in the model's own config; by default saved if it has some and no budget is given, else duet."
+            metavar="FILE", help="demo for the 5,000 questions of the demonstration benchmark, or a JSONL manifest."
         ),
-    ] = None,
-    tokens: Annotated[
-        list[float] | None, typer.Option(help="Budgets: visual tokens per decoder layer on average, one or more.")
-    ] = None,
-    keep: Annotated[list[float] | None, typer.Option(help="Budgets: fractions of the visual tokens.")] = None,
+    ] = DEMO,
+    method: Methods = None,
+    tokens: TokensList = None,
+    keep: KeepList = None,
     limit: Annotated[int | None, typer.Option(help="Ask only the first so many questions.", min=1)] = None,
     batch_size: Annotated[int, typer.Option(help="Prompts at a time.", min=1)] = 16,
     strict: Annotated[
@@ -75,8 +49,11 @@ def evaluate(
     max_new_tokens: Annotated[
         int | None, typer.Option(help="The longest answer, in tokens; the model's own limit, or 32.", min=1)
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto for what was saved.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; the fastest one there is if not given.")] = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    threads: Threads = None,
+    json_file: JsonFile = None,
+    config_file: ConfigFile = None,
 ) -> None:
     """Compare methods on one model and one data set: accuracy, what is retained, tokens, KV bytes and times.
 
@@ -86,17 +63,26 @@ def evaluate(
 
     Examples:
 
-      duet eval --methods none duet visionzip random --keep 0.33 0.22 0.11 --limit 900 --out eval
+      duet eval --method none duet visionzip random --keep 0.33 0.22 0.11 --limit 900 --out eval
 
-      duet eval --model llava-hf/llava-1.5-7b-hf --data questions.jsonl --methods duet fastv --tokens 192 64 --out eval
+      duet eval --model llava-hf/llava-1.5-7b-hf --data questions.jsonl --method duet fastv --tokens 192 64 --out eval
     """
-    process = Process.this()
     check_folder(out, "the answers")
+    terminal.check_json(json_file)
+    check_dtype(dtype)
+    problems = check_choices(method, tokens or [], keep or [], brings_settings(model), default=False)
+    if strict and problems:
+        raise DuetError(f"{problems[0]} (--strict stops here)")
+    if data != DEMO:
+        check_file(Path(data), "manifest", "a JSONL file, or 'demo'")
     with terminal.status() as status:
         from .asked import prepare
+        from .processes import Process
 
+        terminal.set_threads(threads)
+        process = Process.this()
         asked = prepare(
-            model, data, methods, tokens or [], keep or [], limit, strict, dtype, device, process, status,
+            model, data, method, tokens or [], keep or [], limit, strict, dtype, device, process, status,
         )  # fmt: skip
     if process.first:
         for problem in asked.problems:
@@ -111,7 +97,9 @@ def evaluate(
             process=process, advance=advance, found=partial(going_on, out, total, process.first),
         )  # fmt: skip
     if results is not None:
-        show(results, out)
+        terminal.write_json(results, json_file)
+        if json_file != STDOUT:
+            show(results, out)
 
 
 def going_on(out: Path, total: int, first: bool, answers: int) -> None:
@@ -139,7 +127,8 @@ def counter(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = [*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
+    console = Console(stderr=True)  # a file gets no line of a bar that is gone
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
         task = bar.add_task("Answers", total=total)
         yield lambda count: bar.advance(task, count)
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DuetError
+from ..inputs.choice import SAVED, check_choices
 from ..presets import DuetConfig, preset, saved_config, stages
 from .records import Problem
 
-FULL, SAVED = "none", "saved"
+FULL = "none"
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,8 @@ def runs_of(
     Raises:
         ValueError: budgets of both kinds or none, something twice, or no method that can run.
     """
-    for kind, listed in (("method", methods), ("budget", tokens), ("budget", keep)):
-        for value in listed:
-            if list(listed).count(value) > 1:
-                raise DuetError(f"{kind} {value} is given twice: give each once.")
+    check_choices(methods, tokens, keep, getattr(config, "duet", None) is not None, default=False)
     compressed = [method for method in methods if method != FULL]
-    if tokens and keep:
-        raise DuetError("--tokens and --keep are both budgets: give one of them.")
-    if set(compressed) - {SAVED} and not (tokens or keep):
-        raise DuetError("there is no budget: give --tokens, averages per layer, or --keep, fractions.")
     runs, problems = [full_model()], list[Problem]()
     for method in compressed:
         if method == SAVED:

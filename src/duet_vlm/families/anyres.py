@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import DuetError
 from .family import Family
-from .image_shape import largest_grid, largest_tiles
+from .image_shape import ImageShape, largest_grid, tiles_of
 
 
 class AnyRes(Family):
@@ -19,18 +19,32 @@ class AnyRes(Family):
     projectors = ("multi_modal_projector", "image_newline")
     tiles_advice = ", and an image of its largest grid of crops is counted as a whole"
 
-    def largest_patches(self, config: Any) -> tuple[int, int]:
-        rows, columns, in_row = largest_tiles(config)
-        return rows * in_row, columns * in_row
+    def image_shape(
+        self,
+        config: Any,
+        grid: tuple[int, ...] | None = None,
+        tiles: int | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> ImageShape:
+        """The base crop, and the tiles without padding, a token at the end of each row of patches."""
+        if grid is not None or tiles is not None:
+            return super().image_shape(config, grid, tiles)
+        size = largest_grid(config) if size is None else size
+        crops, rows, columns = tiles_of(config, size)
+        if self.dynamic:  # merged as a whole
+            patches, ends = self.tokens_of_grid(config, (rows, columns)), self.row_ends(config, (rows, columns))
+            return ImageShape(patches + ends, 1 + crops, patches, dynamic=True, row_ends=ends, size=size)
+        patches = self.visual_tokens(config)
+        return ImageShape(patches + rows * (columns + 1), 1 + crops, patches, unit="crop", row_ends=rows, size=size)
 
     def pixels(
         self, config: Any, make: Callable[[tuple[int, ...]], Tensor], count: int = 1, *,
-        grid: tuple[int, ...] | None = None, tiles: int = 1,
+        grid: tuple[int, ...] | None = None, tiles: int = 1, size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """Of images of the largest grid of crops."""
-        if grid is not None:
-            raise DuetError(f"images of a {config.model_type} are timed at its largest grid of crops: leave grid= out.")
-        return self.crops(config, make, count, largest_grid(config))
+        """Of images of a size in pixels."""
+        if size is None:
+            raise DuetError(f"images of a {config.model_type} are timed by their pixels: give --image, no grid=.")
+        return self.crops(config, make, count, size)
 
     def blank_image(self, config: Any) -> dict[str, Tensor]:
         """Of the smallest grid of crops."""
@@ -42,6 +56,6 @@ class AnyRes(Family):
     ) -> dict[str, Tensor]:
         """`count` images of this (height, width) in pixels: (count, crops, 3, side, side), the base crop first."""
         channels, height, width = self.crop_size(config)
-        crops = 1 + (size[0] // height) * (size[1] // width)
+        crops = 1 + tiles_of(config, (size[0], size[1]))[0]
         pixels = make((count, crops, channels, height, width))
         return {"pixel_values": pixels, "image_sizes": torch.tensor([list(size)] * count)}

@@ -40,6 +40,7 @@ class Family:
         downsamples: whether images can be shrunk before the encoder and leave zeros.
         tiled: whether a photo is cut into tiles, each with `visual_tokens`.
         tiles_apart: whether stage 2 ranks each tile by itself, as text stands between them.
+        layout_options: what the image processor is told besides, to lay an image out as the model gets it.
         crops_together: whether stage 1 merges all crops of an image together.
         every_patch: whether each patch of the tower is one visual token behind a projector of two layers, so that the
             operations of a training step can be counted.
@@ -60,6 +61,7 @@ class Family:
     downsamples = False
     tiled = False
     tiles_apart = False
+    layout_options: ClassVar[dict[str, Any]] = {}
     tiles_advice = ""  # ends the refusal of `tiles`
     crops_together = False
     every_patch = False
@@ -102,19 +104,19 @@ class Family:
         """Whether one entry that the encoder hands over can have this many visual tokens, row ends included."""
         return True
 
-    def largest_patches(self, config: Any) -> tuple[int, int]:
-        """Rows and columns of patches of the largest image; a DuetError where there is none."""
-        raise DuetError(
-            f"images of a {config.model_type} have different numbers of visual tokens: give grid=, the rows and "
-            "columns of the image's patches, too."
-        )
-
-    def image_shape(self, config: Any, grid: tuple[int, ...] | None = None, tiles: int | None = None) -> ImageShape:
+    def image_shape(
+        self,
+        config: Any,
+        grid: tuple[int, ...] | None = None,
+        tiles: int | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> ImageShape:
         """The image of a fixed-resolution model, the largest one of an AnyRes model's grids, or one of `grid` patches.
 
         Args:
             grid: rows and columns of the image's patches, for models whose images differ.
             tiles: how many tiles it is cut into, for models that do that (`tiled`); one if not given.
+            size: (height, width) in pixels, for AnyRes models; their largest grid, filled, if not given.
 
         Raises:
             DuetError: no grid, and a model whose images differ; tiles of a model that cuts none.
@@ -135,9 +137,13 @@ class Family:
         if not self.dynamic:
             patches = self.visual_tokens(config) if grid is None else self.tokens_of_grid(config, grid)
             return ImageShape(patches, 1, patches)
-        grid = self.largest_patches(config) if grid is None else grid
-        patches = self.tokens_of_grid(config, grid)
-        return ImageShape(patches + self.row_ends(config, grid), 1, patches, dynamic=True)
+        if grid is None:
+            raise DuetError(
+                f"images of a {config.model_type} have different numbers of visual tokens: give grid=, the rows and "
+                "columns of the image's patches, too."
+            )
+        patches, ends = self.tokens_of_grid(config, grid), self.row_ends(config, grid)
+        return ImageShape(patches + ends, 1, patches, dynamic=True, row_ends=ends)
 
     # ---- what a processor hands over ----
 
@@ -167,14 +173,16 @@ class Family:
         return None
 
     def pixels(
-        self, config: Any, make: Make, count: int = 1, *, grid: tuple[int, ...] | None = None, tiles: int = 1
-    ) -> dict[str, Tensor]:
+        self, config: Any, make: Make, count: int = 1, *, grid: tuple[int, ...] | None = None, tiles: int = 1,
+        size: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """What `get_image_features` is given for `count` images, as the processor would hand them over.
 
         Args:
             make: (shape) -> the pixels.
             grid: rows and columns of patches, for models whose images differ.
             tiles: of each image.
+            size: (height, width) in pixels, for AnyRes models.
         """
         return {"pixel_values": make((count * tiles, *self.crop_size(config)))}
 

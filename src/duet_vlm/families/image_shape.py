@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ..config.budget import after_drops, stage1_counts
 from ..config.settings import Settings
 
@@ -20,6 +22,8 @@ class ImageShape:
         dynamic: whether a small image lowers the counts of stage 1.
         spans: in how many parts stage 2 ranks it.
         unit: what a budget in tokens is given for: an "image", or each "crop" or "tile" of it.
+        row_ends: those of `visual_tokens` that end rows, which stage 1 takes away.
+        size: (height, width) in pixels, of an AnyRes model's image.
     """
 
     visual_tokens: int
@@ -28,19 +32,29 @@ class ImageShape:
     dynamic: bool = False
     spans: int = 1
     unit: str = "image"
+    row_ends: int = 0
+    size: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, config: Any, grid: tuple[int, ...] | None = None, tiles: int | None = None) -> ImageShape:
+    def of(
+        cls,
+        config: Any,
+        grid: tuple[int, ...] | None = None,
+        tiles: int | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> ImageShape:
         """An image of a supported model, from its transformers config; see `Family.image_shape`."""
         from . import family_of  # families make shapes
 
-        return family_of(config).image_shape(config, grid, tiles)
+        return family_of(config).image_shape(config, grid, tiles, size)
 
     def tokens_per_layer(self, config: Settings, layers: int) -> list[int]:
         """Visual tokens of the image in every decoder layer, counted as in docs/method.md, Budgets."""
         entering = self.visual_tokens
         if config.merges:
-            entering = self.crops * sum(stage1_counts(config, self.patches, self.dynamic))
+            per_part = sum(stage1_counts(config, self.patches, self.dynamic))
+            # a crop that holds padding retains in proportion
+            entering = per_part if self.dynamic else round(per_part * (entering - self.row_ends) / self.patches)
         return [self.spans * n for n in after_drops(config, entering // self.spans, layers)]
 
 
@@ -50,8 +64,15 @@ def largest_grid(config: Any) -> tuple[int, int]:
     return height, width
 
 
-def largest_tiles(config: Any) -> tuple[int, int, int]:
-    """Rows and columns of crops of an AnyRes model's largest grid, and rows of patches of one crop."""
+def tiles_of(config: Any, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Of an AnyRes image of (height, width) pixels: its crops beside the base, rows and columns of patches in them.
+
+    Stock code chooses the grid and cuts off what is padding.
+    """
+    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+
     side = config.vision_config.image_size
-    height, width = largest_grid(config)
-    return height // side, width // side, side // config.vision_config.patch_size
+    in_row = side // config.vision_config.patch_size
+    down, across = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, side)
+    _, rows, columns = unpad_image(torch.empty(1, down * in_row, across * in_row), size).shape
+    return down * across, rows, columns

@@ -42,6 +42,8 @@ class InternVL(fixed.Fixed, model_types=("internvl",)):
 
     runs = ("image",)
     tiled = True
+    # its processor of texts and images asks for the tiles, whatever its image processor's own file says
+    layout_options: ClassVar[dict[str, Any]] = {"crop_to_patches": True}
     stage1 = InternVLStage1
     video_processor = InternVLVideoProcessor
 

@@ -19,7 +19,6 @@ from . import clip, encoding
 from .anyres import AnyRes
 from .downsample import Downsample
 from .encoding import Call, Stage1
-from .image_shape import ImageShape, largest_tiles
 from .llava import Llava
 
 
@@ -161,10 +160,3 @@ class LlavaNext(AnyRes, Llava, model_types=("llava_next",)):
 
     def is_whole(self, config: Any, tokens: int) -> bool:
         return tokens >= self.visual_tokens(config)  # a base crop, and what is left of its tiles without padding
-
-    def image_shape(self, config: Any, grid: tuple[int, ...] | None = None, tiles: int | None = None) -> ImageShape:
-        """The largest image: every crop of as many tokens, and one more at the end of every row of patches."""
-        crop = super().image_shape(config, grid, tiles)
-        rows, columns, in_row = largest_tiles(config)
-        tokens = crop.patches + rows * in_row * (columns * in_row + 1)
-        return replace(crop, visual_tokens=tokens, crops=1 + rows * columns, unit="crop")

@@ -158,8 +158,9 @@ class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
         return (SIDE * config.vision_config.spatial_merge_size,) * 2
 
     def pixels(
-        self, config: Any, make: Make, count: int = 1, *, grid: tuple[int, ...] | None = None, tiles: int = 1
-    ) -> dict[str, Tensor]:
+        self, config: Any, make: Make, count: int = 1, *, grid: tuple[int, ...] | None = None, tiles: int = 1,
+        size: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """Flat patches of all images, one after the other."""
         vision, (rows, columns) = config.vision_config, (grid or self.usual_grid(config))[-2:]
         values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2

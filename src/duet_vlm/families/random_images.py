@@ -29,7 +29,7 @@ def pixels_of(
     def noise(shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    return family_of(config).pixels(config, noise, batch_size, grid=grid, tiles=image.crops)
+    return family_of(config).pixels(config, noise, batch_size, grid=grid, tiles=image.crops, size=image.size)
 
 
 def check_text(image: ImageShape, text_tokens: int) -> None:

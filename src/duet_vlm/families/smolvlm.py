@@ -75,8 +75,9 @@ class SmolVLM(fixed.Fixed, model_types=("smolvlm",)):
         return int(side**2 // config.scale_factor**2)
 
     def pixels(
-        self, config: Any, make: Make, count: int = 1, *, grid: tuple[int, ...] | None = None, tiles: int = 1
-    ) -> dict[str, Tensor]:
+        self, config: Any, make: Make, count: int = 1, *, grid: tuple[int, ...] | None = None, tiles: int = 1,
+        size: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """The tiles of an image have an axis of their own, and a mask tells pixels from padding."""
         channels, height, width = self.crop_size(config)
         mask = torch.ones(count, tiles, height, width, dtype=torch.bool)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.methods import stages
+from ..config.values import check_budget
 from ..errors import DuetError
-from ..families import family_of
 from ..presets import DuetConfig, preset, saved_config
 
 SAVED = "saved"  # the method's name where a model brings its settings
+NO_BUDGET = "there is no budget: give --tokens, an average per layer, or --keep, a fraction."
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,84 @@ class Chosen:
     words: str
 
 
+def check_choice(
+    method: str | None, tokens: float | None, keep: float | None, brings: bool | None, default: bool = False
+) -> None:
+    """Refuse what no model could be asked for, before one is looked at; loads neither torch nor transformers.
+
+    Args:
+        method, tokens, keep: as `chosen` takes them.
+        brings: whether the model brings settings; None where that is not known yet.
+        default: whether there is a budget where none is given.
+
+    Raises:
+        DuetError: an unknown method, or a budget that is missing, doubled, or none at all.
+    """
+    budget = tokens is not None or keep is not None
+    if tokens is not None and keep is not None:
+        raise DuetError(f"--tokens {tokens:g} and --keep {keep:g} are both a budget: give one of them.")
+    if method == SAVED or (method is None and brings and not budget):
+        if brings is False:
+            raise DuetError("method 'saved' is for models that bring settings, and this one has none: choose another.")
+        if budget:
+            raise DuetError("method 'saved' brings its budget: leave out --tokens and --keep, or choose another.")
+        return
+    if method == "none":
+        if budget:
+            raise DuetError("method 'none' compresses nothing: leave out --tokens and --keep, or choose another.")
+        return
+    with option_names():
+        stages(method or "duet")
+        check_budget(tokens, keep)
+    if not budget and not default and not (method is None and brings is None):
+        raise DuetError(NO_BUDGET)
+
+
+def check_choices(
+    methods: Sequence[str] | None, tokens: Sequence[float], keep: Sequence[float], brings: bool | None, default: bool
+) -> list[str]:
+    """The same of several methods at several budgets, where one that cannot be leaves the others.
+
+    Returns:
+        What cannot be, a sentence each, if anything is left.
+
+    Raises:
+        DuetError: budgets of both kinds or none, something twice, or nothing that can be.
+    """
+    for kind, listed in (("method", methods or ()), ("budget", tokens), ("budget", keep)):
+        for value in listed:
+            if list(listed).count(value) > 1:
+                raise DuetError(f"{kind} {value} is given twice: give each once.")
+    if tokens and keep:
+        raise DuetError("--tokens and --keep are both budgets: give one of them.")
+    budgets: list[tuple[float | None, float | None]] = [*((n, None) for n in tokens), *((None, x) for x in keep)]
+    if methods is None:
+        if not budgets and brings is not False:
+            return []
+        methods = ["duet"]
+    compressed = [method for method in methods if method not in ("none", SAVED)]
+    if compressed and not budgets and not default:
+        raise DuetError(NO_BUDGET)
+    problems, good = list[str](), len(methods) - len(compressed)
+    for method in compressed:
+        try:
+            stages(method)
+        except DuetError as error:
+            problems.append(str(error))
+            continue
+        good += not budgets
+        for budget in budgets:
+            try:
+                with option_names():
+                    check_budget(*budget)
+                good += 1
+            except DuetError as error:
+                problems.append(f"{method} at {budget[0] or budget[1]:g}: {error}")
+    if not good and problems:
+        raise DuetError(problems[0])
+    return problems
+
+
 def chosen(
     config: Any,
     method: str | None,
@@ -45,26 +125,19 @@ def chosen(
     Raises:
         ValueError: an unsupported model, an unknown method, or a budget that is missing, doubled or out of reach.
     """
+    from ..families import family_of
+
     family_of(config)
     saved, budget = getattr(config, "duet", None), tokens is not None or keep is not None
-    if tokens is not None and keep is not None:
-        raise DuetError(f"--tokens {tokens:g} and --keep {keep:g} are both a budget: give one of them.")
+    check_choice(method, tokens, keep, saved is not None, default_keep is not None)
     if method == SAVED or (method is None and saved is not None and not budget):
-        if saved is None:
-            raise DuetError("method 'saved' is for models that bring settings, and this one has none: choose another.")
-        if budget:
-            raise DuetError("method 'saved' brings its budget: leave out --tokens and --keep, or choose another.")
         return Chosen(saved_config(config), SAVED, "the settings saved with the model")
     method = method or "duet"
     aside = "" if saved is None else "; the settings saved with the model were put aside"
     if method == "none":
-        if budget:
-            raise DuetError("method 'none' compresses nothing: leave out --tokens and --keep, or choose another.")
         return Chosen(DuetConfig(), method, f"nothing compressed{aside}")
     if budget:
         asked = f"--tokens {tokens:g}" if keep is None else f"--keep {keep:g}"
-    elif default_keep is None:
-        raise DuetError("there is no budget: give --tokens, an average per layer, or --keep, a fraction.")
     else:
         keep, asked = default_keep, "a third of the visual tokens (no budget was given)"
     with option_names():

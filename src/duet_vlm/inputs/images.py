@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from logging import getLogger
+from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ PHOTOMETRIC = 0x0106  # TIFF's tag
 DEPTHS = (8, 10, 12, 14, 16)
 DEEP = ("I", "F")  # and I;16 of every byte order
 LAYERED = ("MPO", "PSD")  # their further "frames" are previews, depth maps and layers
+NOTE = WARNING + 1  # the commands silence other libraries' warnings, and not this
 SEVERAL = "%s holds several frames or pages, and only the first is read (said once, of the first such picture)."
 
 logger = getLogger(__name__)
@@ -178,7 +179,7 @@ def _tell_of_more(image: Image.Image, name: str) -> None:
         return
     if several:
         _told.append(name)
-        logger.warning(SEVERAL, name)
+        logger.log(NOTE, SEVERAL, name)
 
 
 def _colored(decoded: Decoded) -> Image.Image:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..presets import DuetConfig
-from .checkpoints import DEMO
 from .choice import Chosen
+from .model_folders import DEMO
 from .video.decoding import Clip
 
 DEFAULT_KEEP = 1 / 3

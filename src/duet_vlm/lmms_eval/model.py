@@ -22,7 +22,8 @@ from ..errors import DuetError, shown
 from ..evaluation.asked import DEMO
 from ..evaluation.runs import SAVED, saved
 from ..host import output_cache
-from ..inputs.checkpoints import check_device, check_dtype, read_config, read_model
+from ..inputs.checkpoints import read_config, read_model
+from ..inputs.devices import check_device, check_dtype
 from ..presets import DuetConfig, preset
 from .conversation import Conversation, Reader
 from .generation import cut, settings

@@ -16,6 +16,7 @@ def report(
     bytes_per_value: int = 2,
     grid: tuple[int, ...] | None = None,
     tiles: int | None = None,
+    size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Tokens, FLOPs and KV bytes of one prompt's prefill, per decoder layer and in all, before and after.
 
@@ -26,8 +27,9 @@ def report(
         bytes_per_value: of keys and values, 2 for half precision.
         grid: rows and columns of the image's patches, for models whose images differ.
         tiles: how many tiles the image is cut into, for models that do that.
+        size: (height, width) of the image in pixels, for AnyRes models.
     """
-    image, shape = ImageShape.of(config, grid, tiles), DecoderShape.of(config, bytes_per_value)
+    image, shape = ImageShape.of(config, grid, tiles, size), DecoderShape.of(config, bytes_per_value)
     counts = image.tokens_per_layer(duet, shape.layers)
     before = image.visual_tokens + text_tokens
     layers = [

@@ -8,77 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from ..applying import apply
 from ..errors import DuetError
-from ..families import FAMILIES, family_of
+from ..families import family_of
 from ..families.image_shape import ImageShape
 from ..host import decoder_of
 from ..presets import DuetConfig
-from .bench import Setting, label
+from .settings import STOCK, Setting, label
 from .timing import Clock, PeakMemory, hardware, median, versions
 from .train_costs import step_flops
+from .train_options import TrainOptions
 from .workload import OneWordPerToken, Workload
 
-TUNES = ("lora", "full")
 PAPER = {192.0: 0.26, 128.0: 0.31, 64.0: 0.36}  # training time saved, arXiv 2602.18846, LLaVA-1.5-7B
 WARM_UPS = 1
 ALL_LOGITS = "stock, all logits"
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to measure.
-
-    Attributes:
-        runs: timed rounds, each of which runs one step of every setting; medians are reported.
-        batch_size: rows, one image each.
-        text_tokens: text tokens per row; the last `answer_tokens` of them are the answer.
-        tunes: "lora" (adapters on every projection of the language model) and "full".
-        rank: of the adapters.
-        checkpointing: whether layers are computed again in the backward pass instead of stored.
-        dtype, device, threads: where and in what to compute; None leaves torch's number of threads.
-    """
-
-    runs: int = 5
-    batch_size: int = 1
-    text_tokens: int = 64
-    answer_tokens: int = 32
-    tunes: tuple[str, ...] = TUNES
-    rank: int = 16
-    checkpointing: bool = False
-    dtype: str = "bfloat16"
-    device: str = "cpu"
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("runs", "batch_size", "answer_tokens", "rank"):
-            if getattr(self, name) < 1:
-                raise DuetError(f"{name} {getattr(self, name)} must be at least 1.")
-        if self.answer_tokens > self.text_tokens - 6:
-            raise DuetError(
-                f"answer_tokens {self.answer_tokens} leave no question: text_tokens {self.text_tokens} hold both and "
-                "a few tokens before the image, so give at least 6 more."
-            )
-        for tune in self.tunes:
-            if tune not in TUNES:
-                raise DuetError(f"tune {tune!r} is unknown: choose one of {', '.join(TUNES)}.")
-
-
-def check(config: Any, grid: Any = None, tiles: Any = None) -> None:
-    """Raises ValueError for a model whose training steps cannot be compared with FLOPs here."""
-    if not family_of(config).every_patch:
-        known = " and ".join(name for name, family in FAMILIES.items() if family.every_patch)
-        raise DuetError(
-            f"--train times models of type {known}, and this one is a {config.model_type}: leave "
-            "--train out to time its prefill."
-        )
-    if grid is not None or tiles is not None:
-        raise DuetError(f"images of a {config.model_type} have one size here: leave --grid and --tiles out.")
 
 
 def allowed(config: Any, duet: DuetConfig, options: TrainOptions, tune: str) -> float:
@@ -141,7 +90,7 @@ def benchmark(
 
     Args:
         model: a supported model of one size of image, without compression.
-        listed: from `bench.settings`, stock first.
+        listed: from `settings.settings`, stock first.
         options: how to measure.
         advance: called with a description before each of `steps(...)` pieces of work.
 
@@ -218,6 +167,7 @@ def summarise(
     row: dict[str, Any] = {
         "method": setting.method,
         "tokens": setting.tokens,
+        "keep": setting.keep,
         "tokens_in": counts[0],
         "tokens_average": sum(counts) / len(counts),
         "tokens_per_layer": counts,
@@ -227,7 +177,7 @@ def summarise(
         "loss": median(notes["loss"]),
         "step_flops": flops,
     }
-    if setting.method == "stock":
+    if setting.method == STOCK:
         return row
     promised = allowed(config, setting.config, options, tune)
     paired = [1 - now / before for now, before in zip(_whole(notes), _whole(stock), strict=True)]

@@ -40,6 +40,7 @@ class Workload:
         text_tokens: text tokens per row, a few of them before the image.
         grid: rows and columns of the image's patches where a model takes any size; `usual_grid` if not given.
         tiles: how many tiles the image is cut into, for models that do that; one if not given.
+        size: (height, width) of the image in pixels, for AnyRes models; their largest grid if not given.
 
     Attributes:
         tower, layers: of the model.
@@ -47,13 +48,13 @@ class Workload:
 
     def __init__(
         self, model: Any, batch_size: int, text_tokens: int, grid: tuple[int, ...] | None = None,
-        tiles: int | None = None,
+        tiles: int | None = None, size: tuple[int, int] | None = None,
     ):  # fmt: skip
         self.model, self.batch_size, self.text_tokens = model, batch_size, text_tokens
         self.core, config = model.base_model, model.config
         grid = usual_grid(config) if grid is None else grid
         generator = torch.Generator().manual_seed(0)
-        self.image = ImageShape.of(config, grid, tiles)
+        self.image = ImageShape.of(config, grid, tiles, size)
         pixels = pixels_of(config, self.image, batch_size, grid, generator)
         pixels = {k: v.to(model.device, model.dtype if v.is_floating_point() else None) for k, v in pixels.items()}
         self.encoder_inputs: dict[str, Tensor] = pixels

@@ -1,0 +1,105 @@
+"""`duet budget`: its options and its output. Heavy imports happen inside, so that help is immediate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ..console import terminal
+from ..console.options import (
+    AnyModel,
+    ConfigFile,
+    Grid,
+    ImageSize,
+    JsonFile,
+    KeepList,
+    Methods,
+    Shape,
+    Tiles,
+    TokensList,
+    one_of,
+    sides,
+)  # fmt: skip
+from ..inputs.choice import check_choice, check_choices
+from ..inputs.files import STDOUT
+from ..inputs.model_folders import brings_settings
+from ..inputs.shapes import shape_of
+
+
+def budget(
+    model: AnyModel = None,
+    shape: Shape = None,
+    method: Methods = None,
+    tokens: TokensList = None,
+    keep: KeepList = None,
+    image: ImageSize = None,
+    grid: Grid = None,
+    tiles: Tiles = None,
+    text_tokens: Annotated[int, typer.Option(help="Text tokens beside the image.", min=0)] = 64,
+    json_file: JsonFile = None,
+    config_file: ConfigFile = None,
+) -> None:
+    """What a budget costs per decoder layer: tokens, FLOPs and KV bytes, before and after. Loads no weights.
+
+    One method at one budget is shown layer by layer, several in a row each.
+
+    Examples:
+
+      duet budget --shape llava-1.5-7b --tokens 192
+
+      duet budget --shape internvl3-8b --image 1280x720 --method duet visionzip --keep 0.33 0.22 0.11
+
+      duet budget --model llava-hf/llava-1.5-7b-hf --method visionzip --keep 0.11 --json budget.json
+
+      duet budget --model Qwen/Qwen2.5-VL-7B-Instruct --grid 48x64 --keep 0.3
+    """
+    terminal.check_json(json_file)
+    name = one_of(model, shape)
+    pixels, patches = sides("--image", image), sides("--grid", grid)
+    asked = settings_asked(method, tokens, keep)
+    brings = brings_settings(model) if model else False
+    if shape:
+        shape_of(shape)  # refuses a name that there is not
+    for one in asked:
+        check_choice(*one, brings)
+    check_choices(method, tokens or [], keep or [], brings, default=True)
+    with terminal.status():
+        from ..inputs.checkpoints import read_config
+        from ..inputs.choice import chosen, option_names
+        from ..inputs.image_sizes import layout
+        from ..inputs.shapes import shape_config
+        from ..measuring import costs
+
+        config = shape_config(name) if shape else read_config(name)
+        laid = layout(config, model, shape, pixels, patches, tiles)
+        reports = []
+        for one in asked:
+            settings = chosen(config, *one, grid=laid.grid)
+            with option_names():
+                costed = costs.report(
+                    config, settings.config, text_tokens, grid=laid.grid, tiles=laid.tiles, size=laid.size
+                )
+            reports.append({"model": name, "method": settings.method, "settings": settings.words, **costed})
+    single = len(reports) == 1
+    terminal.write_json(reports[0] if single else {"model": name, "budgets": reports}, json_file)
+    if json_file != STDOUT:
+        from ..console.tables import budget_table, budgets_table
+
+        terminal.console().print(budget_table(reports[0]) if single else budgets_table(reports))
+
+
+def settings_asked(
+    methods: list[str] | None, tokens: list[float] | None, keep: list[float] | None
+) -> list[tuple[str | None, float | None, float | None]]:
+    """Every method at every budget; methods that have none of their own once: (method, tokens, keep)."""
+    budgets: list[Any] = [*((n, None) for n in tokens or []), *((None, x) for x in keep or [])] or [(None, None)]
+    if not methods:
+        return [(None, *budget) for budget in budgets]
+    several = len(methods) > 1
+    return [
+        (method, *budget)
+        for method in methods
+        # beside others at a budget these stand without one
+        for budget in ([(None, None)] if several and method in ("none", "saved") else budgets)
+    ]

@@ -1,0 +1,208 @@
+"""Published shapes: the sizes of a model and of its image processor, without its weights. Plain data, no download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import DuetError
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a published checkpoint's config.json and preprocessor_config.json say of sizes.
+
+    Attributes:
+        config: of config.json, with its `model_type`.
+        processor: of preprocessor_config.json, with its `image_processor_type`.
+    """
+
+    config: Fields
+    processor: Fields = field(default_factory=dict)
+
+
+def _clip(**sizes: Any) -> Fields:
+    return {"model_type": "clip_vision_model", "hidden_act": "quick_gelu", **sizes}
+
+
+def _llama(vocab_size: int = 32064, **sizes: Any) -> Fields:
+    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    return {"model_type": "llama", "vocab_size": vocab_size, "max_position_embeddings": 4096, **ends, **sizes}
+
+
+def _llava(vision: Fields, text: Fields) -> Fields:
+    return {
+        "model_type": "llava", "vision_config": vision, "text_config": text,
+        "image_token_index": text["vocab_size"] - 1, "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+        "image_seq_length": (vision["image_size"] // vision["patch_size"]) ** 2,
+    }  # fmt: skip
+
+
+def _qwen_vl(kind: str, vision: Fields, text: Fields, mrope: Fields) -> Fields:
+    rope = {"rope_type": "default", **mrope}
+    return {
+        "model_type": kind, "vision_config": {"model_type": f"{kind}_vision", "spatial_merge_size": 2, **vision},
+        "text_config": {"model_type": f"{kind}_text", "rope_parameters": rope, "pad_token_id": 151643, **text},
+        "image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652,
+        "vision_end_token_id": 151653,
+    }  # fmt: skip
+
+
+def _crops_of(side: int) -> Fields:
+    return {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+
+
+_CLIP_L_336 = _clip(
+    hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
+    patch_size=14, projection_dim=768,
+)  # fmt: skip
+_VICUNA_7B = _llama(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32)
+# llava-hf/llava-v1.6-vicuna-7b-hf: (height, width) of the grids
+_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+_SO400M = {
+    "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
+    "patch_size": 14,
+}  # fmt: skip
+
+# name -> what the checkpoint named beside it publishes on the hub
+SHAPES: dict[str, Shape] = {
+    # llava-hf/llava-1.5-7b-hf and llava-1.5-13b-hf; arXiv 2310.03744
+    "llava-1.5-7b": Shape(
+        _llava(_CLIP_L_336, _VICUNA_7B), {"image_processor_type": "CLIPImageProcessor", **_crops_of(336)}
+    ),
+    "llava-1.5-13b": Shape(
+        _llava(
+            _CLIP_L_336,
+            _llama(hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40),
+        ),
+        {"image_processor_type": "CLIPImageProcessor", **_crops_of(336)},
+    ),
+    # llava-hf/llava-v1.6-vicuna-7b-hf
+    "llava-next-7b": Shape(
+        {**_llava(_CLIP_L_336, _VICUNA_7B), "model_type": "llava_next", "image_grid_pinpoints": _PINPOINTS},
+        {"image_processor_type": "LlavaNextImageProcessor", "image_grid_pinpoints": _PINPOINTS, **_crops_of(336)},
+    ),
+    # Qwen/Qwen2.5-VL-7B-Instruct
+    "qwen2.5-vl-7b": Shape(
+        _qwen_vl(
+            "qwen2_5_vl",
+            dict(
+                depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, patch_size=14, window_size=112,
+                fullatt_block_indexes=[7, 15, 23, 31], out_hidden_size=3584,
+            ),
+            dict(
+                vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28,
+                num_attention_heads=28, num_key_value_heads=4,
+            ),
+            {"rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+        ),
+        {
+            "image_processor_type": "Qwen2VLImageProcessor", "patch_size": 14, "merge_size": 2,
+            "size": {"shortest_edge": 3136, "longest_edge": 12845056},
+        },
+    ),
+    # Qwen/Qwen3-VL-8B-Instruct; the same sizes stand in pytorch/torchtitan, experiments/qwen3_vl
+    "qwen3-vl-8b": Shape(
+        _qwen_vl(
+            "qwen3_vl",
+            dict(
+                depth=27, hidden_size=1152, intermediate_size=4304, num_heads=16, patch_size=16,
+                num_position_embeddings=2304, deepstack_visual_indexes=[8, 16, 24], out_hidden_size=4096,
+            ),
+            dict(
+                vocab_size=151936, hidden_size=4096, intermediate_size=12288, num_hidden_layers=36,
+                num_attention_heads=32, num_key_value_heads=8, head_dim=128,
+            ),
+            {"rope_theta": 5e6, "mrope_section": [24, 20, 20], "mrope_interleaved": True},
+        ),
+        {
+            "image_processor_type": "Qwen2VLImageProcessor", "patch_size": 16, "merge_size": 2,
+            "size": {"shortest_edge": 65536, "longest_edge": 16777216},
+        },
+    ),
+    # OpenGVLab/InternVL3-8B-hf: InternViT-300M and Qwen2.5-7B
+    "internvl3-8b": Shape(
+        {
+            "model_type": "internvl", "image_token_id": 151667, "downsample_ratio": 0.5, "tie_word_embeddings": False,
+            "vision_config": dict(
+                model_type="internvl_vision", hidden_size=1024, intermediate_size=4096, num_hidden_layers=24,
+                num_attention_heads=16, image_size=[448, 448], patch_size=[14, 14], attention_bias=True,
+            ),
+            "text_config": dict(
+                model_type="qwen2", vocab_size=151674, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28,
+                num_attention_heads=28, num_key_value_heads=4, pad_token_id=151643,
+            ),
+        },
+        {
+            "image_processor_type": "GotOcr2ImageProcessor", "size": {"height": 448, "width": 448},
+            "min_patches": 1, "max_patches": 12,
+        },
+    ),
+    # google/gemma-3-4b-it
+    "gemma-3-4b": Shape(
+        {
+            "model_type": "gemma3", "image_token_index": 262144, "boi_token_index": 255999, "eoi_token_index": 256000,
+            "mm_tokens_per_image": 256,
+            "vision_config": {
+                "model_type": "siglip_vision_model", "image_size": 896, "vision_use_head": False, **_SO400M,
+            },
+            "text_config": dict(
+                model_type="gemma3_text", vocab_size=262208, hidden_size=2560, intermediate_size=10240,
+                num_hidden_layers=34, num_attention_heads=8, num_key_value_heads=4, head_dim=256, sliding_window=1024,
+            ),
+        },
+        {"image_processor_type": "Gemma3ImageProcessor", "size": {"height": 896, "width": 896}},
+    ),
+    # HuggingFaceTB/SmolVLM2-2.2B-Instruct: SigLIP so400m and SmolLM2-1.7B
+    "smolvlm2": Shape(
+        {
+            "model_type": "smolvlm", "image_token_id": 49190, "scale_factor": 3, "pad_token_id": 2,
+            "vision_config": {"model_type": "smolvlm_vision", "image_size": 384, **_SO400M},
+            "text_config": _llama(
+                49280, hidden_size=2048, intermediate_size=8192, num_hidden_layers=24, num_attention_heads=32,
+                num_key_value_heads=32, head_dim=64,
+            ),
+        },
+        {
+            "image_processor_type": "SmolVLMImageProcessor", "do_image_splitting": True,
+            "size": {"longest_edge": 1536}, "max_image_size": {"longest_edge": 384},
+        },
+    ),
+    # no checkpoint: for trying commands out
+    "tiny": Shape(
+        _llava(
+            _clip(
+                hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=48,
+                patch_size=4, projection_dim=16,
+            ),
+            _llama(1000, hidden_size=64, intermediate_size=128, num_hidden_layers=8, num_attention_heads=4),
+        ),
+        {"image_processor_type": "CLIPImageProcessor", **_crops_of(48)},
+    ),
+}  # fmt: skip
+
+
+def shape_of(name: str) -> Shape:
+    """A published shape by its name.
+
+    Raises:
+        DuetError: a name that is not in `SHAPES`.
+    """
+    if name not in SHAPES:
+        raise DuetError(f"shape {name!r} is unknown: choose one of {', '.join(SHAPES)}.")
+    return SHAPES[name]
+
+
+def shape_config(name: str) -> Any:
+    """The transformers config of a published shape.
+
+    Raises:
+        DuetError: a name that is not in `SHAPES`.
+    """
+    fields = dict(shape_of(name).config)
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(fields.pop("model_type"), **fields)

@@ -1,0 +1,116 @@
+"""What is compared in a benchmark: stock, and every method at every budget."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import DuetError
+from ..families.image_shape import ImageShape, tiles_of
+from ..families.random_images import usual_grid
+from ..inputs.choice import SAVED, chosen
+from ..presets import Drop, DuetConfig, preset
+
+STOCK = "stock"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One column of a benchmark: a method at a budget. `STOCK` has neither.
+
+    Attributes:
+        tokens: the budget in visual tokens per image (crop, tile) and layer, or
+        keep: as a fraction of them.
+    """
+
+    method: str
+    tokens: float | None
+    config: DuetConfig
+    keep: float | None = None
+
+
+def settings(
+    config: Any,
+    methods: list[str],
+    budgets: list[float],
+    layers: int | None = None,
+    grid: tuple[int, ...] | None = None,
+    tiles: int | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    keep: Sequence[float] = (),
+) -> list[Setting]:
+    """Stock, every method at every budget, and for "saved" the settings that the model brings.
+
+    Each is solved on the model's full depth, so published settings stay as published; on fewer `layers` the drop
+    layers are scaled (16 and 24 of 32 become 4 and 6 of 8), which keeps the average of tokens per layer.
+
+    Args:
+        budgets: in tokens.
+        grid, tiles, size: of each image; see `Workload`.
+        keep: budgets as fractions of an image's visual tokens.
+
+    Raises:
+        ValueError: an unknown method, a budget that it cannot meet, or more layers than the model has.
+    """
+    full = config.get_text_config().num_hidden_layers
+    layers = full if layers is None else layers
+    if not 1 <= layers <= full:
+        raise DuetError(f"layers {layers} is not possible: this model has {full} decoder layers, choose 1 to {full}.")
+    listed = [Setting(STOCK, None, DuetConfig())]
+    grid = usual_grid(config) if grid is None else grid
+    image = ImageShape.of(config, grid, tiles, size)
+    if grid is None and image.dynamic:
+        assert image.size is not None
+        grid = tiles_of(config, image.size)[1:]
+    for method in methods:
+        if method == SAVED:
+            saved = chosen(config, method, None, None).config
+            counts = image.tokens_per_layer(saved, full)
+            parts = 1 if image.unit == "image" else image.crops
+            listed.append(Setting(method, sum(counts) / full / parts, scaled(saved, full, layers)))
+            continue
+        for tokens in budgets:
+            whole = preset(method, model=config, tokens=tokens, grid=grid)
+            listed.append(Setting(method, tokens, scaled(whole, full, layers)))
+        for share in keep:
+            whole = preset(method, model=config, keep=share, grid=grid)
+            listed.append(Setting(method, None, scaled(whole, full, layers), share))
+    return listed
+
+
+def usual_budgets(config: Any, grid: tuple[int, ...] | None = None) -> tuple[list[float], list[float]]:
+    """The budgets that are timed where none is given: tokens, fractions.
+
+    LLaVA-1.5's published 192, 128 and 64 of 576, and about the same fractions where an image (crop, tile) has more or
+    fewer visual tokens.
+    """
+    patches = ImageShape.of(config, usual_grid(config) if grid is None else grid).patches
+    return ([192.0, 128.0, 64.0], []) if patches == 576 else ([], [0.33, 0.22, 0.11])
+
+
+def scaled(config: DuetConfig, full: int, layers: int) -> DuetConfig:
+    """The same schedule on fewer layers; drops that fall on one layer leave the last of them."""
+    at: dict[int, Drop] = {}
+    for drop in config.drops:
+        layer = max(1, drop.layer * layers // full)
+        rank_at = None if drop.rank_at is None else max(0, layer - (drop.layer - drop.rank_at))
+        at[layer] = Drop(layer, drop.keep, rank_at)
+    return replace(config, drops=[drop for layer, drop in at.items() if layer < layers])
+
+
+def shortened(config: Any, layers: int | None) -> Any:
+    """The config with fewer decoder layers."""
+    config = copy.deepcopy(config)
+    if layers is not None:
+        config.get_text_config().num_hidden_layers = layers
+    return config
+
+
+def label(setting: Setting) -> str:
+    """ "duet 64", "duet keep 0.33"."""
+    if setting.keep is not None:
+        return f"{setting.method} keep {setting.keep:g}"
+    return setting.method if setting.tokens is None else f"{setting.method} {setting.tokens:g}"

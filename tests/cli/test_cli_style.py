@@ -1,0 +1,259 @@
+"""One style in every command: what an option is called, takes and shows; options from files; quiet; at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from saved import photo, save
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from duet_vlm.cli.main import app
+from duet_vlm.config.methods import NAMES
+from duet_vlm.console.quiet import quiet
+from duet_vlm.inputs.images import NOTE
+
+COMMANDS = [
+    "run",
+    "budget",
+    "bench",
+    "eval",
+    "check",
+    "train",
+    "demo train",
+    "demo train-time",
+    "demo scene",
+    "demo eval",
+]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("style")
+    save(folder / "model")
+    photo(folder / "photo.png")
+    return folder
+
+
+def duet(*arguments: Any) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def page(command: str) -> str:
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    return str(result.stdout)
+
+
+def options_of(command: str) -> dict[str, Any]:
+    found: Any = get_command(app)
+    for word in command.split():
+        found = found.commands[word]
+    return {name: option for option in found.params for name in option.opts}
+
+
+def test_options_of_one_kind_have_one_name_and_one_look() -> None:
+    seen: dict[str, set[str]] = {}
+    for command in COMMANDS:
+        for name, option in options_of(command).items():
+            if option.param_type_name == "option" and not (command == "train" and name == "--config"):
+                seen.setdefault(name, set()).add(str(option.metavar).removesuffix("..."))
+    for name in ("--json", "--method", "--tokens", "--keep", "--dtype", "--device", "--threads", "--config"):
+        assert len(seen[name]) == 1, (name, seen[name])
+    assert not {"--methods", "--budget", "--budgets"} & set(seen)
+    for command in ("run", "bench", "eval", "check"):
+        assert {"--threads", "--json", "--config", "--method", "--model"} <= set(options_of(command))
+    for command in ("budget", "demo eval", "demo train-time"):
+        assert "--json" in options_of(command)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_readable(command: str) -> None:
+    text = page(command)
+    assert not re.findall(".*(?:<(?!=)|{).*", text)
+    assert max(map(len, text.splitlines())) <= 80
+    defaults = [o for o in options_of(command).values() if isinstance(o.default, (int, float, str)) and not o.is_flag]
+    shown = " ".join(text.split())
+    for option in defaults:
+        assert f"default: {option.default}" in shown, option.name
+
+
+def test_help_lists_every_method() -> None:
+    for command in ("run", "budget", "bench", "eval", "check"):
+        words = page(command).replace(",", " ").replace(";", " ").split()
+        assert set(NAMES) <= set(words)
+
+
+@pytest.mark.parametrize("command", ["", "run", "budget", "bench", "eval", "check", "train"])
+def test_examples_are_commands(command: str) -> None:
+    """Lines that go on end in a backslash, options stay beside their values, and each example is understood."""
+    examples = re.findall(r"^ +duet (?:.*\\\n)*.*$", page(command), re.MULTILINE)
+    assert examples
+    for example in examples:
+        words = re.sub(r"\\\n\s*", "", example).split()
+        called = words[1]
+        for word in words[2:]:
+            assert not word.startswith("--") or word in options_of(called), word
+
+
+def test_several_values_stand_behind_one_name_in_every_command() -> None:
+    common = ("budget", "--shape", "llava-1.5-7b", "--json", "-")
+    spellings = [
+        ("--tokens", 192, 64, "--method", "duet", "fastv"),
+        ("--tokens", 192, "--tokens", 64, "--methods", "duet", "fastv"),
+        ("--tokens=192", 64, "--method", "duet", "--method=fastv"),
+    ]
+    first, *others = (json.loads(duet(*common, *more).stdout) for more in spellings)
+    assert len(first["budgets"]) == 4 and all(other == first for other in others)
+    for command in ("bench", "eval", "budget"):
+        assert all(options_of(command)[name].multiple for name in ("--tokens", "--keep", "--method"))
+    assert options_of("demo eval")["--keep"].multiple
+    for command in ("run", "check"):
+        assert not any(options_of(command)[name].multiple for name in ("--tokens", "--keep", "--method"))
+
+
+def test_an_option_file_is_a_command_line(here: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        f"file: {here / 'photo.png'}\nask: What is it?\nmodel: {here / 'model'}\nkeep: 0.5\nmax-new-tokens: 2\n"
+        "compare: true\ntokens:\n"
+    )
+    whole = json.loads(duet("run", "--config", file, "--json", "-").stdout)
+    assert whole["settings"] == "duet, --keep 0.5" and whole["new_tokens"] == 2 and "uncompressed" in whole
+    # the command line goes before it, and its budget puts the file's aside
+    mine = json.loads(duet("run", f"--config={file}", "--tokens", 60, "--max-new-tokens", 1, "--json", "-").stdout)
+    assert mine["settings"] == "duet, --tokens 60" and mine["new_tokens"] == 1
+    listed = tmp_path / "budget.json"
+    listed.write_text(json.dumps({"shape": "llava-1.5-7b", "tokens": [192, 64], "method": "duet", "text_tokens": 9}))
+    report = json.loads(duet("budget", "--config", listed, "--json", "-").stdout)
+    assert [b["text_tokens"] for b in report["budgets"]] == [9, 9]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("token: 3", "'token' is no option of duet bench: did you mean tokens?"),
+        ("zzz: 3", "'zzz' is no option of duet bench: choose from model, shape, layers,"),
+        ("- 3", "holds no options: write one a line, as in 'tokens: [192, 64]'."),
+        ("{a: ", "is neither YAML nor JSON ("),
+        (None, "does not exist: give a YAML or JSON file of options."),
+    ],
+)
+def test_option_files_that_cannot_be(tmp_path: Path, text: str | None, message: str) -> None:
+    file = tmp_path / "options.yaml"
+    if text is not None:
+        file.write_text(text)
+    result = duet("bench", "--config", file)
+    assert result.exit_code == 2 and message in result.stderr, result.output
+    assert result.stderr.startswith("duet: ") and result.stderr.count("\n") == 1
+
+
+def test_completion_is_offered() -> None:
+    assert "--install-completion" in page("") and "--show-completion" in page("")
+    method = options_of("run")["--method"]
+    completed = subprocess.run(
+        [sys.executable, "-m", "duet_vlm"], capture_output=True, text=True,
+        env={"_DUET_COMPLETE": "complete_bash", "COMP_WORDS": "duet run --method vis", "COMP_CWORD": "3", **os.environ},
+    )  # fmt: skip
+    assert method is not None and completed.stdout.split() == ["visionzip"], completed
+
+
+def test_libraries_are_quiet_and_we_are_not(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    library = logging.getLogger("another.library")
+    with quiet():
+        library.warning("noise")
+        library.error("an error")
+        warnings.warn("noise", stacklevel=1)
+        warnings.warn_explicit("spaCy is not used", UserWarning, "words.py", 1, module="duet_vlm.stage2.words")
+        logging.getLogger("duet_vlm.inputs.images").log(NOTE, "only the first")
+    assert capsys.readouterr().err == "duet: spaCy is not used\n"
+    assert [record.getMessage() for record in caplog.records] == ["an error", "only the first"]
+    assert library.isEnabledFor(logging.WARNING)
+
+
+@pytest.mark.parametrize("command", ["run", "check", "eval"])
+def test_no_warning_of_a_library_reaches_the_terminal(here: Path, tmp_path: Path, command: str) -> None:
+    arguments = {
+        "run": [str(here / "photo.png"), "--ask", "What is it?", "--max-new-tokens", "1"],
+        "check": ["--keep", "0.5"],
+        "eval": ["--limit", "9", "--keep", "0.5", "--out", str(tmp_path / "out")],
+    }[command]
+    model = [] if command == "eval" else ["--model", str(here / "model")]
+    done = subprocess.run(
+        [sys.executable, "-m", "duet_vlm", command, *arguments, *model], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+
+
+REFUSED = [
+    ["run", "none.png", "--ask", "what ?"],
+    ["run", "none.mp4", "--ask", "what ?"],
+    ["run", "photo.png", "--ask", " "],
+    ["run", "photo.png", "--ask", "what ?", "--method", "magic"],
+    ["run", "photo.png", "--ask", "what ?", "--show", "none/kept.png"],
+    ["run", "photo.png", "--ask", "what ?", "--keep", "1.5"],
+    ["run", "photo.png", "--ask", "what ?", "--tokens", "0"],
+    ["run", "photo.png", "--ask", "what ?", "--tokens", "9", "--keep", "0.5"],
+    ["run", "photo.png", "--ask", "what ?", "--model", "./nowhere"],
+    ["run", "photo.png", "--ask", "what ?", "--method", "saved"],
+    ["run", "photo.png", "--ask", "what ?", "--dtype", "int3"],
+    ["run", "photo.png", "--ask", "what ?", "--json", "none/run.json"],
+    ["budget", "--shape", "tiny"],
+    ["budget", "--shape", "large", "--keep", "0.5"],
+    ["budget", "--model", "model"],
+    ["budget", "--model", "model", "--method", "magic", "--keep", "0.5"],
+    ["budget", "--keep", "0.5"],
+    ["budget", "--shape", "tiny", "--keep", "0.5", "--grid", "8x"],
+    ["bench", "--shape", "tiny", "--method", "duet", "magic"],
+    ["bench", "--model", "model", "--layers", "2"],
+    ["bench", "--shape", "tiny", "--keep", "0.5", "2"],
+    ["bench", "--shape", "tiny", "--config", "none.yaml"],
+    ["eval", "--out", "out"],
+    ["eval", "--out", "out", "--method", "magic", "--keep", "0.5"],
+    ["eval", "--out", "out", "--method", "duet", "magic", "--keep", "0.5", "--strict"],
+    ["eval", "--out", "out", "--keep", "0"],
+    ["eval", "--out", "photo.png", "--keep", "0.5"],
+    ["eval", "--out", "out", "--keep", "0.5", "--data", "none.jsonl"],
+    ["check", "--method", "magic"],
+    ["check", "--keep", "2"],
+    ["check", "--model", "nowhere"],
+]
+
+
+def test_what_needs_no_model_is_refused_before_torch_is_loaded(here: Path) -> None:
+    code = (
+        "import io, json, sys\nfrom contextlib import redirect_stderr\nfrom duet_vlm.cli.main import app\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
+        "    with redirect_stderr(io.StringIO()) as told:\n"
+        "        try:\n            app(arguments)\n        except SystemExit as ended:\n            code = ended.code\n"
+        "    loaded = [name for name in ('torch', 'transformers') if name in sys.modules]\n"
+        "    print(json.dumps([arguments, code, told.getvalue(), loaded]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(REFUSED)], capture_output=True, text=True, cwd=here)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == len(REFUSED), done.stderr
+    for arguments, exit_code, told, loaded in rows:
+        assert exit_code == 2 and told.startswith("duet: ") and told.count("\n") == 1, (arguments, told)
+        assert not loaded, arguments
+
+
+def test_threads_are_torchs(here: Path) -> None:
+    code = (
+        "import sys, torch\nfrom duet_vlm.cli.main import app\n"
+        "torch.set_num_threads(2)\n"
+        "try:\n    app(sys.argv[1:])\nexcept SystemExit:\n    print('threads', torch.get_num_threads())\n"
+    )
+    arguments = ["run", "photo.png", "--ask", "what ?", "--model", "model", "--max-new-tokens", "1", "--threads", "1"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=here)
+    assert "threads 1\n" in done.stdout, done.stderr

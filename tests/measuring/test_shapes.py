@@ -1,0 +1,153 @@
+"""Published shapes against what is published of the models, and their layouts against stock processors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from PIL import Image
+from saved import config as tiny_config
+from saved import processor as tiny_processor
+from transformers import AutoModelForImageTextToText
+from typer.testing import CliRunner
+
+from duet_vlm import Drop, DuetConfig
+from duet_vlm.cli.main import app
+from duet_vlm.errors import DuetError
+from duet_vlm.families.image_shape import ImageShape
+from duet_vlm.families.random_images import usual_grid
+from duet_vlm.inputs.image_sizes import Layout, layout
+from duet_vlm.inputs.shapes import SHAPES, shape_config
+from duet_vlm.measuring import bench
+from duet_vlm.measuring.bench import Options
+from duet_vlm.measuring.settings import Setting
+
+# decoder layers, and the parameters that the hub counts in the checkpoint's safetensors
+PUBLISHED = {
+    "llava-1.5-7b": (32, 7_063_427_072),
+    "llava-1.5-13b": (40, 13_351_494_656),
+    "llava-next-7b": (32, 7_063_431_168),  # and the row end
+    "qwen2.5-vl-7b": (28, 8_292_166_656),
+    "qwen3-vl-8b": (36, 8_767_123_696),
+    "internvl3-8b": (28, 7_944_373_760),
+    "gemma-3-4b": (34, 4_300_079_472),
+    "smolvlm2": (24, 2_246_784_880),
+}
+# (shape, width, height) -> the layout, and the visual tokens of the whole image
+KNOWN: dict[tuple[str, int, int], tuple[Layout, int]] = {
+    ("llava-1.5-7b", 1280, 720): (Layout(), 576),
+    ("llava-next-7b", 336, 336): (Layout(size=(336, 336)), 1176),
+    ("llava-next-7b", 672, 672): (Layout(size=(672, 672)), 2928),
+    ("llava-next-7b", 640, 480): (Layout(size=(480, 640)), 2340),
+    # 14 pixels a patch, 2 x 2 patches a token: 26 x 46 tokens
+    ("qwen2.5-vl-7b", 1288, 728): (Layout(grid=(52, 92)), 26 * 46),
+    ("qwen2.5-vl-7b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
+    # 16 pixels a patch: 720 / 32 = 22.5 rounds to the even 22
+    ("qwen3-vl-8b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
+    # 4 x 2 tiles of 448 pixels and a thumbnail, 256 tokens each
+    ("internvl3-8b", 1280, 720): (Layout(tiles=9), 9 * 256),
+    ("gemma-3-4b", 1280, 720): (Layout(tiles=1), 256),
+    # 1536 x 864 pixels: 4 x 3 tiles of 384 and the whole, 81 tokens each
+    ("smolvlm2", 1280, 720): (Layout(tiles=13), 13 * 81),
+}
+
+
+def duet(*arguments: Any) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_every_shape_is_checked() -> None:
+    assert set(SHAPES) == {*PUBLISHED, "tiny"}
+    assert {name for name, _, _ in KNOWN} | {"llava-1.5-13b"} == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_shape_has_the_layers_and_the_parameters_of_its_checkpoint(name: str) -> None:
+    config = shape_config(name)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    assert config.get_text_config().num_hidden_layers == PUBLISHED[name][0]
+    assert sum(parameter.numel() for parameter in model.parameters()) == PUBLISHED[name][1]
+
+
+@pytest.mark.parametrize(("name", "width", "height"), KNOWN)
+def test_an_image_is_laid_out_as_the_model_lays_it_out(name: str, width: int, height: int) -> None:
+    config = shape_config(name)
+    laid = layout(config, None, name, (width, height))
+    image = ImageShape.of(config, laid.grid or usual_grid(config), laid.tiles, laid.size)
+    assert (laid, image.visual_tokens) == KNOWN[name, width, height]
+
+
+@pytest.mark.parametrize("pixels", [(224, 112), (200, 160), (90, 300), (57, 57), (1000, 100)])
+@pytest.mark.parametrize("family", ["llava_next"])
+def test_a_photo_with_padding_has_as_many_tokens_as_its_processor_writes(family: str, pixels: tuple[int, int]) -> None:
+    config, made = tiny_config(family), tiny_processor(family)
+    ids = made(images=Image.new("RGB", pixels), text="<image>", return_tensors="pt")["input_ids"]
+    written = int((ids == made.tokenizer.convert_tokens_to_ids("<image>")).sum())
+    laid = layout(config, None, "llava-next-7b", pixels)
+    assert ImageShape.of(config, laid.grid, laid.tiles, laid.size).visual_tokens == written
+
+
+@pytest.mark.parametrize("shape", PUBLISHED)
+def test_budget_and_its_image_size(shape: str) -> None:
+    known = next(key for key in [*KNOWN, (shape, 336, 336)] if key[0] == shape)
+    size = f"{known[1]}x{known[2]}"
+    result = duet("budget", "--shape", shape, "--image", size, "--keep", 0.3, "--json", "-")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["visual_tokens"] == (KNOWN[known][1] if known in KNOWN else 576)
+    assert len(report["layers"]) == PUBLISHED[shape][0]
+    assert report["average_tokens"] == pytest.approx(0.3 * report["visual_tokens"], rel=0.06)
+
+
+def test_several_budgets_are_rows() -> None:
+    common = ("budget", "--shape", "llava-1.5-7b", "--method", "duet", "fastv", "none", "--tokens", 192, 64)
+    budgets = json.loads(duet(*common, "--json", "-").stdout)["budgets"]
+    assert [(b["method"], round(b["average_tokens"])) for b in budgets] == [
+        ("duet", 192), ("duet", 64), ("fastv", 192), ("fastv", 64), ("none", 576),
+    ]  # fmt: skip
+    alone = json.loads(duet("budget", "--shape", "llava-1.5-7b", "--tokens", 192, "--json", "-").stdout)
+    assert alone == budgets[0]
+    words = " ".join(duet(*common).stdout.split())
+    assert "fastv, --tokens 64" in words and "nothing compressed" in words
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--image", "1280"], "--image '1280' is no size: write two whole numbers, as in --image 48x64."),
+        (["--image", "0x9"], "--image '0x9' is no size"),
+        (["--image", "90x90", "--grid", "8x8"], "--image 90x90 says what --grid says: give one of them."),
+        (["--image", "90x90", "--tiles", "2"], "--image 90x90 says what --tiles says: give one of them."),
+        (["--image", "9000x9"], "an image of 9000x9 pixels cannot be laid out (absolute aspect ratio must be smaller"),
+    ],
+)
+def test_sizes_that_cannot_be(options: list[str], message: str) -> None:
+    for command in ("budget", "bench"):
+        result = duet(command, "--shape", "qwen2.5-vl-7b", "--keep", 0.3, *options)
+        assert result.exit_code == 2 and result.stderr.startswith("duet: ") and message in result.stderr, result.output
+
+
+def test_an_unknown_shape_is_refused() -> None:
+    with pytest.raises(DuetError, match=r"shape 'qwen' is unknown: choose one of llava-1\.5-7b, .*smolvlm2, tiny\."):
+        shape_config("qwen")
+
+
+@pytest.mark.parametrize("family", ["llava_next", "llava_onevision"])
+def test_a_photo_with_padding_is_timed_with_the_tokens_that_are_stored(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The benchmark's prompt has as many places as the model packs features, and caches hold what is counted."""
+    monkeypatch.setattr(bench, "OVERHEAD_STEPS", 10)
+    model = zoo.build(family)
+    config = DuetConfig(6, 2, drops=[Drop(2, 0.4), Drop(4, 0.0)])
+    options = Options(runs=1, text_tokens=7, decode_steps=1, dtype="float32", size=(20, 100))
+    largest = ImageShape.of(model.config).visual_tokens
+    report = bench.benchmark(model, [Setting("stock", None, DuetConfig()), Setting("duet", 5, config)], options)
+    stock, (row,) = report["stock"], report["settings"]
+    assert 0 < stock["tokens_in"] < largest
+    for found in (stock, row):
+        assert found["kv_bytes"] == found["kv_bytes_expected"]
