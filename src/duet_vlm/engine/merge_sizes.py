@@ -61,8 +61,14 @@ def log_sizes(sizes: Tensor, there: Tensor) -> Tensor:
     return spread(sizes.detach().to(there.device, torch.float32)[:, None], there)[..., 0].clamp(min=1).log()
 
 
-def followed(before: Tensor | None, seen: int, log_s: Tensor | None) -> Tensor | None:
-    """(B, <= seen) of the `seen` tokens before, then (B, S) of what follows; None, and what is missing, is 0."""
+def append_sizes(before: Tensor | None, seen: int, log_s: Tensor | None) -> Tensor | None:
+    """Log sizes of a cache's tokens, with those of a prompt behind them: (B, seen + S).
+
+    Args:
+        before: (B, <= seen), 0 for what is missing; None for nothing but 0.
+        seen: tokens before the prompt.
+        log_s: (B, S) of the prompt; None for nothing but 0, so that `before` stays as it is.
+    """
     if log_s is None:
         return before
     if not seen:
@@ -71,7 +77,7 @@ def followed(before: Tensor | None, seen: int, log_s: Tensor | None) -> Tensor |
     return torch.cat([pad(before, (0, seen - before.shape[1])), log_s], dim=1)
 
 
-def weighed(mask: Tensor | None, rows: Tensor, columns: Tensor, log_s: Tensor, dtype: torch.dtype) -> Tensor:
+def add_size_bias(mask: Tensor | None, rows: Tensor, columns: Tensor, log_s: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask as `tokens.take_mask` gives it, plus log s of every key: additive, (B, 1, n, m).
 
     Args:
