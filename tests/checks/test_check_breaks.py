@@ -103,9 +103,9 @@ def a_module_tells_the_cache(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 def decoding_forgets_what_is_gone(model: Any, patch: pytest.MonkeyPatch) -> None:
     """Ours alone: keys are numbered without gaps in the prompt, and queries with gaps afterwards."""
-    patch.setattr(segments, "_ropes", lambda hidden, positions, layers, rotary: {
-        id(layer.removed): rotary(hidden, positions) for layer in layers
-    })  # fmt: skip
+    patch.setattr(segments, "_ropes", lambda hidden, positions, layers, rotary: [
+        (layer.held.removed, rotary(hidden, positions)) for layer in layers
+    ])  # fmt: skip
 
 
 def a_module_looks_at_other_rows(model: Any, patch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_a_call_that_failed_leaves_nothing_and_no_trace(family: str) -> None:
         gc.collect()  # of the trace of the exception
         assert seen and not [one for one in seen if one() is not None] and handle.trace is None
         generate(model, batch, 1)
-        assert handle.trace is not None and handle.engine.last.deepstack == []
+        assert handle.trace is not None
         model(input_ids=torch.tensor([[5, 6, 7]]))
         assert handle.trace is None  # of a prompt without an image
 

@@ -16,8 +16,8 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.engine.cache import Coming, pruned_layer
-from duet_vlm.engine.merge_sizes import weighed
+from duet_vlm.engine.cache import pruned_layer
+from duet_vlm.engine.merge_sizes import add_size_bias
 
 MERGED: dict[str, Any] = dict(dominant=11, contextual=4, proportional=True)
 LATE = [Drop(2, 0.5), Drop(4, 0.25)]
@@ -41,7 +41,7 @@ def test_a_key_with_weight_is_so_many_equal_keys() -> None:
     query, key, value = (torch.randn(2, 3, n, 8, generator=generator) for n in (4, 6, 6))
     sizes = torch.tensor([[1, 5, 2, 1, 3, 1], [4, 1, 1, 7, 1, 2]])
     rows, columns = torch.arange(2, 6).expand(2, -1), torch.arange(6).expand(2, -1)
-    mask = weighed(None, rows, columns, sizes[:, :5].log(), query.dtype)  # what is behind weighs 1
+    mask = add_size_bias(None, rows, columns, sizes[:, :5].log(), query.dtype)  # what is behind weighs 1
     sizes[:, 5] = 1
     out = attend(query, key, value, attn_mask=mask)
     for row in range(2):
@@ -125,21 +125,22 @@ def test_a_cache_layer_keeps_weights_beside_its_rows() -> None:
     layer = pruned_layer(cache, 0)
     kept, log_s = torch.tensor([[0, 2, 3], [1, 2, 3]]), torch.arange(8.0).view(2, 4)
     states = torch.randn(2, 1, 3, 4)
-    layer.announce(Coming(kept, 4, False, torch.ones(2, 1, dtype=torch.long), log_s))
+    prompt = {"holes": False, "removed": torch.ones(2, 1, dtype=torch.long)}
+    layer.coming = layer.held.after_prompt(kept, 4, **prompt, log_sizes=log_s)
     layer.update(states, states)
-    layer.announce(Coming(None, 1))
+    layer.coming = layer.held.after_text(1)
     layer.update(states[:, :, :1], states[:, :, :1])  # a token that is decoded
-    layer.announce(Coming(kept, 4, False, torch.ones(2, 1, dtype=torch.long), log_s + 8))
+    layer.coming = layer.held.after_prompt(kept, 4, **prompt, log_sizes=log_s + 8)
     layer.update(states, states)
-    assert layer.log_sizes.tolist() == [[0, 1, 2, 3, 0, 8, 9, 10, 11], [4, 5, 6, 7, 0, 12, 13, 14, 15]]
+    assert layer.held.log_sizes.tolist() == [[0, 1, 2, 3, 0, 8, 9, 10, 11], [4, 5, 6, 7, 0, 12, 13, 14, 15]]
     layer.crop(-1)
     layer.reorder_cache(torch.tensor([1, 1]))
-    assert layer.log_sizes.tolist() == [[4, 5, 6, 7, 0, 12, 13, 14]] * 2
+    assert layer.held.log_sizes.tolist() == [[4, 5, 6, 7, 0, 12, 13, 14]] * 2
     layer.batch_select_indices(torch.tensor([0]))
     layer.batch_repeat_interleave(3)
-    assert layer.log_sizes.shape == (3, 8)
+    assert layer.held.log_sizes.shape == (3, 8)
     layer.reset()
-    assert layer.log_sizes is None
+    assert layer.held.log_sizes is None
 
 
 def test_gradients_with_checkpointing_are_those_without() -> None:

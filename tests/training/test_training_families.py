@@ -11,7 +11,7 @@ from gradients import compare
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.engine import distributed as lockstep
+from duet_vlm.engine import distributed
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3"])
@@ -51,7 +51,7 @@ def test_a_blank_image_reaches_tower_and_projector(family: str) -> None:
     model = zoo.build(family).train()
     dominant, contextual = zoo.FAMILIES[family].stage_1
     with duet_vlm.apply(model, DuetConfig(dominant, contextual)):
-        nothing = lockstep.encode_blank(model.base_model)
+        nothing = distributed.encode_blank(model.base_model)
     nothing.backward()
     assert nothing == 0
     given = [n for n, p in model.named_parameters() if p.grad is not None]

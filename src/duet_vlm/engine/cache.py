@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,162 +11,169 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 from ..errors import CacheError, DuetError
-from .merge_sizes import followed
+from .merge_sizes import append_sizes
 
 
-@dataclass(frozen=True)
-class Coming:
-    """What the next `update` of a layer brings, of `length` tokens.
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Which of the tokens seen a cache layer holds. It never changes: what comes makes another one.
+
+    The layers of one segment share it, so what is made from it is made once for all of them.
 
     Attributes:
-        kept: (B, n) places of what comes, counted from the first of them, -1 for a hole; None for all of them.
-        length: tokens of the full sequence.
+        length: tokens of the full sequence seen so far.
+        kept: (B, n) long places in it, -1 for a hole; None where every token is held.
+        tail: how many tokens came after `kept`, all of them held.
         holes: whether `kept` has any.
-        removed: (B, 1) how many of them are missing, for renumbered positions; None where positions stay.
-        log_sizes: (B, length) what is added to the logits of each; None for nothing.
+        removed: (B, 1) long, how many tokens each row is missing, for renumbered positions; None for none.
+        log_sizes: (B, <= length) float32 by place, what is added to the logits of a key; None for nothing.
     """
 
-    kept: Tensor | None
-    length: int
+    length: int = 0
+    kept: Tensor | None = None
+    tail: int = 0
     holes: bool = False
     removed: Tensor | None = None
     log_sizes: Tensor | None = None
 
+    def is_same(self, other: Held) -> bool:
+        """Whether both say the same because one was made from the other or both from a third; no tensor is read."""
+        return self is other or (self.kept is other.kept and self.length == other.length)
+
+    def columns(self, batch: int, device: torch.device) -> Tensor:
+        """(B, kv) long place of every key held."""
+        if self.kept is None:
+            return torch.arange(self.length, device=device).expand(batch, -1)
+        if not self.tail:
+            return self.kept
+        tail = torch.arange(self.length - self.tail, self.length, device=self.kept.device)
+        return torch.cat([self.kept, tail.expand(self.kept.shape[0], -1)], dim=1)
+
+    def after_text(self, tokens: int) -> Held:
+        """What is held once so many tokens more are, all of them."""
+        tail = 0 if self.kept is None else self.tail + tokens
+        return replace(self, length=self.length + tokens, tail=tail)
+
+    def after_prompt(
+        self, kept: Tensor, length: int, *, holes: bool, removed: Tensor | None, log_sizes: Tensor | None
+    ) -> Held:
+        """What is held once a part of a prompt is.
+
+        Args:
+            kept: (B, n) long places in the prompt, -1 for a hole.
+            length: tokens of the prompt.
+            holes: whether `kept` has any.
+            removed: (B, 1) how many of them are missing; None where positions stay.
+            log_sizes: (B, length) what is added to the logits of each; None for nothing.
+        """
+        log_sizes = append_sizes(self.log_sizes, self.length, log_sizes)
+        if self.length:
+            places = torch.where(kept < 0, -1, kept + self.length)
+            kept = torch.cat([self.columns(len(kept), kept.device).to(kept.device), places], dim=1)
+            if self.removed is not None:
+                removed = self.removed if removed is None else self.removed + removed
+        return Held(self.length + length, kept, 0, self.holes or holes, removed, log_sizes)
+
+    def before_last(self, tokens: int) -> tuple[Held, int]:
+        """What is held without the last tokens seen, and how many keys go with them.
+
+        Raises:
+            DuetError: some of these tokens were dropped, and some before them too.
+        """
+        left, gone = self.length - tokens, tokens
+        log_sizes = self.log_sizes
+        if log_sizes is not None and log_sizes.shape[1] > left:
+            log_sizes = log_sizes[:, :left]
+        if self.kept is None or tokens <= self.tail:
+            tail = 0 if self.kept is None else self.tail - tokens
+            return replace(self, length=left, tail=tail, log_sizes=log_sizes), gone
+        columns = self.columns(len(self.kept), self.kept.device)
+        removed, holes, before = self.removed, self.holes, columns[:, :left]
+        if before.shape[1] == left and bool((before == torch.arange(left, device=columns.device)).all()):
+            gone, removed, holes = columns.shape[1] - left, None, False  # all that is missing goes
+        else:
+            ending = torch.arange(left, self.length, device=columns.device)
+            if columns.shape[1] < tokens or not bool((columns[:, columns.shape[1] - tokens :] == ending).all()):
+                raise DuetError(
+                    f"the cache cannot give back its last {tokens} tokens: visual tokens were dropped among them; "
+                    "start a new cache."
+                )
+        kept = columns[:, : columns.shape[1] - gone]
+        return Held(left, kept, 0, holes, removed, log_sizes), gone
+
+    def of_rows(self, change: Callable[[Tensor], Tensor]) -> Held:
+        """The same of other rows: `change` makes (B', ...) from (B, ...)."""
+        kept, removed, log_sizes = (
+            None if one is None else change(one) for one in (self.kept, self.removed, self.log_sizes)
+        )
+        return replace(self, kept=kept, removed=removed, log_sizes=log_sizes)
+
+
+NOTHING = Held()
+
 
 class PrunedLayer(DynamicLayer):
-    """Keys and values of some of the tokens seen; `kept` says which.
+    """Keys and values of some of the tokens seen; `held` says which.
 
     Lengths are those of the full sequence, as in a sliding-window layer, so everything transformers derives from
-    them (masks, positions, slicing of `input_ids`) stays right. Decoding drops nothing, so the tokens after `kept`
-    are only counted, in `tail`. What comes is announced and is part of the layer once `update` has stored it: a call
-    that fails leaves it as it was. Until a compressed prompt comes, it is a dynamic layer.
+    them (masks, positions, slicing of `input_ids`) stays right. What will be held is announced, and is so once `update`
+    has stored it: a call that fails leaves the layer as it was. Until a compressed prompt comes, it is a dynamic layer.
 
     Attributes:
-        kept: (B, n) places in the full sequence, -1 for a hole; None where every token is there.
-        removed: (B, 1) how many tokens each row is missing here, for renumbered positions; None for none.
-        holes: whether `kept` has any.
-        tail: how many tokens came after `kept`, all of them stored.
-        length: tokens of the full sequence seen so far.
-        log_sizes: (B, <= length) by place, what is added to the logits of a key; None for nothing.
+        held: which tokens it holds.
+        coming: what it will hold after the next `update`; None where nobody said so.
     """
 
     def __init__(self, layer: DynamicLayer | None = None):
         super().__init__()
-        self._forget()
+        self.held: Held = NOTHING
+        self.coming: Held | None = None
         if layer is not None and layer.keys is not None and layer.values is not None and layer.get_seq_length():
             self.lazy_initialization(layer.keys, layer.values)
             self.keys, self.values = layer.keys, layer.values
-            self.length = layer.keys.shape[-2]
-
-    def _forget(self) -> None:
-        self.kept: Tensor | None = None
-        self.removed: Tensor | None = None
-        self.log_sizes: Tensor | None = None
-        self.holes, self.tail, self.length = False, 0, 0
-        self.coming: Coming | None = None
-
-    def after(self, coming: Coming) -> dict[str, Any]:
-        """The attributes once `coming` is stored."""
-        whole = self.length + coming.length
-        if coming.kept is None:
-            return {"tail": 0 if self.kept is None else self.tail + coming.length, "length": whole}
-        log_sizes = followed(self.log_sizes, self.length, coming.log_sizes)
-        kept, removed = coming.kept, coming.removed
-        if self.length:
-            kept = torch.cat([self.columns(), torch.where(kept < 0, -1, kept + self.length)], dim=1)
-            if self.removed is not None:
-                removed = self.removed if removed is None else self.removed + removed
-        return {
-            "kept": kept, "removed": removed, "holes": self.holes or coming.holes, "tail": 0, "length": whole,
-            "log_sizes": log_sizes,
-        }  # fmt: skip
-
-    def announce(self, coming: Coming) -> dict[str, Any]:
-        """Say before an `update` what it brings; returns the attributes that the layer will have then."""
-        self.coming = coming
-        return self.after(coming)
+            self.held = Held(layer.keys.shape[-2])
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        coming, self.coming = self.coming, None
-        n = key_states.shape[-2]
-        if coming is None:
-            if self.kept is not None:
+        after, self.coming = self.coming, None
+        if after is None:
+            if self.held.kept is not None:
                 raise DuetError(
                     "this cache holds a compressed prompt, and the model is not compressed now: apply duet_vlm again "
                     "to go on with it, or start a new cache."
                 )
-            coming = Coming(None, n)
-        after = self.after(coming)
-        stored = n if coming.kept is None else coming.kept.shape[1]
-        new = key_states, value_states
-        if stored < n:  # filler, which comes with a first prefill only, is worked on and not stored
-            new = key_states[:, :, :stored], value_states[:, :, :stored]
-        seen = super().update(*new, *args, **kwargs)
-        for name, value in after.items():
-            setattr(self, name, value)
-        return seen if n == stored else (key_states, value_states)
-
-    def columns(self, coming: int = 0) -> Tensor:
-        """(B, kv) place of every key stored, and of `coming` more."""
-        if self.kept is None and self.keys is not None:
-            everything = torch.arange(self.length + coming, device=self.keys.device)
-            return everything.expand(self.keys.shape[0], -1)
-        assert self.kept is not None
-        tail = torch.arange(self.length - self.tail, self.length + coming, device=self.kept.device)
-        return torch.cat([self.kept, tail.expand(self.kept.shape[0], -1)], dim=1) if len(tail) else self.kept
+            after = self.held.after_text(key_states.shape[-2])
+        stored = super().update(key_states, value_states, *args, **kwargs)
+        self.held = after
+        return stored
 
     def get_seq_length(self) -> int:
-        return self.length
+        return self.held.length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
+        return self.held.length + query_length, 0
 
     def reset(self) -> None:
         super().reset()
-        self._forget()
+        self.held, self.coming = NOTHING, None
 
     def crop(self, tokens_to_remove: int) -> None:
         if tokens_to_remove > 0:
             super().crop(tokens_to_remove)  # refused
-        stored = n = min(abs(tokens_to_remove), self.length)
-        if n <= self.tail:
-            self.tail -= n
-        elif self.kept is not None:
-            columns, left = self.columns(), self.length - n
-            whole = columns[:, :left]
-            if whole.shape[1] == left and bool((whole == torch.arange(left, device=columns.device)).all()):
-                stored = columns.shape[1] - left  # all that is missing goes
-            else:
-                ending = torch.arange(left, self.length, device=columns.device)
-                if columns.shape[1] < n or not bool((columns[:, columns.shape[1] - n :] == ending).all()):
-                    raise DuetError(
-                        f"the cache cannot give back its last {n} tokens: visual tokens were dropped among them; "
-                        "start a new cache."
-                    )
-            self.kept, self.tail = columns[:, : columns.shape[1] - stored], 0
-            if stored != n:
-                self.removed, self.holes = None, False
-        super().crop(-stored)
-        self.length -= n
-        self.log_sizes = None if self.log_sizes is None else self.log_sizes[:, : self.length]
+        held, keys = self.held.before_last(min(abs(tokens_to_remove), self.held.length))
+        super().crop(-keys)
+        self.held = held
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)  # type: ignore[arg-type]
-        self._each_row(lambda x: x.index_select(0, beam_idx.to(x.device)))
+        self.held = self.held.of_rows(lambda x: x.index_select(0, beam_idx.to(x.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)
-        self._each_row(lambda x: x.repeat_interleave(repeats, dim=0))
+        self.held = self.held.of_rows(lambda x: x.repeat_interleave(repeats, dim=0))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
-        self._each_row(lambda x: x[indices])
-
-    def _each_row(self, change: Any) -> None:
-        for name in ("kept", "removed", "log_sizes"):
-            value = getattr(self, name)
-            if value is not None:
-                setattr(self, name, change(value))
+        self.held = self.held.of_rows(lambda x: x[indices])
 
 
 def check_prunable(cache: Cache) -> None:
@@ -211,7 +219,7 @@ def pruned_layer(cache: Cache, i: int) -> PrunedLayer:
 def is_pruned(cache: Cache | None) -> bool:
     """Whether a compressed prompt went into this cache."""
     layers = getattr(cache, "layers", None) or ()
-    return any(isinstance(layer, PrunedLayer) and layer.kept is not None for layer in layers)
+    return any(isinstance(layer, PrunedLayer) and layer.held.kept is not None for layer in layers)
 
 
 def forget_announced(cache: Cache | None) -> None:

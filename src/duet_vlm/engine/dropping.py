@@ -2,40 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import host
 from ..config.budget import SLACK
-from ..host import attention, cache_of
+from ..host import attention
 from ..stage2 import ranking
 from ..tensors.streamed import Places
 from ..tensors.tokens import take
-from . import segments
 from .cache import PrunedLayer
-from .forward_pass import ForwardPass
+from .forward_pass import Prefill, TextOnly
+from .restriction import Rope
+from .segments import restriction_for, stored_by
 
 _FINE = 2**40  # keep ratios as whole numbers: not every device has float64
 
+Watch = Callable[[int, Callable[[], Tensor]], Tensor]
 
-def compress(layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> Tensor:
-    """Rank and drop what this layer's entrance ranks and drops; (B, n, D) -> (B, m, D)."""
-    plan = state.plan
-    if i == 0 and state.gone is not None:
-        hidden = take(hidden, state.drop(0, state.present(state.valid) & ~state.present(state.gone)))
+
+def compress(layer: Any, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill, watch: Watch | None = None) -> Tensor:
+    """Rank and drop what this layer's entrance ranks and drops; (B, n, D) -> (B, m, D).
+
+    Args:
+        layer: the decoder layer.
+        hidden: its input.
+        kwargs: what else it is called with.
+        prompt: changed: it goes on with what is kept.
+        watch: runs each ranking, see `Engine.watching`.
+    """
+    plan, i = prompt.plan, layer.self_attn.layer_idx
+    if i == 0 and prompt.merged_away is not None:
+        hidden = prompt.drop(0, prompt.valid & ~prompt.merged_away, hidden)
     if i in plan.ranking_layers:
-        state.scores[i] = rank(layer, i, hidden, kwargs, state)
-    if i in plan.drops:
-        drop, visual = plan.drops[i], state.present(state.visual)
-        keep = state.present(state.valid) & ~visual
+
+        def scores() -> Tensor:
+            rope = restriction_for(layer, hidden, kwargs, prompt).rope
+            return rank(layer, hidden, kwargs, prompt, rope, stored_by(layer, kwargs))
+
+        prompt.scores[i] = scores() if watch is None else watch(i, scores)
+    if i in plan.drops_by_layer:
+        drop, flags = plan.drops_by_layer[i], prompt.present.flags
+        valid = flags(prompt.valid)
+        keep = valid & ~flags(prompt.visual)
         if drop.keep > 0:
-            state.scores[i], state.ranked[i] = state.scores[drop.ranking_layer], state.now
-            assert state.limits is not None
-            keep |= ranking.top_per_span(state.scores[i], state.present(state.spans), kept(state.limits, drop.keep))
-        if state.unanswered is not None:
-            keep |= state.present(state.valid) & state.unanswered
-        hidden = take(hidden, state.drop(i, keep))
+            ranked = prompt.scores[drop.ranking_layer]
+            prompt.scores[i], prompt.ranked[i] = ranked, prompt.present.kept
+            keep |= ranking.top_per_span(ranked, flags(prompt.spans), kept(prompt.limits, drop.keep))
+        if prompt.without_answer is not None:
+            keep |= valid & prompt.without_answer
+        hidden = prompt.drop(i, keep, hidden)
+    return hidden
+
+
+def run_to_no_effect(layer: Any, hidden: Tensor, kwargs: dict[str, Any], text: TextOnly) -> Tensor:
+    """Run what a prompt with images runs here, to no effect but gradients of 0; (B, n, D) -> (B, n, D)."""
+    i, device = layer.self_attn.layer_idx, host.device_of(layer, hidden.device)
+    hidden = hidden.to(device)
+    text.prompt.to(device)
+    if i == 0:
+        hidden = hidden + text.zero.to(hidden)
+    if i in text.prompt.plan.ranking_layers:
+        cos, sin = kwargs["position_embeddings"]
+        rank(layer, hidden, kwargs, text.prompt, (cos.to(device), sin.to(device)))
     return hidden
 
 
@@ -45,64 +77,76 @@ def kept(tokens: Tensor, keep: float) -> Tensor:
 
 
 @torch.no_grad()
-def rank(layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> Tensor:
-    """(B, n) score of every present token with the weights of layer i (docs/method.md, 2.2)."""
-    plan, rows, asked = state.plan, state.rows, state.present_queries()
-    rotary = segments.rotate(hidden, kwargs, state, segments.removed_earlier(i, kwargs))
+def rank(
+    layer: Any, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill, rope: Rope, stored: PrunedLayer | None = None
+) -> Tensor:
+    """(B, n) float, the score of every present token with the weights of this layer; docs/method.md, 2.2.
+
+    Args:
+        layer: the decoder layer.
+        hidden: (B, n, D) its input.
+        kwargs: what else it is called with.
+        prompt: what is ranked.
+        rope: (B, n, d) cosines and sines of the present tokens.
+        stored: what the layer's cache holds of earlier calls; None without a cache.
+    """
+    present, past = prompt.present, 0 if stored is None else stored.held.length
+    queries = present.find(prompt.queries)
     normed = attention.entrance(layer, hidden, **kwargs)
     query, softmax = attention.queries(
-        layer.self_attn,
-        take(normed, asked),
-        position_embeddings=tuple(take(r, asked) for r in rotary),
+        layer.self_attn, take(normed, queries), position_embeddings=tuple(take(r, queries) for r in rope)
     )
-    key = attention.keys(layer.self_attn, normed, position_embeddings=rotary)
-    visual, average = state.present(state.visual), None
-    if plan.config.debias:
+    key = attention.keys(layer.self_attn, normed, position_embeddings=rope)
+    visual, average = present.flags(prompt.visual), None
+    if prompt.plan.config.debias:
         same = ranking.average_token(normed, visual)
-        average = attention.keys(layer.self_attn, same, position_embeddings=rotary)
-    log_s = None if state.log_sizes is None else state.present(state.log_sizes)
-    past, earlier_key, earlier_places, earlier_log = earlier(i, kwargs, state)
-    seen = torch.where(state.present(state.valid), rows + past, -1)
-    if earlier_key is not None:
-        key = torch.cat([earlier_key.to(key), key], dim=2)
-        seen = torch.cat([earlier_places, seen], dim=1)
+        average = attention.keys(layer.self_attn, same, position_embeddings=rope)
+    log_s = None if prompt.log_sizes is None else present.flags(prompt.log_sizes)
+    columns = torch.where(present.flags(prompt.valid), present.places + past, -1)
+    if stored is not None and past:
+        earlier_key, earlier, earlier_log = _cached(stored, prompt)
+        key, columns = torch.cat([earlier_key.to(key), key], dim=2), torch.cat([earlier, columns], dim=1)
         if log_s is not None or earlier_log is not None:
-            now = torch.zeros_like(visual, dtype=torch.float32) if log_s is None else log_s
-            before = torch.zeros_like(earlier_places, dtype=torch.float32) if earlier_log is None else earlier_log
-            log_s = torch.cat([before, now], dim=1)
-    places = Places(torch.where(asked < 0, -1, take(rows, asked) + past), seen)
-    assert state.limits is not None
-    drop = next(drop for drop in plan.drops.values() if drop.keep > 0 and drop.ranking_layer == i)
+            zeros = torch.zeros_like(columns, dtype=torch.float32)
+            log_s = torch.cat(
+                [
+                    zeros[:, : earlier.shape[1]] if earlier_log is None else earlier_log,
+                    zeros[:, earlier.shape[1] :] if log_s is None else log_s,
+                ],
+                dim=1,
+            )
+    places = Places(torch.where(queries < 0, -1, take(present.places, queries) + past), columns)
+    drops = prompt.plan.drops_by_layer.values()
+    drop = next(drop for drop in drops if drop.keep > 0 and drop.ranking_layer == layer.self_attn.layer_idx)
     inputs = ranking.RankingInputs(
         query=query,
         key=key,
         places=places,
         softmax=softmax,
         hidden=hidden,
-        questions=take(hidden, asked),
+        questions=take(hidden, queries),
         visual=visual,
-        spans=state.present(state.spans),
-        limits=kept(state.limits, drop.keep),
+        spans=present.flags(prompt.spans),
+        limits=kept(prompt.limits, drop.keep),
         average=average,
         log_sizes=log_s,
     )
-    return ranking.ranked(plan.config.ranking_method, inputs)
+    return ranking.ranked(prompt.plan.config.ranking_method, inputs)
 
 
-def earlier(i: int, kwargs: dict[str, Any], state: ForwardPass) -> tuple[int, Any, Any, Any]:
-    """What layer i's cache holds: tokens seen, (B, Hkv, P, d) keys, (B, P) places, -1 where not real, log sizes."""
-    cache = cache_of(kwargs)
-    stored = cache.layers[i] if cache is not None and len(cache.layers) > i else None
-    if stored is None or not stored.get_seq_length():
-        return 0, None, None, None
-    device = state.rows.device
-    pruned = stored if isinstance(stored, PrunedLayer) else PrunedLayer(stored)
-    columns = pruned.columns().to(device)
+def _cached(stored: PrunedLayer, prompt: Prefill) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What a cache holds of earlier calls.
+
+    Returns:
+        (B, Hkv, P, d) keys; (B, P) their places, -1 where they are not real; (B, P) log sizes, or None.
+    """
+    keys: Any = stored.keys
+    device, log_s = prompt.visual.device, stored.held.log_sizes
+    columns = stored.held.columns(len(keys), device).to(device)
     valid = columns >= 0
-    if state.past_valid is not None:
-        valid = valid & take(state.past_valid, columns)
-    log_s = pruned.log_sizes
+    if prompt.past_valid is not None:
+        valid = valid & take(prompt.past_valid, columns)
     if log_s is not None:
         beyond = (columns < 0) | (columns >= log_s.shape[1])
         log_s = take(log_s.to(device), columns.clamp(max=log_s.shape[1] - 1)).masked_fill(beyond, 0)
-    return pruned.length, stored.keys.to(device), columns.masked_fill(~valid, -1), log_s
+    return keys.to(device), columns.masked_fill(~valid, -1), log_s

@@ -6,10 +6,10 @@ before each layer hands it that part: hidden states, rotary embeddings and mask 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .. import host
@@ -17,14 +17,12 @@ from ..errors import DuetError
 from ..families import encoding
 from ..host.refs import Ref, wrap
 from ..tensors.tokens import fill_back, spread
-from . import distributed as lockstep
-from . import dropping, padding, prompt, segments, telling
-from . import label_logits as supervised
-from . import merge_sizes as proportional
+from . import calls, distributed, dropping, filler, label_logits, merge_sizes, padding, prompt
 from .cache import check_prunable, check_whole, forget_announced, is_pruned
-from .forward_pass import ForwardPass
+from .forward_pass import ARGUMENT, Decode, ForwardPass, Prefill, Record, TextOnly
 from .passes import Passes
 from .plan import Plan
+from .segments import restriction_for, stored_by
 
 
 class Engine:
@@ -39,7 +37,8 @@ class Engine:
 
     def __init__(self, model: Any, plan: Plan, full_logits: bool) -> None:
         self._model, self.plan, self.full_logits, self.passes = Ref(model), plan, full_logits, Passes()
-        self.last: ForwardPass | None = None
+        self.last: Record | None = None
+        self.watch: dropping.Watch | None = None
         self.saved: Any = None  # what model.config.duet was before it was written
         self.wrote = self.warned = False
         self._handles: list[Any] = []
@@ -112,78 +111,42 @@ class Engine:
         host.check_chunks(self._model(), args, kwargs, self.plan.compresses)
         # images are encoded first, for this model alone, unless a draft model gets them too
         alone = kwargs.get("assistant_model") is None
-        with telling.generating(self), encoding.for_engine(alone):
+        with calls.generating(self), encoding.for_engine(alone):
             return generate(*args, **kwargs)
 
     def before_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        told = telling.begin()
+        call = calls.begin()  # before anything can fail, because `after_model` ends it
         kwargs = dict(host.named(model, args, kwargs))
         labels, ids = kwargs.get("labels"), kwargs.get("input_ids")
-        told.labels = kwargs.pop("duet_labels", None) if labels is None else labels
-        kwargs.pop("duet_labels", None)
-        if labels is not None and supervised.is_possible(model, kwargs):
-            kwargs |= supervised.restrict(labels)
-            told.logits = kwargs["logits_to_keep"]
-        elif told.labels is None and ids is not None and self.plan.config.ranks:
-            answer = telling.answer_asked_for(kwargs.get("logits_to_keep"), ids.shape[1])
-            told.answer = answer or 0
-            unsaid = answer is None and ids.shape[1] > 1 and telling.generation(self) is None
+        call.hear(kwargs, labels)
+        if labels is not None and label_logits.is_possible(model, kwargs):
+            kwargs |= label_logits.restrict(labels)
+            call.logits = kwargs["logits_to_keep"]
+        elif call.labels is None and ids is not None and self.plan.config.ranks:
+            answer = calls.answer_asked_for(kwargs.get("logits_to_keep"), ids.shape[1])
+            call.answer = answer or 0
+            unsaid = answer is None and ids.shape[1] > 1 and calls.generation(self) is None
             if unsaid and not self.warned and (prompt.has_pixels(kwargs) or prompt.has_features(kwargs)):
-                self.warned = supervised.warn_without_labels(model)
+                self.warned = label_logits.warn_without_labels(model)
         return (), kwargs
 
     def after_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-        told = telling.end()
-        if output is None or told is None or told.logits is None or not self.full_logits:
+        call = calls.end()
+        if output is None or call is None or call.logits is None or not self.full_logits:
             return None
         if isinstance(output, tuple):
             loss, logits, *others = output
-            return (loss, supervised.fill_back(logits, told.logits), *others)
-        output.logits = supervised.fill_back(output.logits, told.logits)
+            return (loss, label_logits.fill_back(logits, call.logits), *others)
+        output.logits = label_logits.fill_back(output.logits, call.logits)
         return output
 
     def before_core(self, core: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         self.passes.enter()
-        plan, told = self.plan, telling.current() or telling.Told()
         kwargs = dict(host.named(core, args, kwargs))
         if host.is_replica(core):
             raise DuetError("DataParallel copies of a model cannot be compressed: start one process for each device.")
-        labels = kwargs.pop("duet_labels", None) if told.labels is None else told.labels
-        together = kwargs.pop("duet_together", False)
-        ids, cache = kwargs.get("input_ids"), host.cache_of(kwargs)
-        past = cache.get_seq_length() if cache is not None else 0
-        follows: dict[str, Any] = {}
-        if is_pruned(cache):
-            check_whole(cache, plan.layers)
-            follows = {"duet": ForwardPass(plan)}
-        seen = prompt.has_pixels(kwargs) or prompt.has_features(kwargs)
-        if ids is None:
-            if seen and plan.compresses:
-                raise DuetError(
-                    "inputs_embeds came with an image but without input_ids, so its visual tokens cannot be found: "
-                    "pass input_ids, or remove() the compression for this call."
-                )
-            return (), kwargs | follows
-        begins = ids.shape[1] > 1 and not past
-        if seen or begins:
-            self.last = None
-        if begins and not seen and lockstep.is_needed(core):
-            return (), kwargs | {"duet": self.text_alone(plan, core, ids)}
-        if ids.shape[1] == 1 or not seen or not plan.compresses:
-            return (), kwargs | follows
-        encoding.for_everyone()  # what `generate` encodes before its first forward is encoded now
-        host.check_attention(host.decoder_of(core))
-        if plan.config.proportional:
-            proportional.check_attention(host.decoder_of(core))
-        padded = padding.read(ids, kwargs, past, together)
-        if cache is not None:
-            check_prunable(cache)
-            check_whole(cache, plan.layers)
-        read = prompt.read(plan, ids, prompt.encode(core, kwargs), padded, self.labels_of(ids, past, labels, told))
-        if read is None:
-            return (), kwargs | follows
-        state, kwargs = read
-        return (), kwargs | {"duet": state}
+        state, kwargs = self.read(core, kwargs, calls.at_core(kwargs))
+        return (), kwargs if state is None else kwargs | {ARGUMENT: state}
 
     def after_core(self, core: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         self.passes.leave()
@@ -192,67 +155,96 @@ class Engine:
 
     def before_language_model(self, language_model: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         # deepstack: the model adds these between its first layers by a mask of the full sequence; here the layers do
-        state: ForwardPass | None = kwargs.get("duet")
-        embeds = kwargs.get("deepstack_visual_embeds")
-        if state is None or state.visual is None or embeds is None:
+        state, embeds = kwargs.get(ARGUMENT), kwargs.get("deepstack_visual_embeds")
+        if embeds is None or not isinstance(state, Prefill):
             return None
         mask = kwargs["visual_pos_masks"].to(state.visual.device)
         state.deepstack = [spread(x.to(kwargs["inputs_embeds"]), mask) for x in embeds]
         return args, kwargs | {"deepstack_visual_embeds": None, "visual_pos_masks": None}
 
     def before_layer(self, layer: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        state: ForwardPass | None = kwargs.pop("duet", None)
-        if state is None:
-            return None
-        hidden, i = args[0], layer.self_attn.layer_idx
-        if state.visual is None:
-            segments.restrict_decode(layer, i, hidden, kwargs, state)
-            return args, kwargs
-        device = host.device_of(layer, hidden.device)
-        hidden = hidden.to(device)
-        state.to(device)
-        if state.blank is not None:
-            if i == 0:
-                hidden = hidden + state.blank.to(hidden)
-            if i in state.plan.ranking_layers:
-                dropping.rank(layer, i, hidden, kwargs, state)
-            return (hidden, *args[1:]), kwargs
-        hidden = hidden[:, : state.rows.shape[1]]  # without the layer before's filler
-        if 0 < i <= len(state.deepstack):
-            hidden = hidden + state.present_vectors(state.deepstack[i - 1])
-        hidden = dropping.compress(layer, i, hidden, kwargs, state)
-        hidden = segments.restrict_prefill(layer, i, hidden, kwargs, state)
+        state: ForwardPass | None = kwargs.pop(ARGUMENT, None)
+        match state:
+            case Prefill():
+                hidden = self.enter_layer(layer, args[0], kwargs, state)
+            case TextOnly():
+                hidden = dropping.run_to_no_effect(layer, args[0], kwargs, state)
+            case Decode():
+                hidden = args[0]
+                restriction_for(layer, hidden, kwargs, state).give(kwargs, stored_by(layer, kwargs))
+            case None:
+                return None
         return (hidden, *args[1:]), kwargs
 
     def after_language_model(self, language_model: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-        state: ForwardPass | None = kwargs.get("duet")
-        if state is None or state.visual is None or state.blank is not None:
+        state = kwargs.get(ARGUMENT)
+        if not isinstance(state, Prefill):
             return None
-        if state.now is not None:
+        if state.present.kept is not None:
             hidden = output.last_hidden_state
             state.to(hidden.device)
-            output.last_hidden_state = fill_back(hidden, state.now, state.length)
-        state.finish()
-        self.last = state
+            output.last_hidden_state = fill_back(hidden, state.present.kept, state.visual.shape[1])
+        self.last = state.record()
         return output
 
     # ---- steps ----
 
-    def labels_of(self, ids: Tensor, past: int, labels: Tensor | None, told: telling.Told) -> Tensor | None:
-        """(B, S) what of ids (B, S) is an answer, as labels, drafts or generated text; None where nothing says so."""
-        if labels is not None:
-            return labels
-        answer, generation = told.answer, telling.generation(self)
-        if generation is not None and not past:
-            if generation.prompt is None:
-                generation.prompt = ids.shape[1] - answer
-            answer = ids.shape[1] - generation.prompt
-        return telling.marked(ids, answer) if answer > 0 else None
+    def read(self, core: Any, kwargs: dict[str, Any], call: calls.Call) -> tuple[ForwardPass | None, dict[str, Any]]:
+        """What a call of the core model is, and its arguments with images encoded; None for one that is stock."""
+        plan, ids, cache = self.plan, kwargs.get("input_ids"), host.cache_of(kwargs)
+        past = 0 if cache is None else cache.get_seq_length()
+        otherwise: Decode | None = None
+        if is_pruned(cache):
+            check_whole(cache, plan.layers)
+            otherwise = Decode(plan)
+        images = prompt.has_pixels(kwargs) or prompt.has_features(kwargs)
+        if ids is None:
+            if images and plan.compresses:
+                raise DuetError(
+                    "inputs_embeds came with an image but without input_ids, so its visual tokens cannot be found: "
+                    "pass input_ids, or remove() the compression for this call."
+                )
+            return otherwise, kwargs
+        begins = ids.shape[1] > 1 and not past
+        if images or begins:
+            self.last = None
+        if begins and not images and distributed.is_needed(core):
+            return TextOnly.of(plan, ids, distributed.encode_blank(core)), kwargs
+        if ids.shape[1] == 1 or not images or not plan.compresses:
+            return otherwise, kwargs
+        encoding.for_everyone()  # what `generate` encodes before its first forward is encoded now
+        host.check_attention(host.decoder_of(core))
+        if plan.config.proportional:
+            merge_sizes.check_attention(host.decoder_of(core))
+        padded = padding.read(ids, kwargs, past, call.together)
+        if cache is not None:
+            check_prunable(cache)
+            check_whole(cache, plan.layers)
+        encoded = prompt.encode(core, kwargs)
+        labels = calls.labels_of(call, calls.generation(self), ids, past)
+        return prompt.read(plan, ids, encoded, padded, labels) or (otherwise, kwargs)
 
-    def text_alone(self, plan: Plan, core: Any, ids: Tensor) -> ForwardPass:
-        """Drops nothing, and runs every module that a prompt with an image runs."""
-        nothing = torch.zeros_like(ids)
-        return ForwardPass(
-            plan, visual=nothing.bool(), valid=nothing.bool(), queries=nothing[:, :1] - 1, removed=nothing[:, :1],
-            blank=lockstep.encode_blank(core),
-        )  # fmt: skip
+    def enter_layer(self, layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefill) -> Tensor:
+        """Rank, drop, and give the layer what belongs to the tokens that are kept; (B, n, D) -> (B, m, D)."""
+        i, device = layer.self_attn.layer_idx, host.device_of(layer, hidden.device)
+        hidden = filler.without(hidden, state.present.count).to(device)
+        state.to(device)
+        if 0 < i <= len(state.deepstack):
+            hidden = hidden + state.present.vectors(state.deepstack[i - 1])
+        hidden = dropping.compress(layer, hidden, kwargs, state, self.watch)
+        restriction = restriction_for(layer, hidden, kwargs, state)
+        restriction.give(kwargs, stored_by(layer, kwargs))
+        return filler.put_on(layer, hidden, kwargs, restriction)
+
+    @contextlib.contextmanager
+    def watching(self, watch: dropping.Watch) -> Iterator[None]:
+        """Inside, rankings are watched, for measuring.
+
+        Args:
+            watch: called with the decoder layer's number and the ranking, which it runs; returns what that returns.
+        """
+        self.watch = watch
+        try:
+            yield
+        finally:
+            self.watch = None

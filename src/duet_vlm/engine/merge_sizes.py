@@ -69,7 +69,7 @@ def log_sizes(sizes: Tensor, there: Tensor) -> Tensor:
     return spread(sizes.detach().to(there.device, torch.float32)[:, None], there)[..., 0].clamp(min=1).log()
 
 
-def followed(before: Tensor | None, seen: int, log_s: Tensor | None) -> Tensor | None:
+def append_sizes(before: Tensor | None, seen: int, log_s: Tensor | None) -> Tensor | None:
     """Put the log sizes of a call behind those of the calls before it; a token that has none stands for itself, log 1.
 
     Args:
@@ -88,7 +88,7 @@ def followed(before: Tensor | None, seen: int, log_s: Tensor | None) -> Tensor |
     return torch.cat([pad(before, (0, seen - before.shape[1])), log_s], dim=1)
 
 
-def weighed(mask: Tensor | None, rows: Tensor, columns: Tensor, log_s: Tensor, dtype: torch.dtype) -> Tensor:
+def add_size_bias(mask: Tensor | None, rows: Tensor, columns: Tensor, log_s: Tensor, dtype: torch.dtype) -> Tensor:
     """Add log s of every key to a mask of `tokens.take_mask`; the result is additive, (B, 1, n, m).
 
     Args:

@@ -27,7 +27,7 @@ class Plan:
         model_config: the model's.
         rotary: the language model's rotary embedding.
         renumbers: whether positions close the gaps.
-        drops: decoder layer -> what is dropped before it.
+        drops_by_layer: decoder layer -> what is dropped before it.
         ranking_layers: decoder layers that rank.
         layers: how many decoder layers there are.
     """
@@ -38,14 +38,14 @@ class Plan:
     model_config: Any
     rotary: nn.Module
     renumbers: bool
-    drops: dict[int, Drop]
+    drops_by_layer: dict[int, Drop]
     ranking_layers: frozenset[int]
     layers: int
 
     @property
     def compresses(self) -> bool:
         """Whether anything is merged or dropped."""
-        return self.config.merges or bool(self.drops)
+        return self.config.merges or bool(self.drops_by_layer)
 
     @classmethod
     def of(cls, model: Any, config: Settings, tokenizer: Any) -> Plan:
@@ -66,7 +66,7 @@ class Plan:
             model_config=model.config,
             rotary=decoder.rotary_emb,
             renumbers=positions == "renumber",
-            drops=drops,
+            drops_by_layer=drops,
             ranking_layers=frozenset(drop.ranking_layer for drop in drops.values() if drop.keep > 0),
             layers=len(decoder.layers),
         )

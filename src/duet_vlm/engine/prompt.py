@@ -16,7 +16,7 @@ from ..host import PIXELS
 from ..stage1 import Merge
 from ..stage2.queries import has_answer, query_places
 from ..tensors.tokens import number_runs, number_spans, spread
-from .forward_pass import ForwardPass
+from .forward_pass import Prefill
 from .merge_sizes import log_sizes
 from .padding import Seen
 from .plan import Plan
@@ -109,7 +109,7 @@ def order_of(output: Any, outcome: Outcome, there: Tensor) -> list[int]:
 @torch.compiler.disable  # words and host reads are no graph, and spaCy cannot be traced
 def read(
     plan: Plan, ids: Tensor, kwargs: dict[str, Any], seen: Seen, labels: Tensor | None
-) -> tuple[ForwardPass, dict[str, Any]] | None:
+) -> tuple[Prefill, dict[str, Any]] | None:
     """What is known before the first layer, and the call with what stage 1 made; None where no visual token comes in.
 
     Args:
@@ -156,25 +156,24 @@ def read(
         visual = visual | there
     if not bool(visual.any()):
         return None
-    left = spans if gone is None else spans.masked_fill(gone, 0)
-    state = ForwardPass(
+    left = (spans if gone is None else spans.masked_fill(gone, 0)).flatten()
+    limits = torch.zeros(int(spans.max()) + 1, dtype=torch.long, device=ids.device)
+    queries = ids[:, :0]
+    if plan.ranking_layers:
+        queries = query_places(plan.config, plan.tokenizer, ids, visual, seen.valid, labels)
+    state = Prefill(
         plan=plan,
         visual=visual,
         valid=seen.valid,
-        past_valid=seen.past,
         spans=spans,
-        gone=gone,
-        queries=query_places(plan.config, plan.tokenizer, ids, visual, seen.valid, labels)
-        if plan.ranking_layers
-        else None,
-        limits=torch.zeros(int(spans.max()) + 1, dtype=torch.long, device=ids.device).index_add(
-            0, left.flatten(), torch.ones_like(left.flatten())
-        ),
-        unanswered=None if labels is None else ~has_answer(labels),
-        merges=merges,
-        removed=torch.zeros_like(ids[:, :1]),
+        limits=limits.index_add(0, left, torch.ones_like(left)),
+        queries=queries,
         holes_right=not bool(seen.valid[:, -1].all()),
+        past_valid=seen.past,
+        merged_away=gone,
+        without_answer=None if labels is None else ~has_answer(labels),
         log_sizes=log_s,
+        merges=merges,
     )
     return state, kwargs | {"mm_encoder_outputs": outputs}
 

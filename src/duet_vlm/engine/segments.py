@@ -1,4 +1,4 @@
-"""Between two drops the kept tokens are the same: mask, rotary embeddings and cache speak of them only, made once."""
+"""Between two drops the tokens are the same: what layers are given of them is made once, for ranking and attending."""
 
 from __future__ import annotations
 
@@ -9,133 +9,114 @@ from torch import Tensor
 
 from ..host import attention_kind, cache_of
 from ..tensors.tokens import take, take_mask
-from .cache import Coming, PrunedLayer, pruned_layer
-from .forward_pass import ForwardPass
-from .merge_sizes import weighed
+from .cache import NOTHING, Held, PrunedLayer, pruned_layer
+from .forward_pass import Decode, Prefill
+from .merge_sizes import add_size_bias
+from .restriction import Restriction, Rope
 
-Rope = tuple[Tensor, Tensor]
+
+def stored_by(layer: Any, kwargs: dict[str, Any]) -> PrunedLayer | None:
+    """What a decoder layer stores its keys and values in; None without a cache."""
+    cache = cache_of(kwargs)
+    return None if cache is None else pruned_layer(cache, layer.self_attn.layer_idx)
 
 
-def restrict_prefill(layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> Tensor:
-    """Give layer i what belongs to its part of a prompt, and tell its cache which part that is.
-
-    Returns `hidden`, with filler behind it where that is faster: see `filler`.
+def restriction_for(layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefill | Decode) -> Restriction:
+    """What belongs to the segment that this layer is in; made where none that suits was made before.
 
     Args:
         hidden: (B, n, D) the layer's input.
-        kwargs: the layer's keyword arguments, changed in place.
+        kwargs: what else it is called with.
     """
-    earlier, rows, n = removed_earlier(i, kwargs), state.rows, hidden.shape[1]
-    columns, holes, past, log_s = rows, state.holes, 0, state.log_sizes
-    cache = cache_of(kwargs)
-    if cache is not None:
-        stored = pruned_layer(cache, i)
-        past = stored.length
-        removed = state.removed if state.plan.renumbers else None
-        after = stored.announce(Coming(rows, state.length, state.holes, removed, log_s))
-        columns, holes, log_s = after["kept"], after["holes"], after["log_sizes"]
-    if state.now is None and columns.shape[1] == past + n and log_s is None:
-        return hidden  # nothing dropped up to here
+    cache, stock = cache_of(kwargs), (kwargs["attention_mask"], kwargs["position_embeddings"])
+    stored = stored_by(layer, kwargs)
+    before = NOTHING if stored is None else stored.held
+    for one in reversed(state.restrictions):
+        if one.suits(before, stock):
+            return one
+    if isinstance(state, Prefill):
+        made = _of_prompt(layer, hidden, kwargs, state, before)
+    else:
+        made = _of_text(layer, hidden, kwargs, state, before, cache.layers)
+    state.restrictions.append(made)
+    return made
+
+
+def _of_prompt(layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held) -> Restriction:
+    """Of the tokens of a prompt that are present."""
+    present, device = state.present, hidden.device
     mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
-    key = (len(state.kept), id(mask), id(rope))
-    if key not in state.memo:
-        places = torch.where(rows < 0, -1, rows + past) if mask is None else rows
-        here = None if mask is None else mask.to(hidden.device)
-        restricted = restricted_mask(layer, hidden, here, places, columns.to(hidden.device), holes, log_s)
-        cos, sin = rotate(hidden, kwargs, state, earlier)
-        more = filler(layer, hidden, kwargs) if restricted is None and not past else 0
-        # the sources are kept, so that their ids are not used again
-        state.memo[key] = restricted, (repeat_last(cos, more), repeat_last(sin, more)), more, (mask, rope)
-    kwargs["attention_mask"], kwargs["position_embeddings"], more = state.memo[key][:3]
-    kwargs["position_ids"] = None  # flash attention would take the gaps for packed sequences
-    return repeat_last(hidden, more)
+    after = before.after_prompt(
+        present.places,
+        state.visual.shape[1],
+        holes=present.holes,
+        removed=present.removed if state.plan.renumbers else None,
+        log_sizes=state.log_sizes,
+    )
+    columns = after.columns(len(hidden), device).to(device)
+    missing = present.kept is not None or after.holes or columns.shape[1] < after.length
+    if not missing and after.log_sizes is None:
+        return Restriction(before, after, (mask, rope), mask, (rope[0].to(device), rope[1].to(device)), whole=True)
+    rows = present.places
+    if mask is None:
+        rows = torch.where(rows < 0, -1, rows + before.length)
+    restricted = _mask(layer, hidden, mask, rows, columns, after)
+    return Restriction(before, after, (mask, rope), restricted, _rope(hidden, kwargs, state, before))
 
 
-def filler(layer: Any, hidden: Tensor, kwargs: dict[str, Any]) -> int:
-    """How many tokens to put behind (B, n, D), which no token sees and no cache stores, because it is faster.
-
-    A CPU's matrix kernels (oneDNN) take a fifth longer for some odd numbers of rows, 371 for one. What stands behind
-    the tokens changes nothing for them where attention is causal without a mask, as sdpa is; an attention function of
-    somebody else's may not be. Nor is there any where the layers' outputs are asked for.
-    """
-    asked = kwargs.get("output_hidden_states") or layer.self_attn.config.output_hidden_states
-    if asked or hidden.device.type != "cpu" or attention_kind(layer.self_attn) != "sdpa":
-        return 0
-    return hidden.shape[1] % 2
-
-
-def repeat_last(x: Tensor, times: int) -> Tensor:
-    """(B, n, D) -> (B, n + times, D)."""
-    return torch.cat([x, x[:, -1:].expand(-1, times, -1)], dim=1) if times else x
-
-
-def restrict_decode(layer: Any, i: int, hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass) -> None:
-    """Give layer i what belongs to text that follows a compressed prompt; arguments as in `restrict_prefill`."""
-    cache, mask = cache_of(kwargs), kwargs["attention_mask"]
-    stored: PrunedLayer = cache.layers[i]
-    stored.announce(Coming(None, hidden.shape[1]))
-    if mask is not None or stored.holes or stored.log_sizes is not None:
-        key = (id(stored.kept), id(mask))
-        if key not in state.memo:
-            columns, n = stored.columns(coming=hidden.shape[1]), hidden.shape[1]
-            places = columns[:, -n:] if mask is None else columns[:, -n:] - stored.length
-            here = None if mask is None else mask.to(columns.device)
-            restricted = restricted_mask(layer, hidden, here, places, columns, stored.holes, stored.log_sizes)
-            state.memo[key] = restricted, mask
-        kwargs["attention_mask"] = state.memo[key][0]
-    if stored.removed is not None:
-        if "ropes" not in state.memo:
-            state.memo["ropes"] = _ropes(hidden, kwargs["position_ids"], cache.layers, state.plan.rotary)
-        kwargs["position_embeddings"] = state.memo["ropes"][id(stored.removed)]
-    kwargs["position_ids"] = None
+def _rope(hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held) -> Rope:
+    """Gathered where positions stay, computed where they are renumbered."""
+    present, device = state.present, hidden.device
+    renumbers = state.plan.renumbers and present.kept is not None
+    if before.removed is None and not renumbers:
+        cos, sin = kwargs["position_embeddings"]
+        return present.vectors(cos.to(device)), present.vectors(sin.to(device))
+    positions = kwargs["position_ids"].to(device)
+    if present.kept is not None:
+        positions = take(positions, present.kept)
+    if renumbers:
+        positions = positions - present.removed_before()
+    if before.removed is not None:
+        positions = positions - before.removed.to(device)
+    rope: Rope = state.plan.rotary(hidden, positions.clamp(min=0))
+    return rope
 
 
-def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary: Any) -> dict[int, Rope]:
+def _of_text(
+    layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Decode, before: Held, layers: list[PrunedLayer]
+) -> Restriction:
+    """Of text that follows compressed prompts, all of which is there."""
+    stock = mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
+    (batch, n), after = hidden.shape[:2], before.after_text(hidden.shape[1])
+    if mask is not None or before.holes or before.log_sizes is not None:
+        columns = after.columns(batch, hidden.device)
+        rows = columns[:, -n:] if mask is None else columns[:, -n:] - before.length
+        mask = _mask(layer, hidden, mask, rows, columns, after)
+    if before.removed is not None:
+        if state.ropes is None:
+            state.ropes = _ropes(hidden, kwargs["position_ids"], layers, state.plan.rotary)
+        rope = next(rope for removed, rope in state.ropes if removed is before.removed)
+    return Restriction(before, after, stock, mask, rope)
+
+
+def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary: Any) -> list[tuple[Tensor, Rope]]:
     """The rotary embeddings of every segment in one call: decoding cannot afford one each."""
-    removed = {id(layer.removed): layer.removed for layer in layers if layer.removed is not None}
-    gone = torch.stack([r.to(positions.device) for r in removed.values()])  # (segments, B, 1)
-    shifted = (positions - gone).clamp_(min=0)
-    cos, sin = rotary(hidden, shifted.flatten(0, 1))
-    parts = zip(cos.split(gone.shape[1]), sin.split(gone.shape[1]), strict=True)
-    return dict(zip(removed, parts, strict=True))
+    held: list[Tensor] = []
+    for layer in layers:
+        removed = layer.held.removed
+        if removed is not None and not any(removed is one for one in held):
+            held.append(removed)
+    missing = torch.stack([removed.to(positions.device) for removed in held])  # (segments, B, 1)
+    cos, sin = rotary(hidden, (positions - missing).clamp_(min=0).flatten(0, 1))
+    batch = missing.shape[1]
+    return [(r, (c, s)) for r, c, s in zip(held, cos.split(batch), sin.split(batch), strict=True)]
 
 
-def restricted_mask(
-    layer: Any, hidden: Tensor, mask: Tensor | None, places: Tensor, columns: Tensor, holes: bool, log_s: Tensor | None
-) -> Tensor | None:
-    """`take_mask` in the form that the layer takes, and `weighed` where merged tokens weigh more (log_s is given)."""
-    restricted = take_mask(mask, places, columns, holes, wants_flash(layer))
-    return restricted if log_s is None else weighed(restricted, places, columns, log_s, hidden.dtype)
-
-
-def wants_flash(layer: Any) -> bool:
-    """Whether the layer's attention takes a two-dimensional mask."""
-    return "flash" in attention_kind(layer.self_attn)
-
-
-def removed_earlier(i: int, kwargs: dict[str, Any]) -> Tensor | None:
-    """(B, 1) how many tokens layer i's cache is missing from earlier calls, for renumbered positions; None for none."""
-    cache = cache_of(kwargs)
-    stored = cache.layers[i] if cache is not None and len(cache.layers) > i else None
-    return stored.removed if isinstance(stored, PrunedLayer) else None
-
-
-def rotate(hidden: Tensor, kwargs: dict[str, Any], state: ForwardPass, earlier: Tensor | None) -> Rope:
-    """Rotary embeddings of the present tokens: gathered where positions stay, computed where they are renumbered."""
-    rope: Rope = kwargs["position_embeddings"]
-    renumbers = state.plan.renumbers and state.now is not None
-    if earlier is None and not renumbers:
-        here = rope[0].to(hidden.device), rope[1].to(hidden.device)
-        return here if state.now is None else (take(here[0], state.now), take(here[1], state.now))
-    key = ("rope", len(state.kept), id(earlier), id(rope))
-    if key not in state.memo:
-        positions = kwargs["position_ids"].to(hidden.device)
-        if state.now is not None:
-            positions = take(positions, state.now)
-        if renumbers:
-            positions = positions - state.removed_before()
-        if earlier is not None:
-            positions = positions - earlier.to(hidden.device)
-        state.memo[key] = state.plan.rotary(hidden, positions.clamp(min=0)), (earlier, rope)
-    cos_sin: Rope = state.memo[key][0]
-    return cos_sin
+def _mask(layer: Any, hidden: Tensor, mask: Tensor | None, rows: Tensor, columns: Tensor, after: Held) -> Tensor | None:
+    """`take_mask` in the form that the layer takes, with the weight of merged tokens where there are any."""
+    flash = "flash" in attention_kind(layer.self_attn)
+    mask = None if mask is None else mask.to(columns.device)
+    restricted = take_mask(mask, rows, columns, after.holes, flash)
+    if after.log_sizes is None:
+        return restricted
+    return add_size_bias(restricted, rows, columns, after.log_sizes, hidden.dtype)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..stage1 import Merge
-from .forward_pass import ForwardPass
+from .forward_pass import Record
 
 
 @dataclass
@@ -96,11 +96,10 @@ class Trace:
         return asdict(self)
 
     @classmethod
-    def of(cls, state: ForwardPass, layers: int) -> Trace:
-        """Read a finished `ForwardPass` of a model of `layers` decoder layers, and copy what it kept to the host."""
-        assert state.visual is not None
-        images = [image for merge in state.merges for image in _images(merge)]
-        return cls(images, [_sample(state, row, layers) for row in range(len(state.visual))])
+    def of(cls, record: Record, layers: int) -> Trace:
+        """Read what a prompt kept on a model of `layers` decoder layers; the only place that copies it to the host."""
+        images = [image for merge in record.merges for image in _images(merge)]
+        return cls(images, [_sample(record, row, layers) for row in range(len(record.visual))])
 
 
 def _images(merge: Merge) -> list[ImageTrace]:
@@ -120,20 +119,19 @@ def _images(merge: Merge) -> list[ImageTrace]:
     return images
 
 
-def _sample(state: ForwardPass, row: int, layers: int) -> SampleTrace:
-    assert state.visual is not None
-    is_visual = state.visual[row].tolist()
+def _sample(record: Record, row: int, layers: int) -> SampleTrace:
+    is_visual = record.visual[row].tolist()
     visual = [i for i, flag in enumerate(is_visual) if flag]
     drops, counts = [], [len(visual)] * layers
-    for layer, kept in sorted(state.kept.items()):
+    for layer, kept in sorted(record.kept.items()):
         drop = DropTrace(layer, [i for i in kept[row].tolist() if i >= 0 and is_visual[i]])
-        if layer in state.scores:
-            present = state.ranked[layer]
+        if layer in record.scores:
+            present = record.ranked[layer]
             places = range(len(is_visual)) if present is None else present[row].tolist()
-            scores = zip(places, state.scores[layer][row].tolist(), strict=True)
+            scores = zip(places, record.scores[layer][row].tolist(), strict=True)
             chosen = [(i, score) for i, score in scores if i >= 0 and is_visual[i]]
             drop.ranked, drop.scores = [i for i, _ in chosen], [score for _, score in chosen]
         drops.append(drop)
         counts[layer:] = [len(drop.kept)] * (layers - layer)
-    queries = [] if state.queries is None else [i for i in state.queries[row].tolist() if i >= 0]
+    queries = [i for i in record.queries[row].tolist() if i >= 0]
     return SampleTrace(visual, queries, drops, counts)

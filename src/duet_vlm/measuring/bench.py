@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
-from unittest import mock
 
 import torch
 
 from ..applying import apply
-from ..engine import dropping
 from ..engine.handle import Duet
 from ..errors import DuetError
 from ..inputs.random_weights import random_model
@@ -141,11 +139,11 @@ def measure(work: Workload, setting: Setting, options: Options) -> dict[str, Any
         if setting.config.ranks:
             rankings: dict[int, float] = {}
 
-            def note(seconds: float, args: tuple[Any, ...]) -> None:
-                rankings[args[1]] = seconds
+            def watch(layer: int, rank: Callable[[], Any]) -> Any:
+                rankings[layer], scores = clock.time(rank)
+                return scores
 
-            timed = mock.patch.object(dropping, "rank", clock.wrap(dropping.rank, note))
-            with timed, time_modules(layers, clock) as spent:
+            with handle.engine.watching(watch), time_modules(layers, clock) as spent:
                 work.prefill(features)
             figures |= {"rankings": rankings, "layers": [seconds[0] for seconds in spent]}
     return figures

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,20 +19,29 @@ from ..stage2.queries import IGNORED
 
 
 @dataclass
-class Told:
-    """What one forward call of the whole model says.
+class Call:
+    """What one forward call of the whole model says; of the core model alone, where that is called by itself.
 
     Attributes:
-        labels: (B, S), answers marked, or None.
+        labels: (B, S) long, answers marked, from `labels` or `duet_labels`; None where the call has neither.
+        together: whether a row's positions may go back, because all its questions ask about the same images; from
+            `duet_together`.
         answer: how many tokens at the end are no question, though nothing labels them.
         logits: (B, S) bool, the places whose logits are computed; None for what the caller chose.
-        before: what an outer call said.
+        outer: the call that this one is made in.
     """
 
     labels: Tensor | None = None
+    together: bool = False
     answer: int = 0
     logits: Tensor | None = None
-    before: Told | None = None
+    outer: Call | None = None
+
+    def hear(self, kwargs: dict[str, Any], labels: Tensor | None) -> None:
+        """Take what is said to this package alone out of a call's keyword arguments; `labels` come before it."""
+        own, together = kwargs.pop("duet_labels", None), kwargs.pop("duet_together", False)
+        self.labels = own if labels is None else labels
+        self.together = self.together or together
 
 
 @dataclass
@@ -48,28 +57,30 @@ class Generation:
     prompt: int | None = None
 
 
-_told: ContextVar[Told | None] = ContextVar("duet_vlm_told", default=None)
+_call: ContextVar[Call | None] = ContextVar("duet_vlm_call", default=None)
 _generation: ContextVar[Generation | None] = ContextVar("duet_vlm_generation", default=None)
 
 
-def begin() -> Told:
+def begin() -> Call:
     """Enter a forward call of the whole model."""
-    told = Told(before=_told.get())
-    _told.set(told)
-    return told
+    call = Call(outer=_call.get())
+    _call.set(call)
+    return call
 
 
-def current() -> Told | None:
-    """What the forward call that is under way here said."""
-    return _told.get()
+def at_core(kwargs: dict[str, Any]) -> Call:
+    """What the call that is under way here says, once it has come to the core model with these arguments."""
+    call = replace(_call.get() or Call())
+    call.hear(kwargs, call.labels)
+    return call
 
 
-def end() -> Told | None:
+def end() -> Call | None:
     """Leave a forward call of the whole model."""
-    told = _told.get()
-    if told is not None:
-        _told.set(told.before)
-    return told
+    call = _call.get()
+    if call is not None:
+        _call.set(call.outer)
+    return call
 
 
 @contextlib.contextmanager
@@ -106,9 +117,24 @@ def answer_asked_for(kept: Any, length: int) -> int | None:
     return None
 
 
-def marked(ids: Tensor, answer: int) -> Tensor:
-    """(B, S) labels that mark the last `answer` tokens of ids (B, S)."""
+def labels_of(call: Call, generation: Generation | None, ids: Tensor, past: int) -> Tensor | None:
+    """(B, S) what of ids (B, S) is an answer, as labels, drafts or generated text; None where nothing says so.
+
+    Args:
+        call: of the model.
+        generation: the `generate` that makes it, which notes the length of its prompt; None outside of one.
+        ids: (B, S) token ids.
+        past: tokens that the cache has seen.
+    """
+    if call.labels is not None:
+        return call.labels
+    answer = call.answer
+    if generation is not None and not past:
+        if generation.prompt is None:
+            generation.prompt = ids.shape[1] - answer
+        answer = ids.shape[1] - generation.prompt
+    if answer <= 0:
+        return None
     labels = torch.full_like(ids, IGNORED)
-    if answer > 0:
-        labels[:, -answer:] = ids[:, -answer:]
+    labels[:, -answer:] = ids[:, -answer:]
     return labels
