@@ -8,7 +8,9 @@ import pytest
 import tiny
 import torch
 from oracle import masked_prefill
-from test_engine import attention, close, extend, family, kept
+from matrix import attention, family
+from exactness import close, kept
+from test_engine import extend
 from torch import Tensor
 
 import duet_vlm
