@@ -194,8 +194,9 @@ def test_what_is_gone_is_told_from_the_image_on_light_and_dark_pictures(
 
 def test_the_plot_joins_nothing_and_shows_every_method_by_a_mark_of_its_own() -> None:
     found = results(12)[2]
-    made = [dict(run, method=f"m{n}", tokens_avg=t) for n in range(30) for run in found["runs"][1:2] for t in (1.0, 2.0)]
-    axes = pareto(found | {"runs": [found["runs"][0], *made]}).axes[0]
+    full, run = found["runs"][:2]
+    made = [dict(run, method=f"m{n}", tokens_avg=t) for n in range(30) for t in (1.0, 2.0)]
+    axes = pareto(found | {"runs": [full, *made]}).axes[0]
     methods = [line for line in axes.lines if line.get_label().startswith("m")]
     assert len(methods) == 30 and all(line.get_linestyle() == "None" for line in methods)
     assert len({(line.get_marker(), line.get_color()) for line in methods}) == 30
