@@ -19,7 +19,7 @@ from duet_vlm.evaluation import examples
 from duet_vlm.evaluation.examples import disagreements, drawn_runs, runs_of_the_smallest_budget
 from duet_vlm.evaluation.metrics import METRICS, judged, right_answers
 from duet_vlm.evaluation.page import environment, write_page
-from duet_vlm.evaluation.plots import write_plots
+from duet_vlm.evaluation.plots import pareto, write_plots
 from duet_vlm.evaluation.records import Record
 from duet_vlm.evaluation.report import figures
 from duet_vlm.evaluation.runs import Run, full_model
@@ -190,3 +190,13 @@ def test_what_is_gone_is_told_from_the_image_on_light_and_dark_pictures(
     assert np.allclose(gone.mean((0, 1)), GONE, atol=0.02) and gone.std() > 0.02
     assert np.allclose(half.mean((0, 1)), (light + np.asarray(GONE)) / 2, atol=0.02)
     assert np.allclose(merged, MERGED, atol=0.02)
+
+
+def test_the_plot_joins_nothing_and_shows_every_method_by_a_mark_of_its_own() -> None:
+    found = results(12)[2]
+    full, run = found["runs"][:2]
+    made = [dict(run, method=f"m{n}", tokens_avg=t) for n in range(30) for t in (1.0, 2.0)]
+    axes = pareto(found | {"runs": [full, *made]}).axes[0]
+    methods = [line for line in axes.lines if line.get_label().startswith("m")]
+    assert len(methods) == 30 and all(line.get_linestyle() == "None" for line in methods)
+    assert len({(line.get_marker(), line.get_color()) for line in methods}) == 30
