@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LONGEST = 250
 TO_BE_SPLIT = {"engine/hooks.py", "inputs/checkpoints.py", "measuring/bench.py", "measuring/train_bench.py"}
 

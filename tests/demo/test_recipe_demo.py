@@ -16,7 +16,7 @@ from duet_vlm.demo.evaluate import VALIDATION_SEED
 from recipes.demo import timing, training
 from recipes.demo.commands import app
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def recipe(*arguments: Any) -> Any:
