@@ -37,7 +37,7 @@ def test_help_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["budget"], ["bench"], ["demo"], ["demo", "train"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["budget"], ["bench"], ["demo"], ["demo", "scene"]])
 def test_every_command_has_help_with_an_example(command: list[str]) -> None:
     result = duet(*command, "--help")
     assert result.exit_code == 0 and "Usage" in result.stdout

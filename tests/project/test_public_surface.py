@@ -71,3 +71,11 @@ def test_the_surface_is_what_it_was() -> None:
     assert set(duet_vlm.__all__) <= set(dir(duet_vlm))
     assert {"duet run", "duet budget", "duet bench", "duet eval", "duet train", "duet check"} <= set(COMMANDS)
     assert {"duet demo scene", "duet demo eval"} <= set(COMMANDS)
+
+
+def test_every_dependency_and_extra_has_its_reason() -> None:
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    rows = [row.split("|")[1] for row in page.splitlines() if row.startswith("|")]
+    explained = set(re.findall(r"[\w-]+", " ".join(rows)))
+    required = {re.split(r"[^\w-]", line)[0] for line in PROJECT["dependencies"]}
+    assert required | set(PROJECT["optional-dependencies"]) - {"test"} <= explained
