@@ -43,7 +43,7 @@ def duet(*arguments: Any) -> Any:
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-@pytest.mark.parametrize("family", zoo.FAMILIES)
+@pytest.mark.parametrize("family", COUNTS)
 def test_every_family_is_timed_and_stores_what_its_schedule_says(family: str) -> None:
     model = zoo.build(family)
     config = DuetConfig(6, 2, drops=[Drop(2, 0.4), Drop(4, 0.0)])

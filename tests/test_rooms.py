@@ -1,0 +1,73 @@
+"""Only a family's file knows a model: no other room of the package names a model type or a model's modules."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zoo
+
+import duet_vlm
+from duet_vlm.families import FAMILIES, family_of
+from duet_vlm.families.llava import Llava
+
+ROOT = Path(duet_vlm.__file__).parent
+# the demonstration model is a LLaVA of ours; the host is what transformers calls things
+OTHERS = [p for p in sorted(ROOT.rglob("*.py")) if p.relative_to(ROOT).parts[0] not in ("families", "demo", "host")]
+WORDS = {"visual", "merger", "connector"}  # names of modules that mean other things elsewhere
+MODULES = {name for family in FAMILIES.values() for name in (*family.towers, *family.projectors)} - WORDS
+
+
+def named(source: str) -> Iterator[str]:
+    """What a source names of models: types in constants that are no docstrings, and attributes that are modules."""
+    tree = ast.parse(source)
+    bodies = [n.body for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    texts = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
+            yield from (word for word in re.findall(r"[\w.-]+", node.value) if word in FAMILIES or word in MODULES)
+        elif isinstance(node, ast.Attribute) and node.attr in MODULES:
+            yield node.attr
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_other_room_names_a_model(path: Path) -> None:
+    assert list(named(path.read_text(encoding="utf-8"))) == []
+
+
+def test_what_names_a_model_is_found() -> None:
+    source = (
+        'def f(config, core):\n    """Of a llava."""\n    core.vision_tower\n    return config.model_type == "llava"\n'
+    )
+    assert sorted(named(source)) == ["llava", "vision_tower"]
+    assert list(named('example = "--model llava-hf/llava-1.5-7b-hf"')) == []
+
+
+def test_every_family_has_a_row_in_the_zoo() -> None:
+    assert set(FAMILIES) <= {zoo.build(name).config.model_type for name in zoo.FAMILIES}
+
+
+def test_a_family_of_ones_own_needs_nothing_but_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model type that the package does not know, in the class of a user."""
+    model = zoo.build("llava")
+    monkeypatch.setattr(type(model.config), "model_type", "mine")
+    with pytest.raises(duet_vlm.DuetError, match="'mine' are not supported"):
+        duet_vlm.apply(model, duet_vlm.DuetConfig(7, 3))
+    try:
+
+        class Mine(Llava, model_types=("mine",)):
+            """Late drops are cautious."""
+
+            late = (0.75, 0.5)
+
+        assert isinstance(family_of(model.config), Mine)
+        batch = zoo.inputs("llava", ((5, "i", 9),))
+        with duet_vlm.apply(model, duet_vlm.DuetConfig(7, 3)) as handle:
+            model(**batch)
+            assert handle.trace is not None
+            assert handle.trace.samples[0].tokens_per_layer[0] == 10
+    finally:
+        del FAMILIES["mine"]
