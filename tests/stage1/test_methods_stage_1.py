@@ -21,7 +21,7 @@ from duet_vlm.tensors.content_random import uniform
 many = settings(max_examples=25, deadline=None)
 
 
-def test_every_stage_1_method_is_named_in_every_list() -> None:
+def test_names_agree() -> None:
     assert tuple(METHODS) == MERGING
     assert tuple(methods.STAGE_1) == (*MERGING, "downsample")
 

@@ -23,7 +23,7 @@ from duet_vlm.tensors.streamed import Places, Softmax
 many = settings(max_examples=40, deadline=None)
 
 
-def test_every_ranking_is_named_in_every_list() -> None:
+def test_names_agree() -> None:
     assert tuple(ranking.RANKINGS) == RANKING
     used = {schedule.settings.get("ranking", "attention") for schedule in methods.STAGE_2.values()}
     assert used == set(RANKING)
