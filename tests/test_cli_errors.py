@@ -82,7 +82,7 @@ WORK: dict[str, tuple[Any, str, list[str]]] = {
     "run": (request, "prepare", ["run", "photo.png", "--ask", "what ?"]),
     "budget": (costs, "report", ["budget", "--shape", "tiny", "--tokens", "20"]),
     "bench": (settings, "settings", ["bench", "--shape", "tiny", "--tokens", "20"]),
-    "eval": (asked, "prepare", ["eval", "--out", "out", "--keep", "0.5"]),
+    "eval": (asked, "prepare", ["eval", "--keep", "0.5", "--out", "out"]),
     "train": (command, "prepare", ["train", "--config", "train.yaml"]),
     "demo train": (demo_train, "train", ["demo", "train", "--out", "trained"]),
     "demo train-time": (timing, "measure", ["demo", "train-time"]),
