@@ -81,7 +81,7 @@ WORK: dict[str, tuple[Any, str, list[str]]] = {
     "run": (request, "prepare", ["run", "photo.png", "--ask", "what ?"]),
     "budget": (costs, "report", ["budget", "--shape", "tiny", "--tokens", "20"]),
     "bench": (settings, "settings", ["bench", "--shape", "tiny", "--tokens", "20"]),
-    "eval": (asked, "prepare", ["eval", "--out", "out", "--keep", "0.5"]),
+    "eval": (asked, "prepare", ["eval", "--keep", "0.5", "--out", "out"]),
     "train": (command, "prepare", ["train", "--config", "train.yaml"]),
     "demo scene": (scenes, "make_scene", ["demo", "scene", "scene.png"]),
     "demo eval": (demo_model, "load", ["demo", "eval"]),

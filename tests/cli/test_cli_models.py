@@ -20,6 +20,7 @@ from duet_vlm import Drop, DuetConfig
 from duet_vlm.demo.recognise import is_scene
 from duet_vlm.demo.scenes import make_scene
 from duet_vlm.inputs import checkpoints as loading
+from duet_vlm.inputs import model_folders
 from duet_vlm.pictures import visualize
 
 SCENES = Path(__file__).parents[2] / "examples"
@@ -35,7 +36,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_demonstration_model_and_its_unknown_words(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "DEMO_FOLDER", here / "model")
+    monkeypatch.setattr(model_folders, "DEMO_FOLDER", here / "model")
     result = duet("run", here / "photo.png", "--ask", "What color is the giraffe?", "--max-new-tokens", 1)
     assert result.exit_code == 0, result.output
     knows = "duet: the demonstration model knows drawn scenes only"
@@ -43,7 +44,7 @@ def test_demonstration_model_and_its_unknown_words(here: Path, monkeypatch: pyte
 
 
 def test_demonstration_model_says_that_it_knows_scenes_only(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "DEMO_FOLDER", here / "model")
+    monkeypatch.setattr(model_folders, "DEMO_FOLDER", here / "model")
     sentence = "duet: the demonstration model knows drawn scenes only; for photos give --model.\n"
     common = (*ASK, "--max-new-tokens", 1)
     assert sentence in duet("run", here / "photo.png", *common).stderr
