@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from oracle import masked_prefill
-from matrix import attention, family
 from exactness import close, kept
+from matrix import attention, family
+from oracle import masked_prefill
 from test_engine import extend
 from torch import Tensor
 
