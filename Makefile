@@ -30,26 +30,22 @@ TENSORS := $(patsubst %,tests/stage2/test_%.py,methods_stage_2 queries token_spa
 	tests/stage1/test_methods_stage_1.py tests/tensors tests/config/test_config.py tests/config/test_presets.py \
 	tests/cli/test_budget.py tests/project/test_versions.py
 
-.PHONY: demo demo-model test coverage test-long test-oldest test-tensors lint results clean
+.PHONY: demo demo-model test test-long test-oldest test-tensors lint results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/duet run examples/scene.png --ask "$(ASK)" --show kept.png --compare
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) -m "not long"
-
-# The same tests, with the branch coverage of the core; below 90% it fails.
-coverage: $(VENV)/.installed-dev
-	$(PYTEST) -m "not long" --cov --cov-report=term:skip-covered
+	$(PYTEST) -m "not long" $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 test-long: $(VENV)/.installed-dev
 	$(PYTEST) --hypothesis-profile=default -m long
 
 test-oldest: $(VENV)-oldest/.installed
-	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n $(JOBS) -m "not long" $(ENGINE)
+	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -W default -n $(JOBS) -m "not long" $(ENGINE)
 
 test-tensors: $(VENV)-tensors/.installed
-	OMP_NUM_THREADS=1 $(VENV)-tensors/bin/python -m pytest -n $(JOBS) -m "not long and not engine" $(TENSORS)
+	OMP_NUM_THREADS=1 $(VENV)-tensors/bin/python -m pytest -W default -n $(JOBS) -m "not long and not engine" $(TENSORS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

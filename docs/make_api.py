@@ -33,6 +33,8 @@ NAMES: dict[str, Any] = {
     "duet_vlm.check": duet_vlm.check,
     "Report": Report,
     "Line": Line,
+    "duet_vlm.register_stage1": duet_vlm.register_stage1,
+    "duet_vlm.register_stage2": duet_vlm.register_stage2,
     "duet_vlm.DuetError": duet_vlm.DuetError,
     "duet_vlm.demo.model.load": load,
 }

@@ -10,7 +10,6 @@ import torch
 from exactness import close, kept
 from matrix import attention, family
 from oracle import masked_prefill
-from test_engine import extend
 from torch import Tensor
 
 import duet_vlm
@@ -43,12 +42,12 @@ def test_a_second_image_under_other_settings(
         cache = model(**first, use_cache=True).past_key_values
         before = kept(handle, first)
         handle.use(later)
-        full = extend(first, second["input_ids"])
+        full = tiny.extended(first, second["input_ids"])
         now = {k: v for k, v in second.items() if k != "attention_mask"}
         logits = model(**now, attention_mask=full["attention_mask"], past_key_values=cache, use_cache=True).logits
         after = kept(handle, second)
         token = torch.full((len(rows), 1), 7)
-        whole = extend(full, token)
+        whole = tiny.extended(full, token)
         step = dict(attention_mask=whole["attention_mask"], past_key_values=cache, use_cache=True)
         logits = torch.cat([logits, model(input_ids=token, **step).logits], 1)
         everywhere = torch.ones(len(rows), 1, dtype=torch.bool)

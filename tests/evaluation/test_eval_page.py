@@ -176,7 +176,7 @@ def test_what_is_gone_is_told_from_the_image_on_light_and_dark_pictures(
     light: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A patch in all layers is as it was, one in none is striped grey, one merged is orange, one in half is between."""
-    monkeypatch.setattr(overlay, "grid_of_patches", lambda *_: (2, 2))
+    monkeypatch.setattr(overlay, "family_of", lambda _: SimpleNamespace(token_grid=lambda *_: (2, 2)))
     image = Image.new("RGB", (60, 60), (round(255 * light),) * 3)
     sample = SampleTrace(visual=[0, 1, 2, 3], queries=[], drops=[], tokens_per_layer=[])
     sample.drops, sample.tokens_per_layer = [DropTrace(0, [0, 1]), DropTrace(2, [0])], [2, 2, 1, 1]

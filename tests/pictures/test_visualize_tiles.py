@@ -14,6 +14,7 @@ from commands import answered, duet
 from PIL import Image
 
 from duet_vlm.cli import request
+from duet_vlm.inputs.images import read_image
 from duet_vlm.pictures import drawing, visualize
 from duet_vlm.pictures.frames import shown_image
 from duet_vlm.pictures.visualize import visual_token_ids
@@ -43,7 +44,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prepared(here: Path, family: str, **asked: Any) -> request.Prepared:
-    return request.prepare(request.Request(here / "photo.png", ASK[1], str(here / family), device="cpu", **asked))
+    file = here / "photo.png"
+    return request.prepare(request.Request(file, ASK[1], str(here / family), device="cpu", **asked), read_image(file))
 
 
 @pytest.mark.usefixtures("number_words")

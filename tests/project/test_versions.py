@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import transformers
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -49,7 +50,9 @@ def test_ci_runs_every_environment_that_has_pins() -> None:
     there = {file.stem.partition("-")[2] for file in ROOT.glob("constraints*.txt")} - {"lmms-eval"}
     assert there == {"", "oldest", "tensors"}
     for target in (f"test-{kind}".rstrip("-") for kind in there):
-        assert f"make {target}\n" in script and re.search(rf"^{target}:", makefile, re.MULTILINE)
+        assert re.search(rf"^make {target}( |$)", script, re.MULTILINE) and re.search(
+            rf"^{target}:", makefile, re.MULTILINE
+        )
 
 
 def test_every_file_that_the_environments_run_is_there() -> None:
@@ -66,7 +69,7 @@ def test_every_file_that_the_environments_run_is_there() -> None:
 def test_apply_refuses_a_transformers_that_is_too_old_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.build()
     config = DuetConfig.preset("duet", model=model, keep=0.3)
-    monkeypatch.setattr(host.transformers, "__version__", "5.22.9")
+    monkeypatch.setattr(transformers, "__version__", "5.22.9")
     host.check_host.cache_clear()
     with pytest.raises(DuetError, match=r"apply of duet-vlm \S+ needs transformers 5.23 or newer, and 5.22.9"):
         duet_vlm.apply(model, config, tokenizer=tiny.Words())

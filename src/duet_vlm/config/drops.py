@@ -48,6 +48,7 @@ class Drop:
 
     @property
     def ranking_layer(self) -> int:
+        """The decoder layer whose weights rank the tokens: `rank_at`, or else `layer`."""
         return self.layer if self.rank_at is None else self.rank_at
 
 

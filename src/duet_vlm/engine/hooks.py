@@ -216,10 +216,10 @@ class Engine:
         host.check_attention(host.decoder_of(core))
         if plan.config.proportional:
             merge_sizes.check_attention(host.decoder_of(core))
-        padded = padding.read(ids, kwargs, past, call.together)
         if cache is not None:
             check_prunable(cache)
             check_whole(cache, plan.layers)
+        padded = padding.read(ids, kwargs, past, call.together)
         encoded = prompt.encode(core, kwargs)
         labels = calls.labels_of(call, calls.generation(self), ids, past)
         return prompt.read(plan, ids, encoded, padded, labels) or (otherwise, kwargs)

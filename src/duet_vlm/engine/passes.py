@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from ..errors import DuetError
 
 
@@ -18,11 +20,13 @@ class Passes:
         self._changed = threading.Condition()
         self._running: Counter[int] = Counter()  # thread -> passes
 
+    @torch.compiler.disable
     def enter(self) -> None:
         """A forward pass begins; waits while settings change."""
         with self._changed:
             self._running[threading.get_ident()] += 1
 
+    @torch.compiler.disable
     def leave(self) -> None:
         """A forward pass is over, or failed."""
         me = threading.get_ident()

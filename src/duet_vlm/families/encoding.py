@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +23,6 @@ from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.refs import Ref, wrap
 from ..stage1 import Merge
-from .family import Family
 
 ATTRIBUTE = "duet"  # of an encoder's output
 
@@ -102,11 +101,6 @@ def for_everyone() -> None:
     _engine_only.set(False)
 
 
-@torch.compiler.disable  # a graph would keep the answer of the call that traced it
-def _current() -> Call | None:
-    return _call.get()
-
-
 @contextlib.contextmanager
 def within(call: Call | None) -> Iterator[None]:
     """Inside, taps collect for `call`; for none of them where it is None."""
@@ -115,6 +109,13 @@ def within(call: Call | None) -> Iterator[None]:
         yield
     finally:
         _call.reset(token)
+
+
+class Parts(Protocol):
+    """What a family calls the parts of its core model."""
+
+    towers: tuple[str, ...]
+    projectors: tuple[str, ...]
 
 
 class Stage1:
@@ -130,7 +131,7 @@ class Stage1:
 
     encoders = ("get_image_features", "get_video_features")
 
-    def __init__(self, core: Any, config: Settings, family: Family):
+    def __init__(self, core: Any, config: Settings, family: Parts):
         self._core, self.config, self.family = Ref(core), config, family
 
     @property
@@ -168,9 +169,10 @@ class Stage1:
     def after_tower(self, call: Call, tower: Any, output: Any) -> None:
         """The tower is done."""
 
+    @torch.compiler.disable  # a graph would keep the answer of the call that traced it
     def call(self) -> Call | None:
         """The call of this model's encoder that is under way here; None outside, and in a backward pass."""
-        found = _current()
+        found = _call.get()
         return found if found is not None and found.stage is self else None
 
     @torch.compiler.disable  # in the graphs of some towers no hook runs
