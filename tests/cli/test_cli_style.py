@@ -29,8 +29,6 @@ COMMANDS = [
     "eval",
     "check",
     "train",
-    "demo train",
-    "demo train-time",
     "demo scene",
     "demo eval",
 ]
@@ -72,7 +70,7 @@ def test_options_of_one_kind_have_one_name_and_one_look() -> None:
     assert not {"--methods", "--budget", "--budgets"} & set(seen)
     for command in ("run", "bench", "eval", "check"):
         assert {"--threads", "--json", "--config", "--method", "--model"} <= set(options_of(command))
-    for command in ("budget", "demo eval", "demo train-time"):
+    for command in ("budget",):
         assert "--json" in options_of(command)
 
 

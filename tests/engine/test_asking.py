@@ -153,5 +153,5 @@ def test_configs_handles_and_decoders_are_not_shared_by_accident() -> None:
 def test_a_static_cache_is_refused_as_what_it_is() -> None:
     model, batch = tiny.build(), tiny.inputs()
     duet_vlm.apply(model, DuetConfig(dominant=9, drops=[Drop(2, 0.5)]), tokenizer=tiny.Words())
-    with pytest.raises(DuetError, match="cannot be dropped from a cache of Static.*: use the default dynamic cache"):
+    with pytest.raises(DuetError, match=r"cannot be dropped from a cache of Static.*: use the default dynamic cache"):
         model.generate(**batch, max_new_tokens=2, cache_implementation="static")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import tiny
-import transformers
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 import duet_vlm
 from duet_vlm import DuetConfig, DuetError, host
+from duet_vlm.host import checks
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +69,7 @@ def test_every_file_that_the_environments_run_is_there() -> None:
 def test_apply_refuses_a_transformers_that_is_too_old_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.build()
     config = DuetConfig.preset("duet", model=model, keep=0.3)
-    monkeypatch.setattr(transformers, "__version__", "5.22.9")
+    monkeypatch.setattr(checks.transformers, "__version__", "5.22.9")
     host.check_host.cache_clear()
     with pytest.raises(DuetError, match=r"apply of duet-vlm \S+ needs transformers 5.23 or newer, and 5.22.9"):
         duet_vlm.apply(model, config, tokenizer=tiny.Words())

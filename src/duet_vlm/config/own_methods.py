@@ -35,17 +35,6 @@ def register_stage1(
     Registering a name again replaces the method, except one of this package. In a package, call it where the module is
     imported, and name the module as an entry point of the group `duet_vlm.methods`: the `duet` command then finds it.
 
-        import torch
-        from duet_vlm import DuetConfig, register_stage1
-        from duet_vlm.stage1 import selected
-
-        def longest(encoded, dominant, contextual, cluster_width):
-            best = encoded.features.norm(dim=-1).argsort(dim=1, descending=True, stable=True)
-            return selected(encoded, best[:, : dominant + contextual])
-
-        register_stage1("longest", longest, discards=True)
-        DuetConfig.preset("longest+duet", model=model, keep=0.2)
-
     Args:
         name: lower case letters, digits, "-", "_" and "."; up to 40.
         function: `(encoded, dominant, contextual, cluster_width) -> Merge`, which retains `dominant + contextual`
@@ -57,8 +46,23 @@ def register_stage1(
         averages: when one token stands for several, so that `proportional` has a meaning: "always", with "contextual"
             tokens, with a "pool" (contextual tokens, and a cluster width above 1), or "never".
 
+    Returns:
+        Nothing; the name is known from then on.
+
     Raises:
         DuetError: a name that is taken or not possible, or something that cannot be such a function.
+
+    Example:
+        >>> from duet_vlm import DuetConfig, register_stage1
+        >>> from duet_vlm.demo.model import load
+        >>> from duet_vlm.stage1 import selected
+        >>> def longest(encoded, dominant, contextual, cluster_width):
+        ...     best = encoded.features.norm(dim=-1).argsort(dim=1, descending=True, stable=True)
+        ...     return selected(encoded, best[:, : dominant + contextual])
+        >>> register_stage1("longest", longest, discards=True)
+        >>> model, _ = load()
+        >>> DuetConfig.preset("longest+duet", model=model, keep=0.2).merging
+        'longest'
     """
     _check_name(name)
     if not registry.is_function(function):
@@ -94,13 +98,6 @@ def register_stage2(
 ) -> None:
     """Give a stage 2 method of your own a name: for presets, budgets, commands, and `DuetConfig(ranking=name)`.
 
-        def nearest(inputs):
-            mean = inputs.questions.mean(1, keepdim=True)
-            return -(inputs.hidden - mean).norm(dim=-1)
-
-        register_stage2("nearest", nearest, query="all", ratios={"1/4": 0.5, "1/2": 0.25})
-        DuetConfig.preset("duet+nearest", model=model, keep=0.2)
-
     Registering a name again replaces the method, except one of this package.
 
     Args:
@@ -115,8 +112,22 @@ def register_stage2(
         rank_before: whether the layer just run ranks, instead of the next one.
         debias: whether its scores are attention that uses `inputs.average`, so that `debias` has a meaning.
 
+    Returns:
+        Nothing; the name is known from then on.
+
     Raises:
         DuetError: a name that is taken or not possible, something that cannot be such a function, or no such drops.
+
+    Example:
+        >>> from duet_vlm import DuetConfig, register_stage2
+        >>> from duet_vlm.demo.model import load
+        >>> def nearest(inputs):
+        ...     mean = inputs.questions.mean(1, keepdim=True)
+        ...     return -(inputs.hidden - mean).norm(dim=-1)
+        >>> register_stage2("nearest", nearest, query="all", ratios={"1/4": 0.5, "1/2": 0.25})
+        >>> model, _ = load()
+        >>> DuetConfig.preset("duet+nearest", model=model, keep=0.2).ranking
+        'nearest'
     """
     _check_name(name)
     _check_paper(paper)
