@@ -114,7 +114,6 @@ def test_several_values_stand_behind_one_name_in_every_command() -> None:
     assert len(first["budgets"]) == 4 and all(other == first for other in others)
     for command in ("bench", "eval", "budget"):
         assert all(options_of(command)[name].multiple for name in ("--tokens", "--keep", "--method"))
-    assert options_of("demo eval")["--keep"].multiple
     for command in ("run", "check"):
         assert not any(options_of(command)[name].multiple for name in ("--tokens", "--keep", "--method"))
 
