@@ -103,8 +103,8 @@ def register_stage2(
     Args:
         name: as in `register_stage1`.
         ranking: `(inputs) -> (B, n)`, floating scores of which the highest are kept, or a bool set with as many tokens
-            of every image as `inputs.limits` says; see `duet_vlm.stage2.ranking.RankingInputs`. Or the name of a ranking that
-            there is, for a schedule alone.
+            of every image as `inputs.limits` says; see `duet_vlm.stage2.ranking.RankingInputs`. Or the name of a
+            ranking that there is, for a schedule alone.
         paper: its arXiv id.
         ratios: drop layer -> keep ratio behind a stage 1: a layer is a number, or a share of the depth as "3/4"; a
             ratio of None is the family's own. By default as `duet`: "1/2" and "3/4" with the family's ratios.
