@@ -60,7 +60,7 @@ def packed_attention(
     to_text = asked @ key[:, :, p:].transpose(-1, -2) + packing.visible
     weights = _softmax(torch.cat([to_image, to_text], -1))
     if module.layer_idx in packing.record:
-        packing.weights[int(module.layer_idx)] = weights  # type: ignore[arg-type]
+        packing.weights[int(module.layer_idx)] = weights
     out = torch.cat([image_out, weights @ value], 2)
     return out.transpose(1, 2).contiguous(), None
 

@@ -62,5 +62,5 @@ def launch(function: Callable[..., None], count: int, folder: Path, *arguments: 
         return
     store = folder / "rendezvous"
     store.unlink(missing_ok=True)
-    torch.multiprocessing.spawn(_entry, (function, count, str(store.absolute()), arguments), nprocs=count)  # type: ignore[no-untyped-call]
+    torch.multiprocessing.spawn(_entry, (function, count, str(store.absolute()), arguments), nprocs=count)  # type: ignore[attr-defined]
     store.unlink(missing_ok=True)

@@ -83,7 +83,7 @@ def train(
         for group, rate in zip(optimizer.param_groups, stage.rates, strict=True):
             group["lr"] = rate * _rate_factor(stage, step)
         loss, numbers = step_losses(step)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         workers.average_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

@@ -64,7 +64,7 @@ def measure(keeps: list[float], scenes: int = 8, rounds: int = 8, compiled: bool
         for keep, setting in settings.items():
             began = time.process_time()
             loss, _ = step(batch, 0.0, False, compression=setting)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             seconds[keep].append(time.process_time() - began)
             nn.Module.zero_grad(model)
     torch.set_num_threads(threads)

@@ -7,10 +7,11 @@ from typing import Any
 
 from .config.arguments import config_of
 from .config.budget import as_grid
+from .config.drops import Drop
 from .config.fitting import Problem
 from .config.methods import CHANGES, stages
 from .config.registry import STAGE1
-from .config.settings import Drop, Settings
+from .config.settings import Settings
 from .config.values import check_budget
 from .errors import DuetError, reason
 

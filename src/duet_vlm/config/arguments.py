@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import DuetError, reason, shown
+from .drops import Drop
 from .methods import stages
-from .settings import Drop, Settings
+from .settings import Settings
 
 
 def model_of(model: Any) -> Any:

@@ -100,7 +100,7 @@ class Problem:
         def ratio(published: float, wanted: float) -> float:
             if published in (0, highest):
                 return wanted if published else 0.0
-            return wanted ** (math.log(published) / math.log(highest))
+            return float(wanted ** (math.log(published) / math.log(highest)))
 
         def settings(step: int) -> Fields:
             return self.stage_2({layer: ratio(r, step / steps) for layer, r in ratios.items()})

@@ -125,7 +125,7 @@ class PrunedLayer(DynamicLayer):
     """
 
     def __init__(self, layer: DynamicLayer | None = None):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.held: Held = NOTHING
         self.coming: Held | None = None
         if layer is not None and layer.keys is not None and layer.values is not None and layer.get_seq_length():

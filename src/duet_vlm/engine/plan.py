@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from .. import host
-from ..config.settings import Drop, Settings
+from ..config.drops import Drop
+from ..config.settings import Settings
 from ..errors import DuetError
 from ..families import Family, family_of
 from ..families.family import check_downsampling, refuse_renumbering

@@ -10,10 +10,11 @@ from typing import Any
 from ..demo.model import folder as demo_folder
 from ..errors import DuetError
 from ..inputs.checkpoints import read_config, read_model
+from ..inputs.choice import SAVED
 from ..inputs.devices import check_device, check_dtype
 from .processes import Process
 from .records import Problem, Record, read_manifest
-from .runs import SAVED, Run, runs_of
+from .runs import Run, runs_of
 
 DEMO = "demo"
 

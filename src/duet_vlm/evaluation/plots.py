@@ -43,12 +43,12 @@ def methods_of(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 def height_of(run: dict[str, Any]) -> float:
     """Percent of the full model's accuracy, or the accuracy in percent where that is zero."""
-    return 100 * run["accuracy"] if run["retained"] is None else run["retained"]
+    return float(100 * run["accuracy"] if run["retained"] is None else run["retained"])
 
 
 def milliseconds(run: dict[str, Any]) -> float:
     """Of one answer."""
-    return 1000 * run["seconds"] / run["n"]
+    return float(1000 * run["seconds"] / run["n"])
 
 
 def pareto(results: dict[str, Any]) -> Figure:

@@ -143,4 +143,4 @@ def _yes_no(records: Sequence[Record], given: Sequence[dict[str, Any]]) -> dict[
 
 
 def _mean(given: Sequence[dict[str, Any]], name: str) -> float:
-    return round(sum(one[name] for one in given) / len(given), 3)
+    return float(round(sum(one[name] for one in given) / len(given), 3))

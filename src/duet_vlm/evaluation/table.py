@@ -9,7 +9,8 @@ from rich.table import Table
 
 from ..console.tables import several
 from ..console.terminal import escape
-from .runs import FULL, SAVED
+from ..inputs.choice import SAVED
+from .runs import FULL
 from .statistics import LEAST_SOURCES
 
 COLUMNS = (

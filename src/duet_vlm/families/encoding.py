@@ -79,7 +79,7 @@ class Call:
     features: Tensor | None = None
     sizes: Tensor | None = None
     merges: list[Merge] = field(default_factory=list)
-    shares: Any = None
+    shares: list[Any] | None = None
 
 
 _call: ContextVar[Call | None] = ContextVar("duet_vlm_encoder_call", default=None)

@@ -96,4 +96,5 @@ class Fixed(Family):
 
 def mean_of_groups(x: Tensor, channels: int) -> Tensor:
     """(B, n, patches * channels), as pixel shuffles lay out the patches of one token -> (B, n, channels)."""
-    return x.unflatten(2, (-1, channels)).mean(2)
+    patches: Tensor = x.unflatten(2, (-1, channels))
+    return patches.mean(2)

@@ -16,7 +16,8 @@ class Gemma3Stage1(fixed.FixedStage1):
     def pool(self, x: Tensor) -> Tensor:
         """The projector averages squares of patches."""
         side = self.projector.patches_per_image
-        return self.projector.avg_pool(x.transpose(1, 2).unflatten(2, (side, side))).flatten(2).transpose(1, 2)
+        pooled: Tensor = self.projector.avg_pool(x.transpose(1, 2).unflatten(2, (side, side)))
+        return pooled.flatten(2).transpose(1, 2)
 
 
 class Gemma3(fixed.Fixed, model_types=("gemma3",)):

@@ -48,7 +48,7 @@ class Llava(Family, model_types=("llava",)):
     def visual_tokens(self, config: Any) -> int:
         """Patches, CLS where the strategy keeps it; "default" leaves out the first token, whatever it is."""
         first = config.vision_config.model_type not in WITHOUT_CLS
-        return clip.patches(config) + first - (config.vision_feature_select_strategy == "default")
+        return clip.patches(config) + first - int(config.vision_feature_select_strategy == "default")
 
     def check(self, config: Any, duet: Settings) -> None:
         clip.check(config, duet, self.reserved)

@@ -81,7 +81,8 @@ class LlavaOneVisionStage1(fixed.FixedStage1):
         return super().outcome(call, output)
 
     def pool(self, x: Tensor) -> Tensor:
-        return type(self.core).apply_pooling(self.core, x)
+        pooled: Tensor = type(self.core).apply_pooling(self.core, x)
+        return pooled
 
 
 def side_of(config: Any) -> int:

@@ -43,7 +43,8 @@ class QwenStage1(Stage1):
 
     def pool(self, x: Tensor) -> Tensor:
         """The four patches of a merged token follow each other."""
-        return x.unflatten(1, (-1, self.core.config.vision_config.spatial_merge_size**2)).mean(2)
+        patches: Tensor = x.unflatten(1, (-1, self.core.config.vision_config.spatial_merge_size**2))
+        return patches.mean(2)
 
     def taps(self) -> list[Any]:
         return Tap(self).hook(self.tower, self.attention)

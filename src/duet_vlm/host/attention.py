@@ -76,7 +76,7 @@ def _twin(module: nn.Module) -> Any:
 def _recorder(attention: Any, needed: tuple[str, ...], note: Note) -> nn.Module:
     """A copy of the module that shares its weights, projects only what is needed and records instead of attending."""
     AttentionInterface.register(_RECORD, _record)  # a name nobody else uses; here, so that importing changes nothing
-    recorder = _twin(attention)
+    recorder: nn.Module = _twin(attention)
     modules = dict(attention._modules)
     for name in ("q_proj", "k_proj", "v_proj"):
         width = getattr(modules.get(name), "out_features", None)

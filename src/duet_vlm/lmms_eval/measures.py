@@ -18,7 +18,7 @@ LOGGED = ("tokens_in", "tokens_avg", "tokens_last", "kv_bytes", "prefill_ms")
 
 
 @dataclass
-class Measures(TokenCounts):  # type: ignore[misc]
+class Measures(TokenCounts):
     """lmms-eval's token counts of one question, and what compression is about; samples are logged with all of it.
 
     Attributes:
@@ -41,7 +41,7 @@ class Measures(TokenCounts):  # type: ignore[misc]
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-class Clock(LogitsProcessor):  # type: ignore[misc]
+class Clock(LogitsProcessor):
     """Notes when the first logits are there; changes nothing."""
 
     def __init__(self) -> None:

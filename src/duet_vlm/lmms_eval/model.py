@@ -20,9 +20,10 @@ from ..config.values import is_whole
 from ..demo.model import folder as demo_folder
 from ..errors import DuetError, shown
 from ..evaluation.asked import DEMO
-from ..evaluation.runs import SAVED, saved
+from ..evaluation.runs import saved
 from ..host import output_cache
 from ..inputs.checkpoints import read_config, read_model
+from ..inputs.choice import SAVED
 from ..inputs.devices import check_device, check_dtype
 from ..presets import DuetConfig, preset
 from .conversation import Conversation, Reader
@@ -32,7 +33,7 @@ from .measures import Clock, Measures, measure, summary
 SETTINGS = {field.name for field in fields(DuetConfig)} - {"dominant", "contextual", "drops"}
 
 
-class DuetHF(lmms):  # type: ignore[misc]
+class DuetHF(lmms):
     """Any supported model by id or folder, compressed by any method at any budget; `method=none` leaves it stock."""
 
     is_simple = False

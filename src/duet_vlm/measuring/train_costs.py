@@ -36,4 +36,4 @@ def step_flops(
     seen = image.patches + 1  # with CLS
     in_layer = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
     tower = vision.num_hidden_layers * (2 * seen * in_layer + 4 * seen * seen * vision.hidden_size)
-    return total + image.crops * tower
+    return int(total + image.crops * tower)

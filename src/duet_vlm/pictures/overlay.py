@@ -12,7 +12,7 @@ from ..errors import DuetError
 from ..families import family_of
 from .frames import seen
 from .shading import GONE, MERGED, tinted
-from .visualize import CLS, patches_of
+from .spread import CLS, patches_of
 
 SIDE = 336  # pixels, about
 

@@ -127,7 +127,8 @@ def cosines(left: Tensor, right: Tensor) -> Tensor:
 
 def blocks(places: Tensor, columns: int) -> tuple[Tensor, ...]:
     """Places (B, n) in parts whose cosines to so many columns are a block, not a map."""
-    return places.split(max(1, block_size(places.device) // max(1, len(places) * columns)), dim=1)
+    parts: tuple[Tensor, ...] = places.split(max(1, block_size(places.device) // max(1, len(places) * columns)), dim=1)
+    return parts
 
 
 def best_left(values: Tensor, taken: Tensor) -> Tensor:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ..config.registry import Schedule
+from ..config.schedule import Schedule
 
 METHOD = Schedule(name="duet", paper="2602.18846", ratios={"1/2": None, "3/4": None}, order=0)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ..config.registry import Schedule
+from ..config.schedule import Schedule
 
 METHOD = Schedule(name="fastv", paper="2403.06764", ratios={2: 0.5}, query="last", rank_before=True, order=2)

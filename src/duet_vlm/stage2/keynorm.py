@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..config.registry import Ranking, Schedule
+from ..config.registry import Ranking
+from ..config.schedule import Schedule
 from ..tensors.streamed import wide
 from .ranking import RankingInputs
 
@@ -19,4 +20,5 @@ def keynorm(seen: RankingInputs) -> Tensor:
     The sign is the paper's finding: tokens whose keys are short get the most attention in later steps, so they stay.
     Rotary embeddings do not change a norm.
     """
-    return -wide(seen.key[:, :, seen.past :]).norm(dim=-1).mean(1)
+    norms: Tensor = wide(seen.key[:, :, seen.past :]).norm(dim=-1)
+    return -norms.mean(1)

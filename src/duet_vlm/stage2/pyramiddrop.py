@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..config.registry import Schedule
+from ..config.schedule import Schedule
 
 METHOD = Schedule(
     name="pyramiddrop",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..config.registry import Ranking, Schedule
+from ..config.registry import Ranking
+from ..config.schedule import Schedule
 from ..tensors.content_random import content, uniform
 from .ranking import RankingInputs
 

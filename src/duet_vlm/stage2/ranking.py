@@ -62,7 +62,7 @@ def ranked(row: Ranking, inputs: RankingInputs) -> Tensor:
     Raises:
         DuetError: a method of one's own that gives neither scores nor a set, or a set of another size.
     """
-    found = row.load()(inputs)
+    found: Tensor = row.load()(inputs)
     if isinstance(row.function, str):
         return found
     name, shape = row.name or called(row.function), tuple(inputs.visual.shape)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..config.registry import Ranking, Schedule
+from ..config.registry import Ranking
+from ..config.schedule import Schedule
 from ..tensors.streamed import block_size, exact, wide
 from ..tensors.tokens import pack, take
 from .ranking import RankingInputs, corrected

@@ -107,11 +107,11 @@ def _bounds(metadata: Any) -> str:
     found = []
     for bound in metadata:
         if isinstance(bound, Gt):
-            found.append(f"above {bound.gt:g}")  # type: ignore[str-format]
+            found.append(f"above {bound.gt:g}")
         elif isinstance(bound, Ge):
-            found.append(f"of at least {bound.ge:g}")  # type: ignore[str-format]
+            found.append(f"of at least {bound.ge:g}")
         elif isinstance(bound, Le):
-            found.append(f"at most {bound.le:g}")  # type: ignore[str-format]
+            found.append(f"at most {bound.le:g}")
     return f" {' and '.join(found)}" if found else ""
 
 

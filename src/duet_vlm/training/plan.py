@@ -43,7 +43,8 @@ def steps_of(run: Run) -> int:
         return settings.steps
     batches = math.ceil(len(run.dataset) / (arguments.train_batch_size * arguments.world_size))
     an_epoch = math.ceil(batches / arguments.gradient_accumulation_steps)
-    return math.ceil((settings.epochs or 1.0) * an_epoch)
+    steps: int = math.ceil((settings.epochs or 1.0) * an_epoch)
+    return steps
 
 
 def compression(run: Run) -> str:
