@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 from transformers.image_processing_base import BatchFeature
-from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata
 
 from . import pixels
@@ -22,6 +21,11 @@ BILINEAR, BICUBIC, LANCZOS = 2, 3, 1  # PIL's numbers
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 HALVES = [0.5, 0.5, 0.5]
 KINDS = ("_processor_type", "processor_class")  # names of classes in a model's files
+
+try:
+    from transformers.video_processing_utils import VideoProcessorMixin
+except ImportError:  # older than the engine runs on, where settings and budgets are all that is asked of a family
+    VideoProcessorMixin = object  # type: ignore[assignment, misc]
 
 
 class FrameProcessor(VideoProcessorMixin):
