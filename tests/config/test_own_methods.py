@@ -8,7 +8,6 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,8 @@ def longest(encoded, dominant, contextual, cluster_width):
 duet_vlm.register_stage1("longest", longest, paper="2601.00001", discards=True)
 """
 
+pytestmark = pytest.mark.usefixtures("own_methods")
+
 
 def longest(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:
     best = encoded.features.norm(dim=-1).argsort(dim=1, descending=True, stable=True)
@@ -59,16 +60,6 @@ def spread(inputs: RankingInputs) -> Tensor:
                 gap[place] = -1
                 place = gap.argmax()
     return chosen
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_registered() -> Iterator[None]:
-    tables: tuple[dict[str, Any], ...] = (registry.STAGE1, registry.RANKINGS, registry.SCHEDULES)
-    before = [dict(table) for table in tables]
-    yield
-    for table, rows in zip(tables, before, strict=True):
-        table.clear()
-        table.update(rows)
 
 
 @pytest.mark.engine

@@ -8,14 +8,12 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import duet_vlm
-from duet_vlm.config import registry
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,17 +53,6 @@ def members(cls: type) -> dict[str, Any]:
                 if not name.startswith("_") and (callable(member) or isinstance(member, (property, classmethod))):
                     found.setdefault(name, member)
     return found
-
-
-@pytest.fixture
-def own_methods() -> Iterator[None]:
-    """What an example registers is gone afterwards."""
-    tables: tuple[dict[str, Any], ...] = (registry.STAGE1, registry.RANKINGS, registry.SCHEDULES)
-    before = [dict(table) for table in tables]
-    yield
-    for table, rows in zip(tables, before, strict=True):
-        table.clear()
-        table.update(rows)
 
 
 @pytest.mark.engine

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..errors import DuetError
+from ..host import tiles_of
 from .family import Family
-from .image_shape import ImageShape, largest_grid, tiles_of
+from .image_shape import ImageShape, largest_grid
 
 
 class AnyRes(Family):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ..config.budget import after_drops, stage1_counts
 from ..config.settings import Settings
 
@@ -62,17 +60,3 @@ def largest_grid(config: Any) -> tuple[int, int]:
     """(height, width) in pixels of an AnyRes model's largest grid of crops."""
     height, width = max(config.image_grid_pinpoints, key=lambda size: size[0] * size[1])
     return height, width
-
-
-def tiles_of(config: Any, size: tuple[int, int]) -> tuple[int, int, int]:
-    """Of an AnyRes image of (height, width) pixels: its crops beside the base, rows and columns of patches in them.
-
-    Stock code chooses the grid and cuts off what is padding.
-    """
-    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
-
-    side = config.vision_config.image_size
-    in_row = side // config.vision_config.patch_size
-    down, across = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, side)
-    _, rows, columns = unpad_image(torch.empty(1, down * in_row, across * in_row), size).shape
-    return down * across, rows, columns

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import host
 from ..config.budget import stage1_counts
 from ..config.settings import Settings
+from ..host import tiles_of
 from ..host.refs import wrap
 from ..stage1 import Encoded, Merge, merge
 from . import clip, encoding
@@ -128,7 +128,7 @@ def shares(core: Any, config: Settings, size: tuple[int, int]) -> list[Share]:
     Stock itself packs the numbers of the patches, so what is left of them is no padding.
     """
     rows, columns = clip.grid(core.config)
-    patches, crops = rows * columns, host.crops_of(core, size)
+    patches, crops = rows * columns, 1 + tiles_of(core.config, size)[0]
     numbers = torch.arange(1, crops * patches + 1).reshape(crops, patches, 1)  # and 0 the row ends
     pack = type(core).pack_image_features
     packed, _ = pack(core, [numbers], torch.tensor([size]), "default", image_newline=torch.zeros(1))

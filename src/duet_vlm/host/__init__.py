@@ -22,7 +22,6 @@ from .names import (
     attention_kind,
     cache_argument,
     cache_of,
-    crops_of,
     decoder_of,
     device_of,
     is_replica,
@@ -30,6 +29,7 @@ from .names import (
     output_cache,
     renumbers,
     takes,
+    tiles_of,
 )
 
 __all__ = [
@@ -47,7 +47,6 @@ __all__ = [
     "check_chunks",
     "check_decoder",
     "check_host",
-    "crops_of",
     "decoder_of",
     "device_of",
     "is_replica",
@@ -56,4 +55,5 @@ __all__ = [
     "output_cache",
     "renumbers",
     "takes",
+    "tiles_of",
 ]

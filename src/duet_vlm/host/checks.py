@@ -103,6 +103,10 @@ def _signature(function: Any, *names: str) -> bool:
     return list(inspect.signature(function).parameters)[1 : 1 + len(names)] == list(names)
 
 
+def _llava_next() -> Any:
+    return transformers.models.llava_next.modeling_llava_next
+
+
 NEEDS: dict[str, Callable[[], bool]] = {
     "cache_utils.Cache.layers": lambda: "layers" in inspect.signature(cache_utils.Cache.__init__).parameters,
     "cache_utils.Cache.get_seq_length": lambda: hasattr(cache_utils.Cache, "get_seq_length"),
@@ -127,9 +131,12 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "PretrainedConfig._attn_implementation": lambda: isinstance(
         getattr(transformers.PreTrainedConfig, "_attn_implementation", None), property
     ),
-    "llava_next.image_size_to_num_patches(image_size, grid_pinpoints, patch_size)": lambda: (
-        list(inspect.signature(transformers.models.llava_next.modeling_llava_next.image_size_to_num_patches).parameters)
+    "llava_next.get_anyres_image_grid_shape(image_size, grid_pinpoints, patch_size)": lambda: (
+        list(inspect.signature(_llava_next().get_anyres_image_grid_shape).parameters)
         == ["image_size", "grid_pinpoints", "patch_size"]
+    ),
+    "llava_next.unpad_image(tensor, original_size)": lambda: (
+        list(inspect.signature(_llava_next().unpad_image).parameters) == ["tensor", "original_size"]
     ),
     "GenerationMixin.generate": lambda: callable(getattr(GenerationMixin, "generate", None)),
     "mm_encoder_outputs": lambda: (

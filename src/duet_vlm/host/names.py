@@ -106,12 +106,18 @@ def is_replica(module: nn.Module) -> bool:
     return bool(getattr(module, "_is_replica", False))
 
 
-def crops_of(core: Any, size: Any) -> int:
-    """How many crops a LLaVA-NeXT makes of an image of this (height, width), the base crop included."""
-    from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+def tiles_of(config: Any, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Of an AnyRes image of (height, width) pixels: its crops beside the base, rows and columns of patches in them.
 
-    config = core.config
-    return int(image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size))
+    Stock code chooses the grid and cuts off what is padding.
+    """
+    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+
+    side = config.vision_config.image_size
+    in_row = side // config.vision_config.patch_size
+    down, across = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, side)
+    _, rows, columns = unpad_image(torch.empty(1, down * in_row, across * in_row), size).shape
+    return down * across, rows, columns
 
 
 def arguments(kind: Any) -> Mapping[str, inspect.Parameter]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import DuetError
-from ..families.image_shape import ImageShape, tiles_of
+from ..families.image_shape import ImageShape
 from ..families.random_images import usual_grid
+from ..host import tiles_of
 from ..inputs.choice import SAVED, chosen
 from ..presets import Drop, DuetConfig, preset
 
