@@ -1,0 +1,99 @@
+"""What is remembered of a request: where its visual tokens stand, and where its prompt ends.
+
+A request that vLLM took out of memory is computed again together with its answer so far. The prompt's length is kept
+here, so that no answer ever ranks visual tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..config.budget import keep_count
+from ..config.drops import Drop
+from .plan import Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """The prompt of a request. It never changes.
+
+    Attributes:
+        length: how many tokens it has.
+        ids: its token ids; None where it came as embeddings.
+        numbers: (S,) the number 1, 2, ... of the image, video or frame that a visual token belongs to, 0 for text.
+        kept: for every drop, (spans + 1,) how many tokens each of them keeps; the first entry is none.
+        removed: for every drop, how many visual tokens are gone behind it.
+    """
+
+    length: int
+    ids: Sequence[int] | None
+    numbers: Ints
+    kept: tuple[tuple[int, ...], ...]
+    removed: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        length: int,
+        ids: Sequence[int] | None,
+        spans: Sequence[Sequence[tuple[int, int]]],
+        drops: Sequence[Drop],
+    ) -> Prompt:
+        """A prompt whose visual tokens stand in these places.
+
+        Args:
+            length: how many tokens it has.
+            ids: its token ids, if it has any.
+            spans: of each image, video or frame that is ranked by itself, the ranges [start, end) of its tokens.
+            drops: of stage 2.
+        """
+        numbers = np.zeros(length, np.int64)
+        for number, ranges in enumerate(spans, start=1):
+            for start, end in ranges:
+                numbers[start:end] = number
+        sizes = np.bincount(numbers, minlength=len(spans) + 1)[1:].tolist()
+        kept = tuple((0, *(keep_count(drop.keep, size) for size in sizes)) for drop in drops)
+        return cls(length, ids, numbers, kept, tuple(sum(sizes) - sum(left) for left in kept))
+
+
+class Requests:
+    """The prompts of the requests that a model runner of vLLM (its first version) works on.
+
+    Attributes:
+        drops: of stage 2.
+        runs: modalities whose spans are unbroken runs of visual tokens, as in `Family.runs`.
+    """
+
+    def __init__(self, drops: Sequence[Drop], runs: Sequence[str]):
+        self.drops = tuple(drops)
+        self.runs = frozenset(runs)
+        self._runner: Any = None
+        self._known: dict[str, tuple[Any, Prompt]] = {}
+
+    def follow(self, runner: Any) -> None:
+        """Learn of requests from this model runner."""
+        self._runner = runner
+
+    def batch(self) -> list[Prompt]:
+        """Those of the step that is being prepared, in the order of its rows."""
+        known, requests = self._known, self._runner.requests
+        if len(known) > 2 * len(requests) + 16:  # those that are over go, a few at a time
+            self._known = known = {name: one for name, one in known.items() if name in requests}
+        return [self._prompt(name, requests[name]) for name in self._runner.input_batch.req_ids]
+
+    def _prompt(self, name: str, request: Any) -> Prompt:
+        found = self._known.get(name)
+        if found is None or found[0] is not request:  # names may come again
+            found = self._known[name] = (request, self._read(request))
+        return found[1]
+
+    def _read(self, request: Any) -> Prompt:
+        spans: list[list[tuple[int, int]]] = []
+        for feature in request.mm_features:
+            ranges = [(start, last + 1) for start, last in feature.mm_position.extract_embeds_range()]
+            spans += [[one] for one in ranges] if feature.modality in self.runs else [ranges]
+        return Prompt.of(request.num_prompt_tokens, request.prompt_token_ids, spans, self.drops)
