@@ -101,8 +101,8 @@ class Decoder:
         model = self._model[0]
         hidden = model.embed_input_ids(input_ids) if inputs_embeds is None else inputs_embeds
         slots: dict[str, Tensor] = dict(context.slot_mapping)
-        for stage, here in step.slots.items():
-            slots |= dict.fromkeys(self.stages.names[stage], here)
+        for names, here in step.slots:
+            slots |= dict.fromkeys(names, here)
         context.slot_mapping = slots
         tokens, padded = step.stages[0].tokens, len(hidden)
         out = _Pass(self, step, positions[..., :tokens], hidden[:tokens], adds).run(model)

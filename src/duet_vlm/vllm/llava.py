@@ -43,8 +43,9 @@ class DuetLlava(LlavaForConditionalGeneration):  # type: ignore[misc]
 
     def __init__(self, *, vllm_config: Any, prefix: str = ""):
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.duet = read(self.config).config
-        self.duet_decoder = decoder_of(self.duet, self.language_model.model, vllm_config)
+        served = read(self.config)
+        self.duet = served.config
+        self.duet_decoder = decoder_of(served, self.language_model.model, vllm_config)
 
     def _image_pixels_to_features(self, vision_tower: Any, pixel_values: Tensor) -> Tensor:
         if not self.duet.merges:

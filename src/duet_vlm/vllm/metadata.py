@@ -30,14 +30,14 @@ class Step:
         rows: the requests.
         stages: what each stage computes.
         places: for every stage behind a drop that was told of, (N,) where each token stands, on the device.
-        slots: for the same stages, (N,) the slot of the KV cache that each token is stored in.
+        slots: names of attention layers, and (N,) the slot of their KV cache that each token is stored in.
     """
 
     prompts: list[Prompt]
     rows: list[Row]
     stages: list[Stage]
     places: dict[int, Tensor] = field(default_factory=dict)
-    slots: dict[int, Tensor] = field(default_factory=dict)
+    slots: list[tuple[Sequence[str], Tensor]] = field(default_factory=list)
 
     @property
     def compressed(self) -> bool:
@@ -56,7 +56,6 @@ class Stages:
     Attributes:
         drops: of stage 2, in the order of layers.
         requests: what is known of requests.
-        names: of the attention layers of each stage.
         step: the last one that metadata were made for; None before the first.
     """
 
@@ -70,25 +69,24 @@ class Stages:
         """
         self.drops = tuple(drops)
         self.requests = Requests(drops, runs)
-        self.names: list[list[str]] = [[] for _ in range(len(self.drops) + 1)]
         self.step: Step | None = None
         self._of: Any = None
         backends: dict[tuple[Any, int], Any] = {}
         for layer, attention in enumerate(attentions):
             stage = sum(drop.layer <= layer for drop in self.drops)
-            self.names[stage].append(attention.layer_name)
             key = (attention.attn_backend, stage)
             if key not in backends:
                 backends[key] = _backend(attention.attn_backend, self, stage)
             attention.attn_backend = backends[key]
 
-    def common(self, stage: int, common: Any, block_size: int) -> Any:
+    def common(self, stage: int, common: Any, block_size: int, names: Sequence[str]) -> Any:
         """What vLLM tells every attention layer in a step, as it is for one stage.
 
         Args:
             stage: 0 before the first drop.
             common: vLLM's `CommonAttentionMetadata`, of all tokens.
             block_size: tokens of a KV block in its block table.
+            names: of the attention layers that this is for: those of the stage that share a block table.
         """
         if self.step is None or self._of is not common.query_start_loc_cpu:
             self.step, self._of = self._prepared(common), common.query_start_loc_cpu
@@ -103,8 +101,9 @@ class Stages:
         reqs = len(counts.lengths)
         starts, lengths, rows, places = packed.split([reqs + 1, reqs, counts.tokens, counts.tokens])
         blocks = common.block_table_tensor[rows, places // block_size].long()
+        slots = blocks * block_size + places % block_size
         step.places[stage] = places
-        step.slots[stage] = blocks * block_size + places % block_size
+        step.slots.append((names, slots))
         return common.replace(
             query_start_loc=starts.to(common.query_start_loc.dtype),
             query_start_loc_cpu=torch.from_numpy(counts.starts).to(common.query_start_loc_cpu.dtype),
@@ -113,7 +112,7 @@ class Stages:
             num_actual_tokens=counts.tokens,
             max_query_len=counts.longest_query,
             max_seq_len=int(counts.lengths.max()),
-            slot_mapping=step.slots[stage],
+            slot_mapping=slots,
             positions=places,
             _num_computed_tokens_cache=None,
             _token_to_req_indices_cache=None,
@@ -144,7 +143,7 @@ def _backend(backend: Any, stages: Stages, stage: int) -> Any:
         _cudagraph_support = AttentionCGSupport.NEVER
 
         def build(self, common_prefix_len: int, common_attn_metadata: Any, *args: Any, **kwargs: Any) -> Any:
-            common = stages.common(stage, common_attn_metadata, self.kv_cache_spec.block_size)
+            common = stages.common(stage, common_attn_metadata, self.kv_cache_spec.block_size, self.layer_names)
             return super().build(common_prefix_len, common, *args, **kwargs)
 
     return subclass_attention_backend(f"Duet{stage}", backend, Builder)

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config.settings import Settings
 from ..families import family_of
 from .decoder import Decoder
+from .settings import Served
 
 
-def decoder_of(config: Settings, model: Any, vllm_config: Any) -> Decoder | None:
+def decoder_of(served: Served, model: Any, vllm_config: Any) -> Decoder | None:
     """Stage 2 of a model that is being made; None where it is off.
 
     Args:
-        config: the settings.
+        served: the settings.
         model: its decoder.
         vllm_config: vLLM's.
     """
-    if not any(drop.keep < 1 for drop in config.drops):
+    config = served.config
+    drops = [drop for drop in config.drops if drop.keep < 1]
+    if not drops:
         return None
+    if served.kv_groups:
+        from .kv import group_by_stage
+
+        group_by_stage([layer.self_attn.attn for layer in model.layers], drops)
     model_config = vllm_config.model_config
     family = family_of(model_config.hf_config)
     tokenizer = None

@@ -12,6 +12,7 @@ from . import settings
 
 _log: logging.Logger = init_logger("vllm.duet")
 _WORKER = "duet_vlm.vllm.worker.DuetWorker"
+_SCHEDULER = "duet_vlm.vllm.kv.StageScheduler"
 
 
 def prepare(vllm_config: Any) -> None:
@@ -37,6 +38,12 @@ def prepare(vllm_config: Any) -> None:
             )
         _switch_off(vllm_config)
         _choose_worker(vllm_config)
+        if served.kv_groups:
+            scheduler = vllm_config.scheduler_config
+            _refuse(scheduler.disable_hybrid_kv_cache_manager, "kv_groups", "--disable-hybrid-kv-cache-manager")
+            _refuse(scheduler.async_scheduling, "kv_groups", "--async-scheduling")
+            scheduler.async_scheduling = False
+            scheduler.scheduler_cls = _SCHEDULER
     elif served.kv_groups:
         raise DuetError("kv_groups saves the KV blocks of dropped tokens, and these settings drop none: leave it out.")
 
@@ -50,7 +57,7 @@ def _refuse_stage1(vllm_config: Any) -> None:
 
 
 def _refuse_stage2(vllm_config: Any) -> None:
-    parallel, attention = vllm_config.parallel_config, vllm_config.attention_config
+    parallel = vllm_config.parallel_config
     for asked, flag in (
         (parallel.tensor_parallel_size > 1, "--tensor-parallel-size"),
         (parallel.pipeline_parallel_size > 1, "--pipeline-parallel-size"),
@@ -62,11 +69,10 @@ def _refuse_stage2(vllm_config: Any) -> None:
         (vllm_config.kv_transfer_config is not None, "--kv-transfer-config or --kv-offloading-size"),
         (vllm_config.cache_config.kv_sharing_fast_prefill, "--kv-sharing-fast-prefill"),
         (vllm_config.model_config.enable_prompt_embeds, "--enable-prompt-embeds"),
-        (vllm_config.scheduler_config.scheduler_cls is not None, "--scheduler-cls"),
+        (vllm_config.scheduler_config.scheduler_cls not in (None, _SCHEDULER), "--scheduler-cls"),
         (parallel.worker_cls not in ("auto", _WORKER), "--worker-cls"),
     ):
         _refuse(asked, "stage 2", flag)
-    del attention
     if vllm_config.use_v2_model_runner:
         raise DuetError(
             "stage 2 does not work with vLLM's second model runner: set the environment variable "

@@ -6,7 +6,7 @@ here, so that no answer ever ranks visual tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,34 @@ from ..config.drops import Drop
 from .plan import Ints
 
 
+Spans = list[list[tuple[int, int]]]  # of each image, video or frame, the ranges [start, end) of its tokens
+
+
+def spans_of(features: Iterable[Any], runs: Collection[str]) -> Spans:
+    """Where the visual tokens of a prompt stand.
+
+    Args:
+        features: vLLM's multi-modal features of a request, in the order of the prompt.
+        runs: modalities whose spans are unbroken runs of visual tokens, as in `Family.runs`.
+    """
+    spans: Spans = []
+    for feature in features:
+        ranges = [(start, last + 1) for start, last in feature.mm_position.extract_embeds_range()]
+        spans += [[one] for one in ranges] if feature.modality in runs else [ranges]
+    return spans
+
+
+def kept_of(spans: Spans, drop: Drop) -> tuple[int, ...]:
+    """How many tokens of each span a drop keeps."""
+    return tuple(keep_count(drop.keep, sum(end - start for start, end in ranges)) for ranges in spans)
+
+
+def removed_of(spans: Spans, drops: Iterable[Drop]) -> tuple[int, ...]:
+    """For every drop, how many visual tokens are gone behind it."""
+    visual = sum(end - start for ranges in spans for start, end in ranges)
+    return tuple(visual - sum(kept_of(spans, drop)) for drop in drops)
+
+
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """The prompt of a request. It never changes.
@@ -24,8 +52,8 @@ class Prompt:
     Attributes:
         length: how many tokens it has.
         ids: its token ids; None where it came as embeddings.
-        numbers: (S,) the number 1, 2, ... of the image, video or frame that a visual token belongs to, 0 for text.
-        kept: for every drop, (spans + 1,) how many tokens each of them keeps; the first entry is none.
+        numbers: (S,) the number 1, 2, ... of the span that a visual token belongs to, 0 for text.
+        kept: for every drop, (spans + 1,) how many tokens of each it keeps; the first entry is no span.
         removed: for every drop, how many visual tokens are gone behind it.
     """
 
@@ -36,28 +64,14 @@ class Prompt:
     removed: tuple[int, ...]
 
     @classmethod
-    def of(
-        cls,
-        length: int,
-        ids: Sequence[int] | None,
-        spans: Sequence[Sequence[tuple[int, int]]],
-        drops: Sequence[Drop],
-    ) -> Prompt:
-        """A prompt whose visual tokens stand in these places.
-
-        Args:
-            length: how many tokens it has.
-            ids: its token ids, if it has any.
-            spans: of each image, video or frame that is ranked by itself, the ranges [start, end) of its tokens.
-            drops: of stage 2.
-        """
+    def of(cls, length: int, ids: Sequence[int] | None, spans: Spans, drops: Sequence[Drop]) -> Prompt:
+        """A prompt of so many tokens whose visual tokens stand in these spans."""
         numbers = np.zeros(length, np.int64)
         for number, ranges in enumerate(spans, start=1):
             for start, end in ranges:
                 numbers[start:end] = number
-        sizes = np.bincount(numbers, minlength=len(spans) + 1)[1:].tolist()
-        kept = tuple((0, *(keep_count(drop.keep, size) for size in sizes)) for drop in drops)
-        return cls(length, ids, numbers, kept, tuple(sum(sizes) - sum(left) for left in kept))
+        kept = tuple((0, *kept_of(spans, drop)) for drop in drops)
+        return cls(length, ids, numbers, kept, removed_of(spans, drops))
 
 
 class Requests:
@@ -92,8 +106,5 @@ class Requests:
         return found[1]
 
     def _read(self, request: Any) -> Prompt:
-        spans: list[list[tuple[int, int]]] = []
-        for feature in request.mm_features:
-            ranges = [(start, last + 1) for start, last in feature.mm_position.extract_embeds_range()]
-            spans += [[one] for one in ranges] if feature.modality in self.runs else [ranges]
+        spans = spans_of(request.mm_features, self.runs)
         return Prompt.of(request.num_prompt_tokens, request.prompt_token_ids, spans, self.drops)
