@@ -26,7 +26,7 @@ from .state import removed_of, spans_of
 KVCacheSpecRegistry._ensure_registered()  # vLLM's own first: it registers them only while there are none
 
 
-class StageManager(FullAttentionManager):  # type: ignore[misc]
+class StageManager(FullAttentionManager):
     """Gives each request blocks for the tokens that are left of it in a stage.
 
     Attributes:
@@ -50,7 +50,7 @@ class StageManager(FullAttentionManager):  # type: ignore[misc]
 
 @register_kv_cache_spec(manager_class=StageManager)
 @dataclass(frozen=True, kw_only=True)
-class StageSpec(FullAttentionSpec):  # type: ignore[misc]
+class StageSpec(FullAttentionSpec):
     """What a layer of one stage needs of the cache; those of another stage are no group with it.
 
     Attributes:
@@ -78,7 +78,7 @@ def _spec(stock: Callable[[Any], Any], stage: int, vllm_config: Any) -> StageSpe
     return StageSpec(**{one.name: getattr(spec, one.name) for one in dataclasses.fields(spec)}, stage=stage)
 
 
-class StageScheduler(Scheduler):  # type: ignore[misc]
+class StageScheduler(Scheduler):
     """vLLM's scheduler, whose KV managers can ask how many visual tokens of a request are gone."""
 
     def __init__(self, *args: Any, **kwargs: Any):

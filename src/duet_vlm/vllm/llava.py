@@ -22,7 +22,7 @@ from .settings import read
 _STOCK: Any = LlavaForConditionalGeneration
 
 
-class Info(LlavaProcessingInfo):  # type: ignore[misc]
+class Info(LlavaProcessingInfo):
     """How many places an image has in a prompt: as many as stage 1 retains."""
 
     def get_num_image_tokens(self, *, image_width: int, image_height: int) -> int:
@@ -33,13 +33,16 @@ class Info(LlavaProcessingInfo):  # type: ignore[misc]
 @MULTIMODAL_REGISTRY.register_processor(
     _STOCK._processor_factory.processor, info=Info, dummy_inputs=_STOCK._processor_factory.dummy_inputs
 )
-class DuetLlava(LlavaForConditionalGeneration):  # type: ignore[misc]
+class DuetLlava(LlavaForConditionalGeneration):
     """LLaVA whose config has `duet`."""
 
     # transformers 5.23 saves the tower without the name that vLLM knows it by
-    hf_to_vllm_mapper = WeightsMapper(
-        orig_to_new_regex={re.compile(r"^(model\.)?vision_tower\.(?!vision_model\.)"): "vision_tower.vision_model."}
-    ) | _STOCK.hf_to_vllm_mapper
+    hf_to_vllm_mapper = (
+        WeightsMapper(
+            orig_to_new_regex={re.compile(r"^(model\.)?vision_tower\.(?!vision_model\.)"): "vision_tower.vision_model."}
+        )
+        | _STOCK.hf_to_vllm_mapper
+    )
 
     def __init__(self, *, vllm_config: Any, prefix: str = ""):
         super().__init__(vllm_config=vllm_config, prefix=prefix)

@@ -128,8 +128,8 @@ class Stages:
             enters = computed < prompt.length
             if enters and any(prompt.removed) and (computed or scheduled < prompt.length):
                 raise DuetError(
-                    f"a prompt with images came in parts, tokens {computed} to {length} of {prompt.length}, and stage 2 "
-                    "ranks whole ones: start vLLM with --no-enable-chunked-prefill and --no-enable-prefix-caching."
+                    f"tokens {computed} to {length} of a prompt of {prompt.length} with images came alone, and stage 2 "
+                    "ranks whole prompts: start vLLM with --no-enable-chunked-prefill --no-enable-prefix-caching."
                 )
             rows.append(Row(computed, scheduled, prompt.removed, enters))
         return Step(prompts, rows, stages_of(rows, len(self.drops)))
@@ -139,7 +139,7 @@ def _backend(backend: Any, stages: Stages, stage: int) -> Any:
     """A backend that is told of one stage alone. Its name is of its own: vLLM tells backends apart by their names."""
     stock: Any = backend.get_builder_cls()
 
-    class Builder(stock):  # type: ignore[misc]
+    class Builder(stock):
         _cudagraph_support = AttentionCGSupport.NEVER
 
         def build(self, common_prefix_len: int, common_attn_metadata: Any, *args: Any, **kwargs: Any) -> Any:
@@ -147,5 +147,3 @@ def _backend(backend: Any, stages: Stages, stage: int) -> Any:
             return super().build(common_prefix_len, common, *args, **kwargs)
 
     return subclass_attention_backend(f"Duet{stage}", backend, Builder)
-
-

@@ -59,7 +59,7 @@ def read(hf_config: Any) -> Served:
     if not any(name in fields for name in _SHORT):
         return Served(DuetConfig.from_dict(fields), groups)
     if "preset" not in fields:
-        raise DuetError(f"duet {shown(given)} has a budget and no preset: add a method, as in \"preset\": \"duet\".")
+        raise DuetError(f'duet {shown(given)} has a budget and no preset: add a method, as in "preset": "duet".')
     name = fields.pop("preset")
     return Served(DuetConfig.preset(name, model=hf_config, **fields), groups)
 

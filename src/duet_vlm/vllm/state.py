@@ -1,11 +1,14 @@
 """What is remembered of a request: where its visual tokens stand, and where its prompt ends.
 
-A request that vLLM took out of memory is computed again together with its answer so far. The prompt's length is kept
-here, so that no answer ever ranks visual tokens.
+A request that vLLM took out of memory is computed again together with its answer so far, and a beam search asks anew
+for every token, with the beam so far behind the prompt. The prompt's length is kept here, so that no answer ever ranks
+visual tokens.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +18,6 @@ import numpy as np
 from ..config.budget import keep_count
 from ..config.drops import Drop
 from .plan import Ints
-
 
 Spans = list[list[tuple[int, int]]]  # of each image, video or frame, the ranges [start, end) of its tokens
 
@@ -85,6 +87,7 @@ class Requests:
     def __init__(self, drops: Sequence[Drop], runs: Sequence[str]):
         self.drops = tuple(drops)
         self.runs = frozenset(runs)
+        self._beams = Beams()
         self._runner: Any = None
         self._known: dict[str, tuple[Any, Prompt]] = {}
 
@@ -107,4 +110,45 @@ class Requests:
 
     def _read(self, request: Any) -> Prompt:
         spans = spans_of(request.mm_features, self.runs)
-        return Prompt.of(request.num_prompt_tokens, request.prompt_token_ids, spans, self.drops)
+        length, ids = request.num_prompt_tokens, request.prompt_token_ids
+        if spans and ids is not None and Beams.looks_like(request.sampling_params):
+            length = self._beams.prompt_of(ids, [feature.identifier for feature in request.mm_features])
+            ids = ids[:length]
+        return Prompt.of(length, ids, spans, self.drops)
+
+
+class Beams:
+    """Tells where the prompt ends in what a beam search of vLLM asks for.
+
+    Its every step is a request for one token, whose prompt is that of a step before and one token more.
+    """
+
+    def __init__(self, most: int = 4096):
+        """Remember at most so many requests."""
+        self._most = most
+        self._lengths: OrderedDict[bytes, int] = OrderedDict()
+
+    @staticmethod
+    def looks_like(params: Any) -> bool:
+        """Whether a request may be a step of a beam search: it wants one token, its alternatives, and no text."""
+        return params is not None and params.max_tokens == 1 and not params.detokenize and bool(params.logprobs)
+
+    def prompt_of(self, ids: Sequence[int], images: Sequence[str]) -> int:
+        """The length of the prompt that a search began with.
+
+        Args:
+            ids: the tokens of one of its requests.
+            images: what tells its images from others.
+        """
+        length = self._lengths.get(_digest(ids[:-1], images), len(ids))
+        key = _digest(ids, images)
+        self._lengths[key] = length
+        self._lengths.move_to_end(key)
+        while len(self._lengths) > self._most:
+            self._lengths.popitem(last=False)
+        return length
+
+
+def _digest(ids: Sequence[int], images: Sequence[str]) -> bytes:
+    text = "\0".join(images).encode() + b"\0" + np.asarray(ids, np.int64).tobytes()
+    return hashlib.blake2b(text, digest_size=16).digest()
