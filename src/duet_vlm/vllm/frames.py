@@ -1,7 +1,7 @@
 """Stage 1 of images and videos of any size, a frame at a time: counts, kept places, positions. Tensors and integers.
 
 How many tokens a frame keeps follows from its grid alone. Which ones does not, so every kept token carries its place
-in five more channels behind its features, in a form that bfloat16 holds exactly. The language model's side cuts them
+in four more channels behind its features, in a form that bfloat16 holds exactly. The language model's side cuts them
 off and adds the place to the position at which the token's frame begins.
 """
 
@@ -20,7 +20,7 @@ from ..stage1.common import at
 from ..tensors.streamed import block_size
 
 _BASE = 128  # bfloat16 has every whole number up to 256
-CHANNELS = 5  # row and column in two digits each, and whether the token is the first of its image or video
+CHANNELS = 4  # row and column, in two digits each
 
 
 def kept_of(settings: Settings, tokens: int) -> int:
@@ -59,31 +59,27 @@ def compressed(
         places, order = decided.places.sort(dim=1)
         retained = at(decided.retained(encoded.features), order)
         parts.append(torch.cat([retained, at(others[frames], places), _digits(places, shape[1]).to(features)], -1))
-    tokens = torch.cat(parts).flatten(0, 1)
-    tokens[:, -1] = 0
-    tokens[0, -1] = 1
-    return tokens
+    return torch.cat(parts).flatten(0, 1)
 
 
 def _digits(places: Tensor, columns: int) -> Tensor:
-    """(T, K) places in a frame -> (T, K, CHANNELS), the last of them 0."""
+    """(T, K) places in a frame -> (T, K, CHANNELS)."""
     row, column = places // columns, places % columns
-    return torch.stack([row // _BASE, row % _BASE, column // _BASE, column % _BASE, torch.zeros_like(row)], -1)
+    return torch.stack([row // _BASE, row % _BASE, column // _BASE, column % _BASE], -1)
 
 
-def without_places(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def without_places(tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Cut the channels off.
 
     Args:
         tokens: (n, D + CHANNELS), any part of what `compressed` gives.
 
     Returns:
-        (n, D); (3, n) long, how far each token stands behind the first place of its frame, in time, rows and columns;
-        (n,) bool, whether it is the first of its image or video.
+        (n, D); (3, n) long, how far each token stands behind the first place of its frame, in time, rows and columns.
     """
     digits = tokens[:, -CHANNELS:].float().long()
     row, column = digits[:, 0] * _BASE + digits[:, 1], digits[:, 2] * _BASE + digits[:, 3]
-    return tokens[:, :-CHANNELS], torch.stack([torch.zeros_like(row), row, column]), digits[:, 4] > 0
+    return tokens[:, :-CHANNELS], torch.stack([torch.zeros_like(row), row, column])
 
 
 @dataclass(frozen=True)

@@ -1,64 +1,37 @@
-"""What Qwen2.5-VL and Qwen3-VL share in vLLM: stage 1 of images and videos of any size, and its positions.
+"""What Qwen2.5-VL and Qwen3-VL share in vLLM: images and videos of any size, and the positions of what is kept.
 
 Placeholders are cut to what stage 1 retains, which the grid says (`frames.kept_of`). The encoder hands over that many
 tokens, each with its place in channels of its own. Positions are stock's of the whole prompt: text keeps its own, a
 kept token has that of its frame's first place, and the place is added when the model is called. So nothing has to be
-numbered again when a prompt comes in parts, from the prefix cache, or once more after preemption.
+numbered again where a prompt comes in parts, from the prefix cache, or once more after preemption.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
+from vllm.model_executor.models.interfaces import SupportsMRoPE, SupportsMultiModal
+from vllm.model_executor.models.qwen2_vl import Qwen2VLProcessingInfo
 from vllm.multimodal.inputs import PlaceholderRange
-from vllm.multimodal.processing import PromptReplacement
+from vllm.multimodal.processing import BaseMultiModalProcessor, PromptReplacement
 from vllm.multimodal.processing.processor import PromptUpdateDetails
 
 from ..config.settings import Settings
 from ..errors import DuetError
-from ..families import family_of
 from ..families.qwen2_5_vl import scoring_block
 from ..tensors.streamed import Softmax, column_sums
 from .frames import Item, compressed, kept_of, shortened, widened, without_places
+from .model import decoder_of
+from .settings import read
 
-
-def settings_of(config: Any) -> Settings:
-    found = getattr(config, "duet", None)
-    return Settings.from_dict(found) if found else Settings()
-
-
-def check(vllm_config: Any, settings: Settings) -> None:
-    """Refuse what stage 1 cannot be done with.
-
-    Raises:
-        DuetError: before the model is made.
-    """
-    model, media = vllm_config.model_config, vllm_config.model_config.multimodal_config
-    family_of(model.hf_config).check(model.hf_config, settings)
-    if not settings.merges or media is None:
-        return
-    for name, wrong, why in (
-        ("video_pruning_rate", bool(media.video_pruning_rate), "prunes videos by a rule of its own"),
-        ("mm_encoder_tp_mode", media.mm_encoder_tp_mode == "data", "'data' hides what the tower attends to"),
-        ("enable_mm_embeds", bool(media.enable_mm_embeds), "brings images that are encoded already"),
-    ):
-        if wrong:
-            flag = "--" + name.replace("_", "-")
-            raise DuetError(f"{flag} {why}, and stage 1 merges inside the encoder: leave it out, or dominant.")
-    compilation = vllm_config.compilation_config
-    for name in ("compile_mm_encoder", "cudagraph_mm_encoder"):
-        if getattr(compilation, name, False):
-            raise DuetError(
-                f"{name} makes a graph of the encoder, in which stage 1 sees nothing: leave it out of "
-                "--compilation-config, or dominant out of the settings."
-            )
+POSITIONS = 4  # vLLM's table of rotary embeddings goes so many times as far as the longest prompt of a model
 
 
 @dataclass(frozen=True)
@@ -71,7 +44,7 @@ class Grid:
 
     @classmethod
     def of(cls, thw: Sequence[int], side: int) -> Grid:
-        """Of (frames, rows, columns) in patches, `side` of which a visual token is wide and high."""
+        """Of (frames, rows, columns) in patches, `side` of which a visual token is high and wide."""
         frames, rows, columns = (int(n) for n in thw)
         return cls(frames, rows // side, columns // side)
 
@@ -81,69 +54,84 @@ class Grid:
         return self.rows * self.columns
 
 
-class CompressedInfo:
-    """A family's processing info with the counts of stage 1: for the encoder's budget and for profiling."""
+class CompressedInfo(Qwen2VLProcessingInfo):
+    """Stock's, with the counts of stage 1: for the encoder's budget and for profiling."""
 
     @cached_property
     def duet(self) -> Settings:
-        return settings_of(self.get_hf_config())
+        return read(self.get_hf_config()).config
 
     def _get_vision_info(self, **kwargs: Any) -> tuple[Any, int]:
         size, tokens = super()._get_vision_info(**kwargs)
         vision = self.get_hf_config().vision_config
-        grid = Grid.of((1, size.height // vision.patch_size, size.width // vision.patch_size), vision.spatial_merge_size)
-        return size, tokens // grid.tokens * kept_of(self.duet, grid.tokens)
+        patches = size.height // vision.patch_size, size.width // vision.patch_size
+        frame = Grid.of((1, *patches), vision.spatial_merge_size).tokens
+        return size, tokens // frame * kept_of(self.duet, frame)
 
 
-class CompressedProcessor:
-    """A family's processor with as many placeholders as stage 1 retains."""
+class CompressedProcessor(BaseMultiModalProcessor):
+    """Stock's, with as many placeholders as stage 1 retains."""
 
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, Any], out_mm_kwargs: Any
     ) -> Sequence[PromptReplacement]:
+        stock: Sequence[PromptReplacement]
         stock = super()._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
         if not self.info.duet.merges:
             return stock
-        config = self.info.get_hf_config()
+        side = self.info.get_hf_config().vision_config.spatial_merge_size
 
         def shorter(update: PromptReplacement) -> PromptReplacement:
-            kind = update.modality
-            token = getattr(config, f"{kind}_token_id")
+            kind, whole = update.modality, update.replacement
 
             def ids(number: int) -> Any:
-                whole = update.replacement(number)
                 thw = out_mm_kwargs[kind][number][f"{kind}_grid_thw"].data.tolist()
-                grid = Grid.of(thw, config.vision_config.spatial_merge_size)
-                counts = grid.tokens, kept_of(self.info.duet, grid.tokens)
-                if isinstance(whole, list):
-                    return shortened(whole, token, *counts)
-                return PromptUpdateDetails.select_token_id(shortened(whole.full, token, *counts), token)
+                return self._shorter(whole(number), kind, Grid.of(thw, side))
 
             return replace(update, replacement=ids)
 
         return [shorter(update) for update in stock]
 
+    def _shorter(self, ids: Any, kind: str, grid: Grid) -> Any:
+        """What stands for an image or video of a prompt, after stage 1."""
+        config, kept = self.info.get_hf_config(), kept_of(self.info.duet, grid.tokens)
+        length, side = self.info.ctx.model_config.max_model_len, max(grid.rows, grid.columns)
+        reach = POSITIONS * config.get_text_config().max_position_embeddings
+        if side * length > reach * (kept + 2):  # so many such images in a prompt, with what marks them
+            raise DuetError(
+                f"an {kind} of {grid.rows} x {grid.columns} visual tokens has {kept} after stage 1, and many of them "
+                f"would have positions beyond the {reach} that vLLM has: lower --max-model-len, which is {length}, or "
+                "keep more tokens."
+            )
+        token = getattr(config, f"{kind}_token_id")
+        if isinstance(ids, list):
+            return shortened(ids, token, grid.tokens, kept)
+        return PromptUpdateDetails.select_token_id(shortened(ids.full, token, grid.tokens, kept), token)
 
-class CompressedModel:
-    """A family's model whose encoder does stage 1."""
+
+class CompressedModel(nn.Module, SupportsMultiModal, SupportsMRoPE):
+    """Stock's, with stage 1 in its encoder and stage 2 in its decoder."""
 
     def __init__(self, *, vllm_config: Any, prefix: str = ""):
-        self_settings = settings_of(vllm_config.model_config.hf_config)
-        check(vllm_config, self_settings)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.duet = self_settings
-        if self.duet.merges:
-            self._make_buffers(vllm_config.scheduler_config.max_num_batched_tokens)
+        served = read(self.config)
+        self.duet = served.config
+        self.duet_decoder = decoder_of(served, self.language_model.model, vllm_config)
+        # static, so that graphs may be made of what reads them
+        size = 3, vllm_config.scheduler_config.max_num_batched_tokens
+        self._offsets = torch.zeros(size, dtype=torch.long)
+        self._positions = torch.zeros(size, dtype=torch.long)
+        self._placed = 0  # how many columns of the offsets are in use
 
     # ---- the encoder ----
 
-    def _process_image_input(self, image_input: Any) -> tuple[Tensor, ...]:
+    def _process_image_input(self, image_input: Any) -> Sequence[Tensor]:
         return self._compressed(super()._process_image_input, image_input, "image")
 
-    def _process_video_input(self, video_input: Any) -> tuple[Tensor, ...]:
+    def _process_video_input(self, video_input: Any) -> Sequence[Tensor]:
         return self._compressed(super()._process_video_input, video_input, "video")
 
-    def _compressed(self, encode: Any, inputs: Any, kind: str) -> tuple[Tensor, ...]:
+    def _compressed(self, encode: Callable[[Any], Sequence[Tensor]], inputs: Any, kind: str) -> Sequence[Tensor]:
         if not self.duet.merges:
             return encode(inputs)
         with self._watched() as seen:
@@ -152,13 +140,13 @@ class CompressedModel:
         width, side = self.config.vision_config.out_hidden_size, self.visual.spatial_merge_size
         for tokens, thw in zip(encoded, inputs[f"{kind}_grid_thw"].tolist(), strict=True):
             grid = Grid.of(thw, side)
-            patches = slice(start, start + grid.frames * grid.tokens * side**2)
+            patches = slice(start, start + len(tokens) * side**2)
             start = patches.stop
-            scores, keys = self._scored(query[patches], key[patches], grid, thw)
+            scores, keys = self._scored(query[patches], key[patches], thw)
             framed = tokens.unflatten(0, (grid.frames, grid.tokens))
             features, others = framed[..., :width], framed[..., width:]
             found.append(compressed(self.duet, scores, keys, features, (grid.rows, grid.columns), others))
-        return tuple(found)
+        return found
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
@@ -166,7 +154,7 @@ class CompressedModel:
         seen: list[tuple[Tensor, Tensor]] = []
         attention = self.visual.blocks[scoring_block(self.config)].attn.attn
 
-        def note(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        def note(_: Any, args: Any, kwargs: dict[str, Tensor]) -> None:
             seen.append((kwargs["query"][0], kwargs["key"][0]))
 
         hook = attention.register_forward_pre_hook(note, with_kwargs=True)
@@ -175,17 +163,17 @@ class CompressedModel:
         finally:
             hook.remove()
 
-    def _scored(self, query: Tensor, key: Tensor, grid: Grid, thw: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _scored(self, query: Tensor, key: Tensor, thw: Sequence[int]) -> tuple[Tensor, Tensor]:
         """(T, N) the attention that each visual token receives in its frame and (T, N, d) its key, in raster order."""
-        query, key = (x.unflatten(0, (grid.frames, -1)).transpose(1, 2) for x in (query, key))
+        query, key = (x.unflatten(0, (thw[0], -1)).transpose(1, 2) for x in (query, key))
         sums = column_sums(query, key, Softmax(query.shape[-1] ** -0.5))
-        unit = self.visual.spatial_merge_size**2
-        scores, keys = sums.unflatten(1, (-1, unit)).mean(2), key.float().mean(1).unflatten(1, (-1, unit)).mean(2)
+        patches = self.visual.spatial_merge_size**2
+        scores, keys = (x.unflatten(1, (-1, patches)).mean(2) for x in (sums, key.float().mean(1)))
         order = self._raster(thw)
         if order is None:
             return scores, keys
         order = order.to(scores.device)
-        return (x.flatten(0, 1)[order].view_as(x) for x in (scores, keys))
+        return scores.flatten()[order].view_as(scores), keys.flatten(0, 1)[order].view_as(keys)
 
     def _raster(self, thw: Sequence[int]) -> Tensor | None:
         """(T * N,) where each visual token of an image or video stands in the tower; None where it stands in order."""
@@ -195,7 +183,8 @@ class CompressedModel:
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[Tensor, int]:
         if not self.duet.merges:
-            return super().get_mrope_input_positions(input_tokens, mm_features)
+            stock: tuple[Tensor, int] = super().get_mrope_input_positions(input_tokens, mm_features)
+            return stock
         features = sorted(mm_features, key=lambda feature: feature.mm_position.offset)
         full, places, spans = widened(input_tokens, [self._item(feature) for feature in features])
         moved = [
@@ -211,34 +200,46 @@ class CompressedModel:
         token = getattr(self.config, f"{kind}_token_id")
         return Item(where.offset, where.length, token, grid.tokens, kept_of(self.duet, grid.tokens))
 
-    def _make_buffers(self, tokens: int) -> None:
-        """Static, so that graphs may be made of what reads them."""
-        self._offsets = torch.zeros(3, tokens, dtype=torch.long)
-        self._positions = torch.zeros(3, tokens, dtype=torch.long)
-        self._placed = 0  # how many columns of the offsets are in use
-
     def embed_input_ids(
         self, input_ids: Tensor, multimodal_embeddings: Any = None, *, is_multimodal: Tensor | None = None
     ) -> Tensor:
-        if not self.duet.merges:
-            return super().embed_input_ids(input_ids, multimodal_embeddings, is_multimodal=is_multimodal)
         if self._placed:
             self._offsets[:, : self._placed].zero_()
             self._placed = 0
-        if multimodal_embeddings is not None and len(multimodal_embeddings):
+        if self.duet.merges and multimodal_embeddings:
             apart = [without_places(tokens) for tokens in multimodal_embeddings]
-            multimodal_embeddings = [tokens for tokens, _, _ in apart]
+            multimodal_embeddings = [tokens for tokens, _ in apart]
             self._placed = len(input_ids)
-            here = self._offsets[:, : self._placed]
-            # on the CPU the mask costs no synchronisation
-            here[:, is_multimodal] = torch.cat([offsets for _, offsets, _ in apart], 1)
-        return super().embed_input_ids(input_ids, multimodal_embeddings, is_multimodal=is_multimodal)
+            # where the mask is on the host, as vLLM's is, nothing waits for the device
+            self._offsets[:, : self._placed][:, is_multimodal] = torch.cat([offsets for _, offsets in apart], 1)
+        embeddings: Tensor
+        embeddings = super().embed_input_ids(input_ids, multimodal_embeddings, is_multimodal=is_multimodal)
+        return embeddings
 
-    def forward(self, input_ids: Any, positions: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
         if self.duet.merges:
-            count = positions.shape[1]
-            if count > self._positions.shape[1]:  # rows may be padded beyond the most that are scheduled
-                self._offsets = pad(self._offsets, (0, count - self._offsets.shape[1]))
-                self._positions = torch.zeros_like(self._offsets)
-            positions = torch.add(positions, self._offsets[:, :count], out=self._positions[:, :count])
-        return super().forward(input_ids, positions, *args, **kwargs)
+            positions = self._placed_positions(positions)
+        if self.duet_decoder is not None:
+            hidden = self.duet_decoder.forward(input_ids, positions, inputs_embeds, self._adds(positions.shape[1]))
+            if hidden is not None:
+                return hidden
+        return super().forward(input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs)
+
+    def _placed_positions(self, positions: Tensor) -> Tensor:
+        """(3, n) positions with the places of the visual tokens among them."""
+        count = positions.shape[1]
+        if count > self._offsets.shape[1]:  # rows may be padded beyond the most that are scheduled
+            self._offsets = pad(self._offsets, (0, count - self._offsets.shape[1]))
+            self._positions = torch.zeros_like(self._offsets)
+        return torch.add(positions, self._offsets[:, :count], out=self._positions[:, :count])
+
+    def _adds(self, count: int) -> Sequence[Tensor]:
+        """(count, D) each, what is added to the hidden states after the first layers."""
+        return ()
