@@ -10,7 +10,8 @@ from vllm.model_executor.layers.rotary_embedding import get_rope
 from vllm.model_executor.models import qwen3_vl as stock
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from .qwen import POSITIONS, CompressedInfo, CompressedModel, CompressedProcessor
+from .qwen import CompressedModel
+from .qwen_prompts import POSITIONS, CompressedInfo, CompressedProcessor
 
 
 class Info(CompressedInfo, stock.Qwen3VLProcessingInfo):
