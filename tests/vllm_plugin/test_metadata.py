@@ -60,7 +60,7 @@ def decoder() -> Any:
 
 
 def step(decoder: Any, rows: list[tuple[Prompt, int, int]], device: str) -> CommonAttentionMetadata:
-    """A step of requests of which so many tokens are computed and so many come: what is on the device is on `device`."""
+    """A step of requests: a prompt, how many of its tokens are computed, and how many come."""
     requests = {str(i): SimpleNamespace() for i in range(len(rows))}
     decoder.stages.requests.follow(SimpleNamespace(requests=requests, input_batch=SimpleNamespace(req_ids=[*requests])))
     decoder.stages.requests._known = {str(i): (requests[str(i)], row[0]) for i, row in enumerate(rows)}

@@ -14,13 +14,13 @@ import duet_vlm.vllm
 
 ROWS = references()["stock"]["rows"]
 SCRIPT = """
-import json, sys
-from vllm_engine import *
+import json
+from vllm_engine import engine, greedy, references, request
 with engine("hub", enforce_eager=True) as llm:
     rows = references()["stock"]["rows"]
     outputs = llm.generate([*map(request, rows)], greedy(12))
-    print("ANSWERS" + json.dumps([[step[token].logprob for step, token in zip(o.outputs[0].logprobs, o.outputs[0].token_ids)]
-        for o in outputs]))
+    made = [output.outputs[0] for output in outputs]
+    print("ANSWERS" + json.dumps([[step[token].logprob for step, token in zip(o.logprobs, o.token_ids)] for o in made]))
 """
 
 
