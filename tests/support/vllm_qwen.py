@@ -102,6 +102,8 @@ def build(family: str) -> Any:
             if parameter.ndim > 1 and "embed" not in name:
                 # features and logits of a size at which float32 has the places that are compared
                 parameter.mul_(0.3 if "merger" in name else 1.0 if "visual" in name else 0.6)
+            elif "k_norm" in name:  # equal weights give equal norms, which "keynorm" cannot rank by
+                parameter.uniform_(0.2, 1.8)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = zoo.PAD
     return model

@@ -11,6 +11,7 @@ import pytest
 import vllm_qwen as cases
 from PIL import Image
 from vllm import LLM
+from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_engine import FOLDER, check, core_of, engine, free_blocks, greedy, model_of, scheduler_of
 
 from duet_vlm import DuetConfig, DuetError
@@ -19,7 +20,7 @@ from duet_vlm.vllm.qwen_prompts import CompressedProcessor
 
 FAMILIES = [*cases.KINDS]
 REFERENCES: dict[str, Any] = json.loads((FOLDER / "qwen.json").read_text(encoding="utf-8"))
-FEW_BLOCKS = {"qwen2_5_vl": 18, "qwen3_vl": 20}  # so that requests are taken out and come back
+FEW_BLOCKS = {"max_model_len": 256, "num_gpu_blocks_override": 27}  # so that requests are taken out and come back
 
 family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -68,8 +69,9 @@ def test_stage_1_in_parts_and_from_the_prefix_cache(family: str) -> None:
         again = ask(llm, rows)
         check(again, rows)
         assert sum(output.num_cached_tokens > 0 for output in again) >= 3
-        budget = llm.llm_engine.model_config, scheduler_of(llm).max_num_encoder_input_tokens
-        assert budget[1] <= 256  # the largest image has 256 tokens, 101 after stage 1
+        # what the encoder's budget is made of: the largest image has 256 tokens, 76 and 25 after stage 1
+        info = MULTIMODAL_REGISTRY.create_processor(llm.llm_engine.model_config).info
+        assert info.get_max_image_tokens() == 101
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -101,10 +103,13 @@ def test_every_method(both: tuple[str, LLM], name: str) -> None:
 @family
 def test_stage_2_alone_with_a_kv_group_a_stage_and_preemption(family: str) -> None:
     duet, rows = of(family, "stage 2")
-    with open_engine(family, duet | {"kv_groups": True}, num_gpu_blocks_override=FEW_BLOCKS[family]) as llm:
+    with open_engine(family, duet | {"kv_groups": True}, **FEW_BLOCKS) as llm:
         scheduler, out = scheduler_of(llm), []
         stock = scheduler._preempt_request
-        scheduler._preempt_request = lambda one, *args: (out.append(len(one.output_token_ids)), stock(one, *args))
+        scheduler._preempt_request = lambda one, *args, **kwargs: (
+            out.append(len(one.output_token_ids)),
+            stock(one, *args, **kwargs),
+        )
         check(ask(llm, rows), rows)
         assert any(answered > 0 for answered in out)
         assert len(set(free_blocks(llm))) == 1
@@ -133,7 +138,5 @@ def test_images_whose_positions_end_beyond_the_table_are_refused() -> None:
     assert kept_of(DuetConfig(dominant=3), grid.tokens) == 3
     # 24 positions in the place of 3 tokens and what marks them: 853 tokens of a prompt reach 4094 positions
     assert CompressedProcessor._shorter(processor(853), [9] * 48, "image", grid) == [9] * 3
-    with pytest.raises(
-        DuetError, match="2 x 24 visual tokens has 3 .* lower --max-model-len, which is 854"
-    ):
+    with pytest.raises(DuetError, match="2 x 24 visual tokens has 3 .* lower --max-model-len, which is 854"):
         CompressedProcessor._shorter(processor(854), [9] * 48, "image", grid)
