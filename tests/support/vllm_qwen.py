@@ -1,13 +1,11 @@
 """Qwen2.5-VL and Qwen3-VL for the tests of vLLM: small models with random weights, pictures, clips, and what is asked.
 
-`python tests/support/vllm_qwen.py FOLDER` writes the models `qwen2_5_vl` and `qwen3_vl`, and `qwen.json`: what the
-transformers engine answers.
+`write` puts the models `qwen2_5_vl` and `qwen3_vl` into a folder, and `qwen.json`: what the transformers engine answers.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,7 +171,3 @@ def write(out: Path) -> None:
             prompts = PROMPTS if whole else FEW
             found[f"{family}/{name}"] = answers(model, processor, config, prompts, max(TOKENS) if whole else 12)
     (out / "qwen.json").write_text(json.dumps(found), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]))

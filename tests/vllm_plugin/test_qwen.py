@@ -11,6 +11,8 @@ import pytest
 import vllm_qwen as cases
 from PIL import Image
 from vllm import LLM
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import EngineArgs
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_engine import FOLDER, check, core_of, engine, free_blocks, greedy, model_of, scheduler_of
 
@@ -123,6 +125,51 @@ def test_without_settings_stock_serves(family: str) -> None:
         check(ask(llm, rows), rows)
 
 
+def config_of(family: str, duet: dict[str, Any], **options: Any) -> VllmConfig:
+    """What vLLM makes of its flags, before it loads anything."""
+    given = {"model": str(FOLDER / family), "max_model_len": 448, "hf_overrides": {"duet": duet}}
+    return EngineArgs(**given | options).create_engine_config()
+
+
+@family
+def test_a_preset_and_a_budget(family: str) -> None:
+    made = config_of(family, {"preset": "duet", "keep": 0.33}).model_config.hf_config
+    wanted = DuetConfig.preset("duet", model=made, keep=0.33)
+    assert DuetConfig.from_dict(made.duet) == wanted and wanted.merges and wanted.drops
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"mm_encoder_tp_mode": "data"}, "--mm-encoder-tp-mode data"),
+        ({"video_pruning_rate": 0.5}, "--video-pruning-rate"),
+        ({"enable_mm_embeds": True}, "--enable-mm-embeds"),
+        ({"compilation_config": {"compile_mm_encoder": True}}, "compile_mm_encoder in --compilation-config"),
+        ({"compilation_config": {"cudagraph_mm_encoder": True}}, "cudagraph_mm_encoder in --compilation-config"),
+        ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size"),
+        ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}, "--speculative-config"),
+    ],
+)
+def test_stage_1_refuses(options: dict[str, Any], flag: str) -> None:
+    with pytest.raises(ValueError, match=f"stage 1.* does not work with {flag}: leave the flag out"):
+        config_of("qwen2_5_vl", {"dominant": 0.3}, **options)
+
+
+@family
+@pytest.mark.parametrize(
+    ("duet", "sentence"),
+    [
+        ({"dominant": 0.3, "positions": "renumber"}, "positions 'renumber' is not possible for"),
+        ({"dominant": 0.3, "contextual": 0.1, "proportional": True}, "proportional is not possible in vLLM"),
+        ({"downsample": [4, 4]}, "downsample is not possible in vLLM"),
+        ({"drops": [{"layer": 6, "keep": 0.5}]}, "drop layer 6 is not possible"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(family: str, duet: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        config_of(family, duet)
+
+
 def processor(length: int) -> Any:
     config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=1024), image_token_id=9)
     info = SimpleNamespace(
@@ -138,5 +185,5 @@ def test_images_whose_positions_end_beyond_the_table_are_refused() -> None:
     assert kept_of(DuetConfig(dominant=3), grid.tokens) == 3
     # 24 positions in the place of 3 tokens and what marks them: 853 tokens of a prompt reach 4094 positions
     assert CompressedProcessor._shorter(processor(853), [9] * 48, "image", grid) == [9] * 3
-    with pytest.raises(DuetError, match="2 x 24 visual tokens has 3 .* lower --max-model-len, which is 854"):
+    with pytest.raises(DuetError, match=r"2 x 24 visual tokens has 3 .* lower --max-model-len, which is 854"):
         CompressedProcessor._shorter(processor(854), [9] * 48, "image", grid)
