@@ -70,8 +70,10 @@ def begin() -> Call:
 
 def at_core(kwargs: dict[str, Any]) -> Call:
     """What the call that is under way here says, once it has come to the core model with these arguments."""
-    call = replace(_call.get() or Call())
-    call.hear(kwargs, call.labels)
+    call = _call.get() or Call()
+    if "duet_labels" in kwargs or "duet_together" in kwargs:
+        call = replace(call)
+        call.hear(kwargs, call.labels)
     return call
 
 

@@ -40,8 +40,9 @@ def compress(layer: Any, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill
     if i in plan.ranking_layers:
 
         def scores() -> Tensor:
-            rope = restriction_for(layer, hidden, kwargs, prompt).rope
-            return rank(layer, hidden, kwargs, prompt, rope, stored_by(layer, kwargs))
+            stored = stored_by(layer, kwargs)
+            rope = restriction_for(layer, hidden, kwargs, prompt, stored).rope
+            return rank(layer, hidden, kwargs, prompt, rope, stored)
 
         prompt.scores[i] = scores() if watch is None else watch(i, scores)
     if i in plan.drops_by_layer:

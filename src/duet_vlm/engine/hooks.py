@@ -165,13 +165,13 @@ class Engine:
     def before_layer(self, layer: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         state: ForwardPass | None = kwargs.pop(ARGUMENT, None)
         match state:
+            case Decode():  # first: a decoding step has no time to ask the others
+                hidden, stored = args[0], stored_by(layer, kwargs)
+                restriction_for(layer, hidden, kwargs, state, stored).give(kwargs, stored)
             case Prefill():
                 hidden = self.enter_layer(layer, args[0], kwargs, state)
             case TextOnly():
                 hidden = dropping.run_to_no_effect(layer, args[0], kwargs, state)
-            case Decode():
-                hidden = args[0]
-                restriction_for(layer, hidden, kwargs, state).give(kwargs, stored_by(layer, kwargs))
             case None:
                 return None
         return (hidden, *args[1:]), kwargs
@@ -226,14 +226,14 @@ class Engine:
 
     def enter_layer(self, layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefill) -> Tensor:
         """Rank, drop, and give the layer what belongs to the tokens that are kept; (B, n, D) -> (B, m, D)."""
-        i, device = layer.self_attn.layer_idx, host.device_of(layer, hidden.device)
+        i, device, stored = layer.self_attn.layer_idx, host.device_of(layer, hidden.device), stored_by(layer, kwargs)
         hidden = filler.without(hidden, state.present.count).to(device)
         state.to(device)
         if 0 < i <= len(state.deepstack):
             hidden = hidden + state.present.vectors(state.deepstack[i - 1])
         hidden = dropping.compress(layer, hidden, kwargs, state, self.watch)
-        restriction = restriction_for(layer, hidden, kwargs, state)
-        restriction.give(kwargs, stored_by(layer, kwargs))
+        restriction = restriction_for(layer, hidden, kwargs, state, stored)
+        restriction.give(kwargs, stored)
         return filler.put_on(layer, hidden, kwargs, restriction)
 
     @contextlib.contextmanager

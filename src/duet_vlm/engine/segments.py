@@ -21,15 +21,19 @@ def stored_by(layer: Any, kwargs: dict[str, Any]) -> PrunedLayer | None:
     return None if cache is None else pruned_layer(cache, layer.self_attn.layer_idx)
 
 
-def restriction_for(layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefill | Decode) -> Restriction:
+def restriction_for(
+    layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefill | Decode, stored: PrunedLayer | None
+) -> Restriction:
     """What belongs to the segment that this layer is in; made where none that suits was made before.
 
     Args:
-        hidden: (B, n, D) the layer's input.
+        layer: the decoder layer.
+        hidden: (B, n, D) its input.
         kwargs: what else it is called with.
+        state: the pass, which remembers what was made.
+        stored: from `stored_by`.
     """
-    cache, stock = cache_of(kwargs), (kwargs["attention_mask"], kwargs["position_embeddings"])
-    stored = stored_by(layer, kwargs)
+    stock = kwargs["attention_mask"], kwargs["position_embeddings"]
     before = NOTHING if stored is None else stored.held
     for one in reversed(state.restrictions):
         if one.suits(before, stock):
@@ -37,7 +41,7 @@ def restriction_for(layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: P
     if isinstance(state, Prefill):
         made = _of_prompt(layer, hidden, kwargs, state, before)
     else:
-        made = _of_text(layer, hidden, kwargs, state, before, cache.layers)
+        made = _of_text(layer, hidden, kwargs, state, before, cache_of(kwargs).layers)
     state.restrictions.append(made)
     return made
 

@@ -103,7 +103,7 @@ def attention_kind(module: Any) -> str:
 
 def is_replica(module: nn.Module) -> bool:
     """Whether DataParallel made this module for one call."""
-    return bool(getattr(module, "_is_replica", False))
+    return bool(vars(module).get("_is_replica"))
 
 
 def tiles_of(config: Any, size: tuple[int, int]) -> tuple[int, int, int]:
