@@ -25,12 +25,12 @@ def whole(subject: Subject, row: dict[str, Tensor], after: Tensor) -> Tensor:
 
     Labels say that what follows the prompt does not ask, so it chooses no visual token.
     """
-    asked, row = row["input_ids"].shape[1], prompts.longer(row, after)
+    prompt_length, row = row["input_ids"].shape[1], prompts.longer(row, after)
     labels = row["input_ids"].clone()
-    labels[:, :asked] = IGNORED
+    labels[:, :prompt_length] = IGNORED
     with torch.no_grad():
         logits = subject.model(**row, labels=labels, use_cache=False).logits
-    return chances(logits[0, asked - 1 :])
+    return chances(logits[0, prompt_length - 1 :])
 
 
 def recomputed(subject: Subject, trace: LastTrace) -> Pairs:

@@ -230,12 +230,12 @@ def _render(skill: str, wording: int, parts: _Parts) -> Question:
 def ask(rng: np.random.Generator, scene: Scene, skills: tuple[str, ...]) -> list[Question | None]:
     """One question per entry of `skills`, in a random wording; None where the scene allows none."""
     asker = _Asker(rng, scene)
-    asked: list[Question | None] = []
+    questions: list[Question | None] = []
     for skill in skills:
         parts = getattr(asker, skill)()
         wording = int(rng.integers(0, len(WORDINGS[skill])))
-        asked.append(None if parts is None else _render(skill, wording, parts))
-    return asked
+        questions.append(None if parts is None else _render(skill, wording, parts))
+    return questions
 
 
 def question_words() -> tuple[str, ...]:

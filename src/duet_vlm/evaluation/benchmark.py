@@ -28,10 +28,10 @@ def make_records(limit: int | None = None) -> list[Record]:
         raise DuetError(f"limit {limit} must be {len(SKILLS)}, a question per skill, to {HELD_OUT_QUESTIONS}.")
     digest = hashlib.sha256()
     records = []
-    for number, (scene, asked) in enumerate(examples(HELD_OUT_SEED, HELD_OUT_QUESTIONS)):
+    for number, (scene, questions) in enumerate(examples(HELD_OUT_SEED, HELD_OUT_QUESTIONS)):
         digest.update(scene.image.tobytes())
         image = Image.fromarray(scene.image)
-        for question in asked:
+        for question in questions:
             digest.update(f"{question.skill}\t{question.text}\t{question.answer}\n".encode())
             source = f"{number:03d}"
             name = f"{source}-{question.skill}"

@@ -76,24 +76,24 @@ def evaluate(
     if data != DEMO:
         check_file(Path(data), "manifest", "a JSONL file, or 'demo'")
     with terminal.status() as status:
-        from .asked import prepare
         from .processes import Process
+        from .request import prepare
 
         terminal.set_threads(threads)
         process = Process.this()
-        asked = prepare(
+        request = prepare(
             model, data, method, tokens or [], keep or [], limit, strict, dtype, device, process, status,
         )  # fmt: skip
     if process.first:
-        for problem in asked.problems:
+        for problem in request.problems:
             print(f"duet: {problem}", file=sys.stderr)
     from .evaluate import evaluate as run
 
-    total = len(asked.records) * len(asked.runs)
+    total = len(request.records) * len(request.runs)
     with stoppable(out, process.first), counter(total // process.count, shown=process.first) as advance:
         results = run(
-            asked.model, asked.processor, asked.records, asked.runs, out, batch_size=batch_size, seed=seed,
-            max_new_tokens=max_new_tokens, strict=strict, problems=asked.problems, about=asked.about,
+            request.model, request.processor, request.records, request.runs, out, batch_size=batch_size, seed=seed,
+            max_new_tokens=max_new_tokens, strict=strict, problems=request.problems, about=request.about,
             process=process, advance=advance, found=partial(going_on, out, total, process.first),
         )  # fmt: skip
     if results is not None:

@@ -95,14 +95,14 @@ def evaluate(
     answers, failed = _gather(folder, records, runs)
     from .report import report
 
-    asked = [record for record in records if record.id not in failed]
+    answered = [record for record in records if record.id not in failed]
     lines = {record.id: record.line for record in records}
     wrong = [*problems, *(Problem(reason, lines.get(name), name) for name, reason in failed.items())]
-    if not asked:  # the last reason is of the asking, if it came to that
+    if not answered:  # the last reason is of the asking, if it came to that
         raise DuetError(f"nothing could be asked, for example {wrong[-1]}")
     digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
     settings |= {"runs": [run.described() for run in runs], "records": digest}
-    return report(asker, asked, runs, answers, settings, wrong, folder)
+    return report(asker, answered, runs, answers, settings, wrong, folder)
 
 
 def ask_all(

@@ -166,10 +166,10 @@ def note(results: dict[str, Any]) -> str:
 def more_tables(results: dict[str, Any]) -> list[Table]:
     """Per category, and POPE's figures, where there are such."""
     shown = []
-    asked = several(results["metrics"].get("yes_no", 0), "yes/no question")
+    questions = several(results["metrics"].get("yes_no", 0), "yes/no question")
     for text, rows in (
         ("accuracy in %, per category", category_rows(results)),
-        (f'{asked}, "yes" being positive', yes_no_rows(results)),
+        (f'{questions}, "yes" being positive', yes_no_rows(results)),
     ):
         if rows:
             table = Table(title=text, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))

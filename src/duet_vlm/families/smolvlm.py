@@ -44,10 +44,10 @@ class SmolVLMVideoProcessor(FrameProcessor):
 
     def __init__(self, **settings: Any):
         super().__init__(**settings)
-        asked = settings.get("video_sampling")
-        if asked:
-            self.num_frames, self.fps = asked["max_frames"], asked["fps"]
-            self.size = settings.get("size") or asked["video_size"]
+        rule = settings.get("video_sampling")
+        if rule:
+            self.num_frames, self.fps = rule["max_frames"], rule["fps"]
+            self.size = settings.get("size") or rule["video_size"]
 
     def prepare(self, frames: Tensor) -> dict[str, Tensor]:
         if self.do_resize:

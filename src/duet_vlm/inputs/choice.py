@@ -137,12 +137,12 @@ def chosen(
     if method == "none":
         return Chosen(DuetConfig(), method, f"nothing compressed{aside}")
     if budget:
-        asked = f"--tokens {tokens:g}" if keep is None else f"--keep {keep:g}"
+        budget_words = f"--tokens {tokens:g}" if keep is None else f"--keep {keep:g}"
     else:
-        keep, asked = default_keep, "a third of the visual tokens (no budget was given)"
+        keep, budget_words = default_keep, "a third of the visual tokens (no budget was given)"
     with option_names():
         settings = preset(method, model=config, tokens=tokens, keep=keep, grid=grid)
-    return Chosen(settings, method, f"{method}, {asked}{aside}")
+    return Chosen(settings, method, f"{method}, {budget_words}{aside}")
 
 
 @contextmanager

@@ -94,12 +94,12 @@ def measure(inputs: Any, visual: torch.Tensor, trace: Trace | None, cache: Any, 
 
 def summary(tasks: Iterable[str], measures: list[Measures]) -> dict[str, float]:
     """Means over all questions, and over those of each task where there are several; lmms-eval puts `avg_` before."""
-    asked: dict[str, list[Measures]] = {}
+    by_task: dict[str, list[Measures]] = {}
     for task, measured in zip(tasks, measures, strict=True):
-        asked.setdefault(task, []).append(measured)
+        by_task.setdefault(task, []).append(measured)
     means = _means("", measures)
-    if len(asked) > 1:
-        for task, some in asked.items():
+    if len(by_task) > 1:
+        for task, some in by_task.items():
             means |= _means(f"{task}/", some)
     return means
 

@@ -19,7 +19,7 @@ from ..applying import apply
 from ..config.values import is_whole
 from ..demo.model import folder as demo_folder
 from ..errors import DuetError, shown
-from ..evaluation.asked import DEMO
+from ..evaluation.request import DEMO
 from ..evaluation.runs import saved
 from ..host import output_cache
 from ..inputs.checkpoints import read_config, read_model
@@ -146,11 +146,11 @@ class DuetHF(lmms):
 
     @torch.inference_mode()
     def answer(
-        self, conversations: list[Conversation], asked: dict[str, Any]
+        self, conversations: list[Conversation], task_settings: dict[str, Any]
     ) -> tuple[list[str], list[Measures], float]:
         """Answer a batch with one set of generation settings: answers, measures, and the seconds of `generate`."""
         inputs = self.reader.encode(conversations).to(self.device, self.model.dtype)
-        generation, until = settings(asked)
+        generation, until = settings(task_settings)
         generation["pad_token_id"] = self.tokenizer.pad_token_id
         if not self.warm:  # the first call on a device costs more than any other
             self.model.generate(**inputs, **generation | {"max_new_tokens": 1})

@@ -97,19 +97,19 @@ def average_token(hidden: Tensor, visual: Tensor) -> Tensor:
     return (total / visual.sum(1)[:, None, None].clamp(min=1)).to(hidden.dtype).expand_as(hidden)
 
 
-def corrected(seen: RankingInputs, places: Places) -> Tensor:
+def corrected(inputs: RankingInputs, places: Places) -> Tensor:
     """`text_to_vision`, divided by what the average visual token would get in each place where that is given.
 
     Attention falls off with distance, so that where a token stands decides part of its score. The average token has no
     content of its own: what it would get is the part of the place. It stands for itself alone: how many tokens a merged
     one stands for is part of its content.
     """
-    scores = text_to_vision(seen.query, seen.key, places, seen.softmax, seen.log_sizes)[:, seen.past :]
-    if seen.average is None:
+    scores = text_to_vision(inputs.query, inputs.key, places, inputs.softmax, inputs.log_sizes)[:, inputs.past :]
+    if inputs.average is None:
         return scores
-    average = torch.where(seen.visual[:, None, :, None], seen.average, seen.key[:, :, seen.past :])
-    average = torch.cat([seen.key[:, :, : seen.past], average], dim=2)
-    place = text_to_vision(seen.query, average, places, seen.softmax)[:, seen.past :]
+    average = torch.where(inputs.visual[:, None, :, None], inputs.average, inputs.key[:, :, inputs.past :])
+    average = torch.cat([inputs.key[:, :, : inputs.past], average], dim=2)
+    place = text_to_vision(inputs.query, average, places, inputs.softmax)[:, inputs.past :]
     return scores / place.clamp(min=torch.finfo(place.dtype).tiny)
 
 
@@ -129,7 +129,7 @@ def text_to_vision(
             is the attention that the layer pays. None for nothing.
     """
     sums = column_sums(query, key, softmax, places, log_sizes)
-    return sums / (places.asked >= 0).sum(1, keepdim=True).clamp(min=1)
+    return sums / (places.queries >= 0).sum(1, keepdim=True).clamp(min=1)
 
 
 def top_per_span(scores: Tensor, spans: Tensor, limits: Tensor) -> Tensor:

@@ -32,29 +32,29 @@ class Places:
     """Where queries and keys stand in the full sequence; a query sees what is not behind it.
 
     Attributes:
-        asked: (B, q) long, of the queries, -1 where a row has fewer: such a query counts for nothing.
-        seen: (B, m) long, of the keys, -1 for a hole or padding, which nobody sees.
+        queries: (B, q) long, places of the queries; -1 where a row has fewer, and such a query counts for nothing.
+        keys: (B, m) long, places of the keys; -1 for a hole or padding, which no query sees.
     """
 
-    asked: Tensor
-    seen: Tensor
+    queries: Tensor
+    keys: Tensor
 
     def visible(self, images: slice, rows: slice, columns: slice, window: int | None) -> Tensor:
         """(b, r, c) bool of a block."""
-        asked, seen = self.asked[images, rows, None], self.seen[images, None, columns]
-        visible = (seen <= asked) & (seen >= 0)
-        return visible if window is None else visible & (seen > asked - window)
+        queries, keys = self.queries[images, rows, None], self.keys[images, None, columns]
+        visible = (keys <= queries) & (keys >= 0)
+        return visible if window is None else visible & (keys > queries - window)
 
     def spans(self, rows: int, window: int | None) -> list[tuple[int, int]]:
         """For each block of so many queries: how many columns are visible to all of it, and behind which none is.
 
         Read on the host, all at once.
         """
-        parts, holes = self.asked.split(rows, dim=1), self.seen < 0
+        parts, holes = self.queries.split(rows, dim=1), self.keys < 0
         tops, lows = (torch.stack([f(part) for part in parts]) for f in (torch.amax, torch.amin))
-        least = self.seen.masked_fill(holes, torch.iinfo(torch.long).max).amin(0)
+        least = self.keys.masked_fill(holes, torch.iinfo(torch.long).max).amin(0)
         least = least.flip(0).cummin(0).values.flip(0)  # of this column and all behind it
-        most = self.seen.amax(0).cummax(0).values  # of this column and all before it
+        most = self.keys.amax(0).cummax(0).values  # of this column and all before it
         clear = torch.searchsorted(most, lows, right=True).minimum((holes.any(0).cumsum(0) == 0).sum())
         if window is not None:
             clear = clear.masked_fill(tops - least[0] >= window, 0)
@@ -128,7 +128,7 @@ def column_sums(
                 logits = torch.cat([logits, sinks.expand(*logits.shape[:-1], 1)], dim=-1)
             shares = logits.softmax(-1)[..., :end]
             if isinstance(visible, Places) and not clear:  # a hole among the queries sees nothing
-                shares.masked_fill_((visible.asked[images, rows] < 0)[:, None, None, :, None], 0)
+                shares.masked_fill_((visible.queries[images, rows] < 0)[:, None, None, :, None], 0)
             sums[images, :end] += shares.sum((1, 2, 3))
             del logits, shares  # or the next block's would be made beside them
     return sums / heads
@@ -138,12 +138,12 @@ def _blocks(
     query: Tensor, key: Tensor, softmax: Softmax, visible: Any
 ) -> Iterator[tuple[slice, slice, slice, tuple[int, int]]]:
     """(images, key heads, queries, columns as in `Places.spans`) whose logits fit a block, or the least that can be."""
-    (batch, heads, asked, _), (groups, columns) = query.shape, key.shape[1:3]
+    (batch, heads, queries, _), (groups, columns) = query.shape, key.shape[1:3]
     room, share = block_size(query.device), heads // groups
-    images = min(batch, max(1, room // max(1, heads * asked * columns)))
-    across = min(groups, max(1, room // max(1, share * asked * columns)))
-    rows = max(1, min(asked, room // max(1, share * columns)))
-    starts = range(0, asked, rows)
+    images = min(batch, max(1, room // max(1, heads * queries * columns)))
+    across = min(groups, max(1, room // max(1, share * queries * columns)))
+    rows = max(1, min(queries, room // max(1, share * columns)))
+    starts = range(0, queries, rows)
     # one block of queries needs no look at where they stand
     causal = isinstance(visible, Places) and len(starts) > 1
     spans = visible.spans(rows, softmax.window) if causal else [(0, columns)] * len(starts)

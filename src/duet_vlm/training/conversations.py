@@ -76,8 +76,8 @@ class Renderer:
             before, after = self.render(messages[:i]), self.render(messages[: i + 1])
             if not (text.startswith(before) and text.startswith(after)):
                 return None
-            asked = self.render(messages[:i], prompt=True)
-            start = max(len(before), _shared(asked, after))
+            prompt_text = self.render(messages[:i], prompt=True)
+            start = max(len(before), _shared(prompt_text, after))
             answer = "".join(part["text"] for part in message["content"] if part["type"] == "text").strip()
             if answer not in after[start:]:
                 return None

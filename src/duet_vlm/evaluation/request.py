@@ -20,7 +20,7 @@ DEMO = "demo"
 
 
 @dataclass
-class Asked:
+class EvalRequest:
     """Everything found good, and the problems of the rest."""
 
     model: Any
@@ -43,7 +43,7 @@ def prepare(
     device: str | None,
     process: Process,
     status: Callable[[str], Any] = lambda _: None,
-) -> Asked:
+) -> EvalRequest:
     """Read and check everything, the cheap things first; see `duet eval --help`.
 
     Without methods and budgets a model is asked under the settings that it brings.
@@ -69,7 +69,7 @@ def prepare(
     kind = "float32" if model == DEMO and dtype == "auto" else dtype
     network, processor = read_model(source, kind, where)
     about = {"model": model, "data": data, "limit": limit}
-    return Asked(network, processor, records, runs, problems, about)
+    return EvalRequest(network, processor, records, runs, problems, about)
 
 
 def read_data(data: str, limit: int | None) -> tuple[list[Record], list[Problem]]:
