@@ -42,9 +42,9 @@ class Schedule:
         """The fields of `DuetConfig` beside `drops`."""
         return {"query": self.query, "ranking": self.ranking}
 
-    def at(self, layers: int, late: tuple[float, float]) -> dict[int, float]:
-        """Drop layer -> keep ratio on a decoder of so many layers, whose family's own ratios are `late`."""
-        own, found = iter(late), dict[int, float]()
+    def at(self, layers: int, keep_ratios: tuple[float, float]) -> dict[int, float]:
+        """Drop layer -> keep ratio on a decoder of so many layers, whose family's own ratios are `keep_ratios`."""
+        own, found = iter(keep_ratios), dict[int, float]()
         for where, ratio in self.ratios.items():
             found[self._layer(where, layers)] = next(own) if ratio is None else ratio
         return {layer: ratio for layer, ratio in found.items() if 1 <= layer < layers}

@@ -36,7 +36,7 @@ class Family:
             (docs/method.md, 1.8), and budgets are fractions or need the grid of an image.
         runs: modalities whose spans in stage 2 are the unbroken runs of visual tokens in the prompt, because the
             encoder hands over parts of an image or video (tiles, frames); elsewhere each entry it hands over is one.
-        late: keep ratios of `duet` at L/2 and 3L/4 where a budget is solved for.
+        keep_ratios: keep ratios of `duet` at L/2 and 3L/4 where a budget is solved for.
         downsamples: whether images can be shrunk before the encoder and leave zeros.
         tiled: whether a photo is cut into tiles, each with `visual_tokens`.
         tiles_apart: whether stage 2 ranks each tile by itself, as text stands between them.
@@ -57,7 +57,7 @@ class Family:
     position_axes = 1
     dynamic = False
     runs: tuple[str, ...] = ()
-    late: tuple[float, float] = (0.5, 0.0)
+    keep_ratios: tuple[float, float] = (0.5, 0.0)
     downsamples = False
     tiled = False
     tiles_apart = False
