@@ -15,7 +15,7 @@ from .answering import Answer, Asker, Batch
 from .identity import described, fingerprint
 from .metrics import score
 from .processes import Process
-from .records import Problem, Record
+from .records import Record, Skipped
 from .runs import FULL, Run, full_model
 from .store import Folder, Key
 
@@ -33,7 +33,7 @@ def evaluate(
     seed: int = 0,
     max_new_tokens: int | None = None,
     strict: bool = False,
-    problems: Sequence[Problem] = (),
+    problems: Sequence[Skipped] = (),
     about: dict[str, Any] | None = None,
     process: Process = Process(),
     advance: Callable[[int], Any] = lambda answers: None,
@@ -97,7 +97,7 @@ def evaluate(
 
     answered = [record for record in records if record.id not in failed]
     lines = {record.id: record.line for record in records}
-    wrong = [*problems, *(Problem(reason, lines.get(name), name) for name, reason in failed.items())]
+    wrong = [*problems, *(Skipped(reason, lines.get(name), name) for name, reason in failed.items())]
     if not answered:  # the last reason is of the asking, if it came to that
         raise DuetError(f"nothing could be asked, for example {wrong[-1]}")
     digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()

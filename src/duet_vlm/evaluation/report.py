@@ -18,7 +18,7 @@ from ..inputs.files import writing
 from ..measuring.timing import hardware
 from .answering import Asker
 from .metrics import yes_no_figures
-from .records import Problem, Record, source_of
+from .records import Record, Skipped, source_of
 from .runs import FULL, Run
 from .statistics import DRAWS, difference, resampled_means, retained
 from .store import Folder, Key, write_whole
@@ -33,7 +33,7 @@ def report(
     runs: list[Run],
     answers: Answers,
     settings: dict[str, Any],
-    problems: Sequence[Problem],
+    problems: Sequence[Skipped],
     folder: Folder,
 ) -> dict[str, Any]:
     """Write `results.json`, plots and page into the folder; returns what `results.json` holds."""

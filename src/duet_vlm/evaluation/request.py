@@ -13,7 +13,7 @@ from ..inputs.checkpoints import read_config, read_model
 from ..inputs.choice import SAVED
 from ..inputs.devices import check_device, check_dtype
 from .processes import Process
-from .records import Problem, Record, read_manifest
+from .records import Record, Skipped, read_manifest
 from .runs import Run, runs_of
 
 DEMO = "demo"
@@ -27,7 +27,7 @@ class EvalRequest:
     processor: Any
     records: list[Record]
     runs: list[Run]
-    problems: list[Problem]
+    problems: list[Skipped]
     about: dict[str, Any]
 
 
@@ -72,7 +72,7 @@ def prepare(
     return EvalRequest(network, processor, records, runs, problems, about)
 
 
-def read_data(data: str, limit: int | None) -> tuple[list[Record], list[Problem]]:
+def read_data(data: str, limit: int | None) -> tuple[list[Record], list[Skipped]]:
     """The first `limit` good records of the built-in benchmark or of a manifest, and what is wrong up to there."""
     if data == DEMO:
         from .benchmark import make_records
