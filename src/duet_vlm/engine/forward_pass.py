@@ -87,9 +87,9 @@ class Prefill:
         self.scores = {layer: scores.to(device) for layer, scores in self.scores.items()}
         self.restrictions.clear()
 
-    def record(self) -> Record:
+    def record(self) -> PrefillRecord:
         """What is left of it for the trace."""
-        return Record(self.visual, self.queries, self.merges, self.kept, self.scores, self.ranked)
+        return PrefillRecord(self.visual, self.queries, self.merges, self.kept, self.scores, self.ranked)
 
 
 @dataclass
@@ -132,7 +132,7 @@ ForwardPass = Prefill | Decode | TextOnly
 
 
 @dataclass
-class Record:
+class PrefillRecord:
     """What a prompt that is over kept, as tensors.
 
     Attributes:

@@ -19,7 +19,7 @@ from ..host.refs import Ref, wrap
 from ..tensors.tokens import fill_back, spread
 from . import calls, distributed, dropping, filler, label_logits, merge_sizes, padding, prompt
 from .cache import check_prunable, check_whole, forget_announced, is_pruned
-from .forward_pass import ARGUMENT, Decode, ForwardPass, Prefill, Record, TextOnly
+from .forward_pass import ARGUMENT, Decode, ForwardPass, Prefill, PrefillRecord, TextOnly
 from .passes import Passes
 from .plan import Plan
 from .segments import restriction_for, stored_by
@@ -37,7 +37,7 @@ class Engine:
 
     def __init__(self, model: Any, plan: Plan, full_logits: bool) -> None:
         self._model, self.plan, self.full_logits, self.passes = Ref(model), plan, full_logits, Passes()
-        self.last: Record | None = None
+        self.last: PrefillRecord | None = None
         self.watch: dropping.Watch | None = None
         self.saved: Any = None  # what model.config.duet was before it was written
         self.wrote = self.warned = False

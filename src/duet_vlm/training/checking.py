@@ -18,7 +18,7 @@ from ..inputs.images import read_image, size_of
 from ..stage2.queries import IGNORED
 from .conversations import Rendered, Renderer
 from .dataset import Collator, Loaded, answer_tokens, read_video
-from .records import Conversation, Record, conversation
+from .records import Conversation, RawRecord, conversation
 
 FILE = "records.json"
 
@@ -100,7 +100,7 @@ class Checker:
         self.taken: dict[tuple[int, int], str | None] = {}
         self.video = lru_cache(maxsize=4)(partial(read_video, count=video_frames))
 
-    def __call__(self, record: Record) -> tuple[int, str | None]:
+    def __call__(self, record: RawRecord) -> tuple[int, str | None]:
         """Its length in tokens, and why it is broken or None."""
         try:
             return self.length(conversation(record.data, self.folder)), None
@@ -196,7 +196,7 @@ def _told(error: Exception) -> str:
 
 
 def check_records(
-    records: list[Record], checker: Checker, workers: int, advance: Callable[[int], Any] = lambda _: None
+    records: list[RawRecord], checker: Checker, workers: int, advance: Callable[[int], Any] = lambda _: None
 ) -> Checked:
     """Check all records; `advance` is called with how many are done."""
     good: list[int] = []
@@ -212,7 +212,7 @@ def check_records(
     return Checked(good, lengths, broken)
 
 
-def _checked(records: list[Record], checker: Checker, workers: int) -> Iterator[tuple[int, str | None]]:
+def _checked(records: list[RawRecord], checker: Checker, workers: int) -> Iterator[tuple[int, str | None]]:
     if workers < 2:
         yield from map(checker, records)
         return

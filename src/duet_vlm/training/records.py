@@ -38,7 +38,7 @@ class Conversation:
 
 
 @dataclass(frozen=True)
-class Record:
+class RawRecord:
     """What stands in a file, unread.
 
     Attributes:
@@ -55,7 +55,7 @@ class Unreadable(str):
     """In a record's place: why its line could not be read."""
 
 
-def read_records(files: tuple[str, ...]) -> list[Record]:
+def read_records(files: tuple[str, ...]) -> list[RawRecord]:
     """All records of JSON lists and JSON-lines files.
 
     Raises:
@@ -67,18 +67,18 @@ def read_records(files: tuple[str, ...]) -> list[Record]:
     return records
 
 
-def _read_file(file: str) -> list[Record]:
+def _read_file(file: str) -> list[RawRecord]:
     text = read_text(Path(os.path.expanduser(file)), "data", "a JSON list or JSON lines of conversations")
     torn = may_be_torn(text)
     if text.lstrip(SPACE).startswith("["):
         try:
-            return [Record(file, i, _whole(data) if torn else data) for i, data in enumerate(parse(text))]
+            return [RawRecord(file, i, _whole(data) if torn else data) for i, data in enumerate(parse(text))]
         except NotJson as error:
             if not _is_json(next(lines(text))[1]):
                 place = "" if error.line is None else f" at line {error.line}"
                 raise DuetError(f"data {file!r} is no JSON{place}: {error}.") from error
             # else JSON lines whose first record is a list by mistake
-    return [Record(file, number - 1, _line(line, torn)) for number, line in lines(text)]
+    return [RawRecord(file, number - 1, _line(line, torn)) for number, line in lines(text)]
 
 
 def _line(line: str, torn: bool) -> Any:
