@@ -16,14 +16,14 @@ from .subject import Subject, largest
 
 
 @dataclass
-class Answer:
+class WayResult:
     """One prompt's numbers in one way: float32 log-probabilities, and what was kept, None where nobody looked."""
 
     values: Tensor
     kept: Kept | None = None
 
 
-Pairs = list[tuple[Answer, Answer]]
+Pairs = list[tuple[WayResult, WayResult]]
 LastTrace = Callable[[], Trace | None]
 Ways = Callable[[Subject, LastTrace], Pairs]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..host import cache_argument, output_cache
 from ..stage2.queries import IGNORED
 from . import prompts
-from .alike import Answer, LastTrace, Pairs
+from .alike import LastTrace, Pairs, WayResult
 from .kept import Kept
 from .subject import Subject, chances
 
@@ -37,8 +37,8 @@ def recomputed(subject: Subject, trace: LastTrace) -> Pairs:
     """Each prompt's answer with the cache, and in one forward without."""
     pairs = []
     for row in subject.singles:
-        cached = Answer(subject.steps(row)[0], Kept.of(trace()))
-        pairs.append((cached, Answer(whole(subject, row, subject.answer[:-1]), Kept.of(trace()))))
+        cached = WayResult(subject.steps(row)[0], Kept.of(trace()))
+        pairs.append((cached, WayResult(whole(subject, row, subject.answer[:-1]), Kept.of(trace()))))
     return pairs
 
 
@@ -47,15 +47,15 @@ def batched(subject: Subject, trace: LastTrace) -> Pairs:
     steps, seen = subject.steps(subject.batch), trace()
     length, pairs, images = subject.batch["input_ids"].shape[1], [], 0
     for number, row in enumerate(subject.singles):
-        alone = Answer(subject.steps(row)[0])
+        alone = WayResult(subject.steps(row)[0])
         if seen is None or not seen.samples[number].visual:
-            pairs.append((Answer(steps[number]), alone))  # text keeps no places
+            pairs.append((WayResult(steps[number]), alone))  # text keeps no places
             continue
         alone.kept = Kept.of(trace())
         count = len(alone.kept.images) if alone.kept else 0
         kept = Kept.of(seen, number, length - row["input_ids"].shape[1], slice(images, images + count))
         images += count
-        pairs.append((Answer(steps[number], kept), alone))
+        pairs.append((WayResult(steps[number], kept), alone))
     return pairs
 
 
@@ -67,7 +67,7 @@ def second_turn(subject: Subject, trace: LastTrace) -> Pairs:
     following = {name: x for name, x in prompts.longer(row, turn).items() if not name.startswith("pixel_")}
     steps = subject.steps(following | cache_argument(type(subject.model).forward, output_cache(out)))[0]
     again = whole(subject, row, torch.cat([turn, answer[:-1]]))
-    return [(Answer(steps, seen), Answer(again[-len(answer) :], Kept.of(trace())))]
+    return [(WayResult(steps, seen), WayResult(again[-len(answer) :], Kept.of(trace())))]
 
 
 def beams(subject: Subject, trace: LastTrace) -> Pairs:
@@ -82,7 +82,7 @@ def beams(subject: Subject, trace: LastTrace) -> Pairs:
         alone = Kept.of(trace())
         if seen is not None and alone is not None:  # every beam encoded the picture for itself
             seen.images = seen.images[: len(alone.images)]
-        pairs.append((Answer(score.float()[None], seen), Answer(mean[None], alone)))
+        pairs.append((WayResult(score.float()[None], seen), WayResult(mean[None], alone)))
     return pairs
 
 
@@ -102,4 +102,4 @@ def threads(subject: Subject, trace: LastTrace) -> Pairs:
             found = list(pool.map(answer, rows))
     finally:
         sys.setswitchinterval(interval)
-    return [(Answer(a), Answer(b)) for got, b in zip(found, alone, strict=True) for a in got]
+    return [(WayResult(a), WayResult(b)) for got, b in zip(found, alone, strict=True) for a in got]

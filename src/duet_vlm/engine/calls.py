@@ -19,7 +19,7 @@ from ..stage2.queries import IGNORED
 
 
 @dataclass
-class Call:
+class ModelCall:
     """What one forward call of the whole model says; of the core model alone, where that is called by itself.
 
     Attributes:
@@ -35,7 +35,7 @@ class Call:
     together: bool = False
     answer: int = 0
     logits: Tensor | None = None
-    outer: Call | None = None
+    outer: ModelCall | None = None
 
     def hear(self, kwargs: dict[str, Any], labels: Tensor | None) -> None:
         """Take what is said to this package alone out of a call's keyword arguments; `labels` come before it."""
@@ -57,25 +57,25 @@ class Generation:
     prompt: int | None = None
 
 
-_call: ContextVar[Call | None] = ContextVar("duet_vlm_call", default=None)
+_call: ContextVar[ModelCall | None] = ContextVar("duet_vlm_call", default=None)
 _generation: ContextVar[Generation | None] = ContextVar("duet_vlm_generation", default=None)
 
 
-def begin() -> Call:
+def begin() -> ModelCall:
     """Enter a forward call of the whole model."""
-    call = Call(outer=_call.get())
+    call = ModelCall(outer=_call.get())
     _call.set(call)
     return call
 
 
-def at_core(kwargs: dict[str, Any]) -> Call:
+def at_core(kwargs: dict[str, Any]) -> ModelCall:
     """What the call that is under way here says, once it has come to the core model with these arguments."""
-    call = replace(_call.get() or Call())
+    call = replace(_call.get() or ModelCall())
     call.hear(kwargs, call.labels)
     return call
 
 
-def end() -> Call | None:
+def end() -> ModelCall | None:
     """Leave a forward call of the whole model."""
     call = _call.get()
     if call is not None:
@@ -117,7 +117,7 @@ def answer_asked_for(kept: Any, length: int) -> int | None:
     return None
 
 
-def labels_of(call: Call, generation: Generation | None, ids: Tensor, past: int) -> Tensor | None:
+def labels_of(call: ModelCall, generation: Generation | None, ids: Tensor, past: int) -> Tensor | None:
     """(B, S) what of ids (B, S) is an answer, as labels, drafts or generated text; None where nothing says so.
 
     Args:

@@ -189,7 +189,9 @@ class Engine:
 
     # ---- steps ----
 
-    def read(self, core: Any, kwargs: dict[str, Any], call: calls.Call) -> tuple[ForwardPass | None, dict[str, Any]]:
+    def read(
+        self, core: Any, kwargs: dict[str, Any], call: calls.ModelCall
+    ) -> tuple[ForwardPass | None, dict[str, Any]]:
         """What a call of the core model is, and its arguments with images encoded; None for one that is stock."""
         plan, ids, cache = self.plan, kwargs.get("input_ids"), host.cache_of(kwargs)
         past = 0 if cache is None else cache.get_seq_length()

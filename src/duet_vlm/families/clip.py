@@ -14,7 +14,7 @@ from ..host.attention import keys, queries
 from ..stage1 import Encoded, Merge, merge
 from ..tensors.streamed import column_sums
 from . import encoding
-from .encoding import Call, Stage1
+from .encoding import EncoderCall, Stage1
 from .features import check_feature_layer, feature_layer
 from .taps import Tap
 
@@ -102,17 +102,17 @@ class ClsStage1(Stage1):
         handles.append(self.projector.register_forward_hook(self.after_projector))
         return handles
 
-    def after_layer(self, call: Call, layer: Any) -> None:
+    def after_layer(self, call: EncoderCall, layer: Any) -> None:
         call.merges = self.decide(layer, call)
 
-    def decide(self, layer: Any, call: Call) -> list[Merge]:
+    def decide(self, layer: Any, call: EncoderCall) -> list[Merge]:
         """What is merged, a few images at a time, by the attention and keys of `layer`."""
         assert call.hidden is not None and call.output is not None
         patches = call.output[:, 1:]
         parts = self.parts(call, patches)
         return [self.merge_of(layer, call, part, patches[part]) for part in parts]
 
-    def merge_of(self, layer: Any, call: Call, part: slice, patches: Tensor) -> Merge:
+    def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
         """Of some images; their attention statistics are gone when this returns."""
         assert call.hidden is not None
         scores, metric = rank(attention_of(layer), call.hidden[part])
@@ -148,7 +148,7 @@ class ClsStage1(Stage1):
         """What is retained of each part, (b, K, D), in one tensor."""
         return torch.cat(kept)
 
-    def parts(self, call: Call, patches: Tensor) -> list[slice]:
+    def parts(self, call: EncoderCall, patches: Tensor) -> list[slice]:
         """(B, N, D) -> the images whose attention statistics are held at a time."""
         together = self.together(patches)
         return [slice(first, first + together) for first in range(0, len(patches), together)]

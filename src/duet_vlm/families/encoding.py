@@ -47,7 +47,7 @@ class Outcome:
 
 
 @dataclass
-class Call:
+class EncoderCall:
     """One call of `get_..._features`, from its entrance to its exit.
 
     Attributes:
@@ -82,7 +82,7 @@ class Call:
     shares: list[Any] | None = None
 
 
-_call: ContextVar[Call | None] = ContextVar("duet_vlm_encoder_call", default=None)
+_call: ContextVar[EncoderCall | None] = ContextVar("duet_vlm_encoder_call", default=None)
 _engine_only: ContextVar[bool] = ContextVar("duet_vlm_engine_only", default=False)
 
 
@@ -102,7 +102,7 @@ def for_everyone() -> None:
 
 
 @contextlib.contextmanager
-def within(call: Call | None) -> Iterator[None]:
+def within(call: EncoderCall | None) -> Iterator[None]:
     """Inside, taps collect for `call`; for none of them where it is None."""
     token = _call.set(call)
     try:
@@ -159,18 +159,18 @@ class Stage1:
         """The hooks that collect; each asks `call()` first."""
         raise NotImplementedError
 
-    def before_attention(self, call: Call, attention: Any, hidden: Tensor, others: dict[str, Any]) -> None:
+    def before_attention(self, call: EncoderCall, attention: Any, hidden: Tensor, others: dict[str, Any]) -> None:
         """What the scoring attention is given, (B, n, D), and its other arguments; see `taps.Tap`."""
         call.hidden = hidden
 
-    def after_layer(self, call: Call, layer: Any) -> None:
+    def after_layer(self, call: EncoderCall, layer: Any) -> None:
         """`call.output` is there."""
 
-    def after_tower(self, call: Call, tower: Any, output: Any) -> None:
+    def after_tower(self, call: EncoderCall, tower: Any, output: Any) -> None:
         """The tower is done."""
 
     @torch.compiler.disable  # a graph would keep the answer of the call that traced it
-    def call(self) -> Call | None:
+    def call(self) -> EncoderCall | None:
         """The call of this model's encoder that is under way here; None outside, and in a backward pass."""
         found = _call.get()
         return found if found is not None and found.stage is self else None
@@ -185,7 +185,7 @@ class Stage1:
                 raise DuetError(reason)
             with paused():
                 return encoder(*args, **kwargs)
-        call = Call(self, only, arguments)
+        call = EncoderCall(self, only, arguments)
         with within(call):
             output = encoder(*args, **kwargs)
         if call.features is not None and not isinstance(output, tuple):
@@ -204,7 +204,7 @@ class Stage1:
                 )
         return None
 
-    def outcome(self, call: Call, output: Any) -> Outcome:
+    def outcome(self, call: EncoderCall, output: Any) -> Outcome:
         entries = output.pooler_output
         assert call.features is not None and call.sizes is not None
         lengths = [len(entry) for entry in entries]

@@ -17,7 +17,7 @@ from ..config.budget import stage1_counts
 from ..config.settings import Settings
 from ..host.attention import received
 from ..stage1 import Encoded, Merge, merge
-from .encoding import Call, Stage1, merged_in_place
+from .encoding import EncoderCall, Stage1, merged_in_place
 from .family import Family
 from .features import check_feature_layer, feature_layer
 from .taps import Tap
@@ -37,7 +37,7 @@ class FixedStage1(Stage1):
         """The attention that scores, of the layer whose output the model uses as features."""
         return feature_layer(self.core.config, self.tower.encoder.layers).self_attn
 
-    def score(self, call: Call, image: int) -> tuple[Tensor, Tensor]:
+    def score(self, call: EncoderCall, image: int) -> tuple[Tensor, Tensor]:
         """(1, patches) scores and (1, patches, d) keys of one image: the attention that a patch receives."""
         assert call.hidden is not None
         return received(self.attention, call.hidden[image : image + 1])[0]
@@ -57,7 +57,7 @@ class FixedStage1(Stage1):
         if call is not None:
             self.merge_images(call, output)
 
-    def merge_images(self, call: Call, tokens: Tensor) -> None:
+    def merge_images(self, call: EncoderCall, tokens: Tensor) -> None:
         """Merge the (B, n, D) tokens of images, one by one."""
         side = math.isqrt(tokens.shape[1])
         parts = []
@@ -65,13 +65,13 @@ class FixedStage1(Stage1):
             parts.append(self.merged(call, self.pool(self.statistics(call, image)), features, (side, side)))
         call.features, call.sizes = (torch.cat([part[i].flatten(0, 1) for part in parts]) for i in (0, 1))
 
-    def statistics(self, call: Call, image: int) -> Tensor:
+    def statistics(self, call: EncoderCall, image: int) -> Tensor:
         """(1, patches, 1 + d) the score and the key of every patch of one image."""
         scores, keys = self.score(call, image)
         return torch.cat([scores[..., None].to(keys), keys], dim=2)
 
     def merged(
-        self, call: Call, statistics: Tensor, features: Tensor, grid: tuple[int, int] | None
+        self, call: EncoderCall, statistics: Tensor, features: Tensor, grid: tuple[int, int] | None
     ) -> tuple[Tensor, Tensor]:
         """(1, n, D) tokens in place and (1, n) sizes, from (1, n, 1 + d) statistics and (1, n, D) features."""
         statistics = statistics.to(features.device)  # tower and projector may live on different ones

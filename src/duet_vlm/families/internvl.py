@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from . import clip, fixed
-from .encoding import Call
+from .encoding import EncoderCall
 from .features import feature_layer
 from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
 from .video.sampling import Sampling, middles
@@ -20,7 +20,7 @@ class InternVLStage1(fixed.FixedStage1):
     def attention(self) -> Any:
         return feature_layer(self.core.config, self.tower.encoder.layer).attention
 
-    def score(self, call: Call, image: int) -> tuple[Tensor, Tensor]:
+    def score(self, call: EncoderCall, image: int) -> tuple[Tensor, Tensor]:
         assert call.hidden is not None
         return clip.rank(self.attention, call.hidden[image : image + 1])
 

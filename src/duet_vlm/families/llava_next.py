@@ -18,7 +18,7 @@ from ..stage1 import Encoded, Merge, merge
 from . import clip, encoding
 from .anyres import AnyRes
 from .downsample import Downsample
-from .encoding import Call, Stage1
+from .encoding import EncoderCall, Stage1
 from .llava import Llava
 
 
@@ -67,7 +67,7 @@ class LlavaNextStage1(Packed, clip.ClsStage1):
     afterwards: of the n patches of an image that are none, (K1 + K2) n / N are retained, to half a token.
     """
 
-    def parts(self, call: Call, patches: Tensor) -> list[slice]:
+    def parts(self, call: EncoderCall, patches: Tensor) -> list[slice]:
         """Crops that follow each other and have equal shares, as many as are held at a time."""
         found, together, first = [], self.together(patches), 0
         for _, run in groupby(self.shares(call)):
@@ -76,7 +76,7 @@ class LlavaNextStage1(Packed, clip.ClsStage1):
             first = end
         return found
 
-    def shares(self, call: Call) -> list[Share]:
+    def shares(self, call: EncoderCall) -> list[Share]:
         """Of every crop, in the order of encoding."""
         if call.shares is None:
             sizes = torch.as_tensor(call.arguments["image_sizes"]).tolist()
@@ -84,7 +84,7 @@ class LlavaNextStage1(Packed, clip.ClsStage1):
             call.shares = [share for size in sizes for share in known[tuple(size)]]
         return call.shares
 
-    def merge_of(self, layer: Any, call: Call, part: slice, patches: Tensor) -> Merge:
+    def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
         assert call.hidden is not None
         share = self.shares(call)[part.start]
         scores, keys = clip.rank(clip.attention_of(layer), call.hidden[part])

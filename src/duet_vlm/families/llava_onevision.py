@@ -18,7 +18,7 @@ from ..errors import DuetError
 from ..host.refs import wrap
 from . import fixed
 from .anyres import AnyRes
-from .encoding import Call, Outcome
+from .encoding import EncoderCall, Outcome
 from .features import check_feature_layer
 from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
 from .video.sampling import Sampling
@@ -71,7 +71,7 @@ class LlavaOneVisionStage1(fixed.FixedStage1):
             self.merge_images(call, pooled)
         return pooled
 
-    def outcome(self, call: Call, output: Any) -> Outcome:
+    def outcome(self, call: EncoderCall, output: Any) -> Outcome:
         videos = output.pooler_output
         if isinstance(videos, Tensor) and call.features is not None and call.sizes is not None:
             # stock puts a newline behind the frames of a video, which goes

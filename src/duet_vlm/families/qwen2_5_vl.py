@@ -14,7 +14,7 @@ from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.attention import received
 from ..stage1 import Encoded, merge
-from .encoding import Call, Stage1, merged_in_place
+from .encoding import EncoderCall, Stage1, merged_in_place
 from .family import Family, Make, refuse_renumbering
 from .taps import Tap
 from .video import pixels
@@ -49,12 +49,12 @@ class QwenStage1(Stage1):
     def taps(self) -> list[Any]:
         return Tap(self).hook(self.tower, self.attention)
 
-    def before_attention(self, call: Call, attention: Any, hidden: Tensor, others: dict[str, Any]) -> None:
+    def before_attention(self, call: EncoderCall, attention: Any, hidden: Tensor, others: dict[str, Any]) -> None:
         for scores, keys in received(attention, hidden, **others):
             call.scores.append(self.pool(scores[..., None])[..., 0])
             call.keys.append(self.pool(keys))
 
-    def after_tower(self, call: Call, tower: Any, output: Any) -> None:
+    def after_tower(self, call: EncoderCall, tower: Any, output: Any) -> None:
         side, grids = tower.config.spatial_merge_size, call.tower_kwargs["grid_thw"]
         scores, keys = torch.cat(call.scores, 1)[0], torch.cat(call.keys, 1)[0]
         order = image_order(tower, grids)

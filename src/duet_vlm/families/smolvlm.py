@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..host.attention import received
 from . import fixed
-from .encoding import Call
+from .encoding import EncoderCall
 from .family import Make
 from .video import pixels
 from .video.processors import HALVES, LANCZOS, FrameProcessor
@@ -17,7 +17,7 @@ from .video.sampling import Sampling, ends_down
 
 
 class SmolVLMStage1(fixed.FixedStage1):
-    def score(self, call: Call, image: int) -> tuple[Tensor, Tensor]:
+    def score(self, call: EncoderCall, image: int) -> tuple[Tensor, Tensor]:
         """As if the tile's padding were not there: it neither gives nor receives."""
         assert call.hidden is not None
         hidden, real = call.hidden[image : image + 1], call.tower_kwargs["patch_attention_mask"][image].flatten()

@@ -19,7 +19,7 @@ Message = dict[str, Any]
 
 
 @dataclass
-class Conversation:
+class ChatQuestion:
     """One question, ready for a processor.
 
     Attributes:
@@ -45,14 +45,14 @@ class Reader:
     def __init__(self, config: Any, processor: Any, max_frames: int | None = None):
         self.config, self.processor, self.max_frames = config, processor, max_frames
 
-    def read(self, messages: list[Message]) -> Conversation:
+    def read(self, messages: list[Message]) -> ChatQuestion:
         """Take the media out of the messages.
 
         Raises:
             DuetError: a kind of content that the model does not take, a text that it would take for a picture's place,
                 or a picture or video that cannot be read.
         """
-        found = Conversation([], [], [])
+        found = ChatQuestion([], [], [])
         for message in messages:
             parts: list[dict[str, Any]] = []
             for part in message["content"]:
@@ -77,7 +77,7 @@ class Reader:
             found.messages.append({"role": message["role"], "content": parts})
         return found
 
-    def encode(self, conversations: list[Conversation]) -> Any:
+    def encode(self, conversations: list[ChatQuestion]) -> Any:
         """The model's inputs for a batch, padded on the left."""
         images = [conversation.images for conversation in conversations]
         clips = [clip for conversation in conversations for clip in conversation.clips]

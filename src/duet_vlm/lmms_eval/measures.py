@@ -41,7 +41,7 @@ class Measures(TokenCounts):
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-class Clock(LogitsProcessor):
+class FirstTokenClock(LogitsProcessor):
     """Notes when the first logits are there; changes nothing."""
 
     def __init__(self) -> None:
@@ -60,7 +60,9 @@ class Clock(LogitsProcessor):
         return time.perf_counter() - self.started
 
 
-def measure(inputs: Any, visual: torch.Tensor, trace: Trace | None, cache: Any, clock: Clock) -> list[Measures]:
+def measure(
+    inputs: Any, visual: torch.Tensor, trace: Trace | None, cache: Any, clock: FirstTokenClock
+) -> list[Measures]:
     """One record for every row of a batch; output tokens are left to the caller.
 
     Args:

@@ -26,9 +26,9 @@ from ..inputs.checkpoints import read_config, read_model
 from ..inputs.choice import SAVED
 from ..inputs.devices import check_device, check_dtype
 from ..presets import DuetConfig, preset
-from .conversation import Conversation, Reader
+from .conversation import ChatQuestion, Reader
 from .generation import cut, settings
-from .measures import Clock, Measures, measure, summary
+from .measures import FirstTokenClock, Measures, measure, summary
 
 SETTINGS = {field.name for field in fields(DuetConfig)} - {"dominant", "contextual", "drops"}
 
@@ -137,7 +137,7 @@ class DuetHF(lmms):
         results = [GenerationResult(text, measured) for text, measured in zip(texts, measures, strict=True)]
         return list(order.get_original(results))
 
-    def conversation(self, arguments: tuple[Any, ...]) -> Conversation:
+    def conversation(self, arguments: tuple[Any, ...]) -> ChatQuestion:
         """One request's document, with its images read."""
         _, doc_to_messages, _, document, task, split = arguments
         messages = doc_to_messages(self.task_dict[task][split][document])
@@ -146,7 +146,7 @@ class DuetHF(lmms):
 
     @torch.inference_mode()
     def answer(
-        self, conversations: list[Conversation], task_settings: dict[str, Any]
+        self, conversations: list[ChatQuestion], task_settings: dict[str, Any]
     ) -> tuple[list[str], list[Measures], float]:
         """Answer a batch with one set of generation settings: answers, measures, and the seconds of `generate`."""
         inputs = self.reader.encode(conversations).to(self.device, self.model.dtype)
@@ -155,7 +155,7 @@ class DuetHF(lmms):
         if not self.warm:  # the first call on a device costs more than any other
             self.model.generate(**inputs, **generation | {"max_new_tokens": 1})
             self.warm = True
-        clock = Clock()
+        clock = FirstTokenClock()
         out = self.model.generate(
             **inputs, **generation, logits_processor=LogitsProcessorList([clock]), return_dict_in_generate=True
         )

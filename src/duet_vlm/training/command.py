@@ -40,7 +40,7 @@ class BrokenRecords(DuetError):
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """What is known before the model is loaded.
 
     Attributes:
@@ -72,7 +72,7 @@ def prepare(
     bar: Bar,
     fresh: bool = False,
     tell: Callable[[str], Any] | None = None,
-) -> Run:
+) -> TrainingRun:
     """Read and check everything but the weights.
 
     Args:
@@ -132,10 +132,10 @@ def prepare(
     if checkpoint is not None and resume:
         resuming.check(checkpoint, stamp)
     dataset = Conversations(listed, renderer, settings.video_frames)
-    return Run(settings, arguments, model_config, full, budget, renderer, checked, dataset, checkpoint, stamp)
+    return TrainingRun(settings, arguments, model_config, full, budget, renderer, checked, dataset, checkpoint, stamp)
 
 
-def trainer_of(run: Run) -> DuetTrainer:
+def trainer_of(run: TrainingRun) -> DuetTrainer:
     """The model, compressed, in its Trainer.
 
     Raises:
@@ -164,7 +164,7 @@ def trainer_of(run: Run) -> DuetTrainer:
     )
 
 
-def train(run: Run) -> Path:
+def train(run: TrainingRun) -> Path:
     """Train, and save: OUTPUT/model is a folder for from_pretrained, OUTPUT/adapter the adapter of `train: lora`.
 
     Raises:
@@ -184,7 +184,7 @@ def train(run: Run) -> Path:
         raise SaveError(cannot_save("the trained model", error, output)) from error
 
 
-def finished(run: Run) -> Path | None:
+def finished(run: TrainingRun) -> Path | None:
     """What an earlier run left when it was through; None where there is something left to do."""
     if run.checkpoint is None:
         return None
@@ -197,7 +197,7 @@ def finished(run: Run) -> Path | None:
     return left[-1] if through else None
 
 
-def save(run: Run, trainer: DuetTrainer, output: Path) -> Path:
+def save(run: TrainingRun, trainer: DuetTrainer, output: Path) -> Path:
     """Write what was trained; each folder appears when it is whole."""
     lora = run.settings.train == "lora"
     if trainer.is_fsdp_enabled:
