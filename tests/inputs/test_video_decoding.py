@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from clips import clip, held, level, picture, song
 
-from duet_vlm.families.video.sampling import Sampling, ends, ends_down, middles, spread
+from duet_vlm.families.video.sampling import Sampling, ends, ends_down, middles, starts
 from duet_vlm.inputs.video.decoding import Clip, is_video, read_frames
 
 
@@ -63,7 +63,7 @@ def test_fewer_frames_than_the_file_says(tmp_path: Path) -> None:
 def test_memory_of_the_sampled_frames_alone(tmp_path: Path) -> None:
     file = clip(tmp_path / "clip.mp4", 60, 256, 256)
     tracemalloc.start()
-    found = read_frames(file, Sampling(spread, 4))
+    found = read_frames(file, Sampling(starts, 4))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.frames.nbytes == 4 * 256 * 256 * 3
@@ -116,13 +116,13 @@ def test_is_video() -> None:
 
 
 def test_places_of_frames_are_spread_as_each_family_spreads_them() -> None:
-    assert spread(10, 4) == [0, 2, 5, 7]
+    assert starts(10, 4) == [0, 2, 5, 7]
     assert ends(10, 4) == [0, 3, 6, 9]
     assert ends_down(11, 4) == [0, 3, 6, 10]
     assert middles(10, 4) == [1, 3, 6, 8]
 
 
-@pytest.mark.parametrize("places", [spread, ends, ends_down, middles])
+@pytest.mark.parametrize("places", [starts, ends, ends_down, middles])
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 64, 1000])
 def test_places_are_different_and_inside(places: Any, total: int) -> None:
     for count in range(1, min(total, 70) + 1):

@@ -18,7 +18,7 @@ from duet_vlm import DuetConfig
 from duet_vlm.demo.model import folder as demo_folder
 from duet_vlm.inputs.prompts import prompt as plain_prompt
 from duet_vlm.lmms_eval.conversation import prompt
-from duet_vlm.lmms_eval.generation import DEFAULT_NEW_TOKENS, cut, settings
+from duet_vlm.lmms_eval.generation import DEFAULT_NEW_TOKENS, cut, generation_settings
 from duet_vlm.lmms_eval.model import DuetHF
 
 __all__ = ["caches"]
@@ -101,14 +101,14 @@ def test_a_system_prompt_stands_first(tmp_path: Path) -> None:
 
 
 def test_generation_settings() -> None:
-    greedy, until = settings({"until": ["\n\n", ""], "temperature": 0.0, "do_sample": True, "top_p": 0.9})
+    greedy, until = generation_settings({"until": ["\n\n", ""], "temperature": 0.0, "do_sample": True, "top_p": 0.9})
     assert until == ["\n\n"]
     assert (greedy["do_sample"], greedy["top_p"], greedy["num_beams"]) == (False, None, 1)
     assert greedy["max_new_tokens"] == DEFAULT_NEW_TOKENS
-    sampled, until = settings({"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 7, "until": "."})
+    sampled, until = generation_settings({"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 7, "until": "."})
     assert until == ["."]
     assert sampled == {"max_new_tokens": 7, "num_beams": 1, "do_sample": True, "temperature": 0.7, "top_p": 0.9}
-    assert settings({"do_sample": True})[0]["do_sample"] is True
+    assert generation_settings({"do_sample": True})[0]["do_sample"] is True
     assert cut(" a ring\n\nQ: more", ["\n\n", "Q:"]) == "a ring"
 
 

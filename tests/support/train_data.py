@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from saved import photo, processor, save
 
-from duet_vlm.training.command import TrainingRun, prepare
+from duet_vlm.training.command import TrainingRun, prepare_training
 from duet_vlm.training.fields import read
 from duet_vlm.training.settings import TrainSettings
 
@@ -69,7 +69,7 @@ def written(folder: Path, settings: dict[str, Any]) -> Path:
 
 
 def run_of(settings: dict[str, Any], resume: bool = False, skip_broken: bool = False) -> TrainingRun:
-    return prepare(read(TrainSettings, settings), resume, skip_broken, silent)
+    return prepare_training(read(TrainSettings, settings), resume, skip_broken, silent)
 
 
 __all__ = ["Image", "data_set", "llava", "plain", "processor", "run_of", "silent", "written"]

@@ -77,7 +77,7 @@ def budget(
         for one in choices:
             settings = chosen(config, *one, grid=laid.grid)
             with option_names():
-                costed = costs.report(
+                costed = costs.cost_report(
                     config, settings.config, text_tokens, grid=laid.grid, tiles=laid.tiles, size=laid.size
                 )
             reports.append({"model": name, "method": settings.method, "settings": settings.words, **costed})

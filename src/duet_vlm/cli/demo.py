@@ -11,7 +11,7 @@ from ..console import terminal
 from ..console.commands import Command, Commands
 from ..console.options import JsonFile
 from ..errors import DuetError
-from ..inputs.files import STDOUT, check_file, writing
+from ..inputs.files import STDOUT, check_writable, writing
 from ..inputs.model_folders import DEMO
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ def scene(
     The picture may be enlarged: the model's processor shrinks it back to 112 x 112 pixels.
     """
     check_ending(out)
-    check_file(out, "the scene")
+    check_writable(out, "the scene")
     import numpy as np
     from PIL import Image
     from rich.console import Console

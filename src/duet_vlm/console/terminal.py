@@ -91,7 +91,7 @@ def escape(text: str) -> str:
 def check_json(file: Path | None) -> None:
     """Raises DuetError where `write_json` could not write."""
     if file is not None and file != files.STDOUT:
-        files.check_file(file, "figures")
+        files.check_writable(file, "figures")
 
 
 def write_json(report: dict[str, Any], file: Path | None) -> None:

@@ -18,7 +18,7 @@ from ..families import encoding
 from ..host.refs import Ref, wrap
 from ..tensors.tokens import fill_back, spread
 from . import calls, distributed, dropping, filler, label_logits, merge_sizes, padding, prompt
-from .cache import check_prunable, check_whole, forget_announced, is_pruned
+from .cache import check_equal_lengths, check_prunable, forget_announced, is_pruned
 from .forward_pass import ARGUMENT, Decode, ForwardPass, Prefill, PrefillRecord, TextOnly
 from .passes import Passes
 from .plan import Plan
@@ -136,8 +136,8 @@ class Engine:
             return None
         if isinstance(output, tuple):
             loss, logits, *others = output
-            return (loss, label_logits.fill_back(logits, call.logits), *others)
-        output.logits = label_logits.fill_back(output.logits, call.logits)
+            return (loss, label_logits.fill_logits(logits, call.logits), *others)
+        output.logits = label_logits.fill_logits(output.logits, call.logits)
         return output
 
     def before_core(self, core: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -197,7 +197,7 @@ class Engine:
         past = 0 if cache is None else cache.get_seq_length()
         otherwise: Decode | None = None
         if is_pruned(cache):
-            check_whole(cache, plan.layers)
+            check_equal_lengths(cache, plan.layers)
             otherwise = Decode(plan)
         images = prompt.has_pixels(kwargs) or prompt.has_features(kwargs)
         if ids is None:
@@ -217,10 +217,10 @@ class Engine:
         encoding.for_everyone()  # what `generate` encodes before its first forward is encoded now
         host.check_attention(host.decoder_of(core))
         if plan.config.proportional:
-            merge_sizes.check_attention(host.decoder_of(core))
+            merge_sizes.check_adds_mask(host.decoder_of(core))
         if cache is not None:
             check_prunable(cache)
-            check_whole(cache, plan.layers)
+            check_equal_lengths(cache, plan.layers)
         padded = padding.read(ids, kwargs, past, call.together)
         encoded = prompt.encode(core, kwargs)
         labels = calls.labels_of(call, calls.generation(self), ids, past)

@@ -20,7 +20,7 @@ from ..tensors.tokens import spread, take
 IMPLEMENTATIONS = ("sdpa", "eager")  # that add a mask to the logits
 
 
-def check_attention(decoder: Any) -> None:
+def check_adds_mask(decoder: Any) -> None:
     """Refuse attention that takes no additive mask.
 
     Raises:

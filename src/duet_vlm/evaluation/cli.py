@@ -17,7 +17,7 @@ from ..console.tables import several
 from ..errors import DuetError
 from ..inputs.choice import check_choices
 from ..inputs.devices import check_dtype
-from ..inputs.files import STDOUT, check_folder
+from ..inputs.files import STDOUT, check_writable_folder
 from ..inputs.model_folders import DEMO, brings_settings
 from ..inputs.paths import check_file
 
@@ -67,7 +67,7 @@ def evaluate(
 
       duet eval --model llava-hf/llava-1.5-7b-hf --data questions.jsonl --method duet fastv --tokens 192 64 --out eval
     """
-    check_folder(out, "the answers")
+    check_writable_folder(out, "the answers")
     terminal.check_json(json_file)
     check_dtype(dtype)
     problems = check_choices(method, tokens or [], keep or [], brings_settings(model), default=False)
@@ -77,11 +77,11 @@ def evaluate(
         check_file(Path(data), "manifest", "a JSONL file, or 'demo'")
     with terminal.status() as status:
         from .processes import Process
-        from .request import prepare
+        from .request import read_request
 
         terminal.set_threads(threads)
         process = Process.this()
-        request = prepare(
+        request = read_request(
             model, data, method, tokens or [], keep or [], limit, strict, dtype, device, process, status,
         )  # fmt: skip
     if process.first:

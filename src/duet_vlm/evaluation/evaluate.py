@@ -93,7 +93,7 @@ def evaluate(
     if not process.first:
         return None
     answers, failed = _gather(folder, records, runs)
-    from .report import report
+    from .report import write_report
 
     answered = [record for record in records if record.id not in failed]
     lines = {record.id: record.line for record in records}
@@ -102,7 +102,7 @@ def evaluate(
         raise DuetError(f"nothing could be asked, for example {wrong[-1]}")
     digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
     settings |= {"runs": [run.described() for run in runs], "records": digest}
-    return report(asker, answered, runs, answers, settings, wrong, folder)
+    return write_report(asker, answered, runs, answers, settings, wrong, folder)
 
 
 def ask_all(
@@ -130,7 +130,7 @@ def ask_all(
     step = max(1, len(batches) // TIMED)
     warm = False
     for number, (left, batch) in enumerate(batches):
-        prepared, alone, wrong = prepare(asker, batch, timed=number % step == 0)
+        prepared, alone, wrong = prepare_batch(asker, batch, timed=number % step == 0)
         if wrong and strict:
             name, reason = next(iter(wrong.items()))
             raise DuetError(f"{_at(batch, name)}{reason} (--strict stops here)")
@@ -154,7 +154,9 @@ def ask_all(
             advance(len(batch))
 
 
-def prepare(asker: Asker, batch: Sequence[Record], timed: bool) -> tuple[Batch | None, Batch | None, dict[str, str]]:
+def prepare_batch(
+    asker: Asker, batch: Sequence[Record], timed: bool
+) -> tuple[Batch | None, Batch | None, dict[str, str]]:
     """The batch without records that cannot be asked, its first record alone if that is timed, and what is wrong."""
     good: list[tuple[Record, Any]] = []
     wrong: dict[str, str] = {}

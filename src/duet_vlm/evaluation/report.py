@@ -27,7 +27,7 @@ Answers = dict[Key, dict[str, Any]]
 UNSORTED = "no category"
 
 
-def report(
+def write_report(
     asker: Asker,
     records: Sequence[Record],
     runs: list[Run],

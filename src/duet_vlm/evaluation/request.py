@@ -31,7 +31,7 @@ class EvalRequest:
     about: dict[str, Any]
 
 
-def prepare(
+def read_request(
     model: str,
     data: str,
     methods: Sequence[str] | None,

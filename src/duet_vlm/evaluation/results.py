@@ -50,10 +50,10 @@ def evaluate_both(model: str, work: Path, limit: int, seed: int, process: Proces
     from .ablations import ablation_runs
     from .cli import counter
     from .evaluate import evaluate
-    from .request import prepare
+    from .request import read_request
 
     methods = [*names(), "visionzip+fastv"]
-    request = prepare(model, DEMO, methods, [], KEEP, limit, False, "float32", None, process)
+    request = read_request(model, DEMO, methods, [], KEEP, limit, False, "float32", None, process)
     tables = {
         "methods": (request.runs, request.problems),
         "ablations": (ablation_runs(request.model.config, ABLATION_KEEP), []),

@@ -49,7 +49,7 @@ def patches(config: Any) -> int:
     return rows * columns
 
 
-def check(config: Any, duet: Settings, reserved: int) -> None:
+def check_tower(config: Any, duet: Settings, reserved: int) -> None:
     """Refuse towers without CLS, several feature layers, and counts that an image cannot hold."""
     if not duet.merges:
         return

@@ -51,7 +51,7 @@ class Llava(Family, model_types=("llava",)):
         return clip.patches(config) + first - int(config.vision_feature_select_strategy == "default")
 
     def check(self, config: Any, duet: Settings) -> None:
-        clip.check(config, duet, self.reserved)
+        clip.check_tower(config, duet, self.reserved)
         if duet.merges and config.vision_feature_select_strategy != "default":
             raise DuetError(
                 f"stage 1 needs vision_feature_select_strategy 'default', and this model has "
@@ -79,7 +79,7 @@ class AnyTower(Family):
         return frames * rows * columns
 
     def check(self, config: Any, duet: Settings) -> None:
-        clip.check(config, duet, LlavaStage1.reserved)
+        clip.check_tower(config, duet, LlavaStage1.reserved)
 
 
 ANY_TOWER = AnyTower()

@@ -19,7 +19,7 @@ from .family import Family, Make, refuse_renumbering
 from .taps import Tap
 from .video import pixels
 from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
-from .video.sampling import Sampling, spread
+from .video.sampling import Sampling, starts
 
 SIDE = 24  # rows and columns of visual tokens of the image that is timed, as many as LLaVA-1.5's have
 
@@ -93,7 +93,7 @@ class Qwen2VLVideoProcessor(FrameProcessor):
         size={"shortest_edge": 128 * 28 * 28, "longest_edge": 28 * 28 * 768}, patch_size=14, temporal_patch_size=2,
         merge_size=2, min_frames=4, max_frames=768, cap_pixels_per_frame=None, max_video_tokens=128000,
     )  # fmt: skip
-    sampling = Sampling(spread, rate=2.0, least=4, most=768, multiple=2)
+    sampling = Sampling(starts, rate=2.0, least=4, most=768, multiple=2)
     model_input_names = ["pixel_values_videos", "video_grid_thw"]  # noqa: RUF012
 
     def __init__(self, **settings: Any):

@@ -32,7 +32,7 @@ def pixels_of(
     return family_of(config).pixels(config, noise, batch_size, grid=grid, tiles=image.crops, size=image.size)
 
 
-def check_text(image: ImageShape, text_tokens: int) -> None:
+def check_text_length(image: ImageShape, text_tokens: int) -> None:
     """Raises ValueError where there is no word for between two parts that are ranked one by one."""
     if text_tokens < image.spans + 3:
         raise DuetError(
@@ -47,7 +47,7 @@ def prompts_of(config: Any, image: ImageShape, batch_size: int, text_tokens: int
     named = [getattr(config, name) for name in dir(config) if name.endswith(("token_id", "token_index"))]
     special = torch.tensor([token for token in named if isinstance(token, int)])
     words = torch.where(torch.isin(words, special), 3, words)
-    check_text(image, text_tokens)
+    check_text_length(image, text_tokens)
     between = image.spans - 1
     first = min(5, (text_tokens - between) // 4)
     part = torch.full((batch_size, image.visual_tokens // image.spans), config.image_token_id)

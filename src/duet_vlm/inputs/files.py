@@ -12,7 +12,7 @@ from ..errors import DuetError
 STDOUT = Path("-")
 
 
-def check_file(file: Path, what: str) -> None:
+def check_writable(file: Path, what: str) -> None:
     """Refuse a file that could not be written; it is not made, and one that is there is not touched.
 
     Args:
@@ -34,7 +34,7 @@ def check_file(file: Path, what: str) -> None:
     _check_name(file, what)
 
 
-def check_folder(folder: Path, what: str) -> None:
+def check_writable_folder(folder: Path, what: str) -> None:
     """Refuse a folder that could not be made or written to; it is not made.
 
     Raises:

@@ -8,7 +8,7 @@ DEFAULT_NEW_TOKENS = 1024
 SAMPLING = ("temperature", "top_p", "top_k")
 
 
-def settings(task_settings: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def generation_settings(task_settings: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Arguments of `generate`, and the strings that end an answer.
 
     What tasks give beyond these (for example `image_aspect_ratio`) belongs to other models and is left out. Greedy

@@ -60,7 +60,7 @@ class FirstTokenClock(LogitsProcessor):
         return time.perf_counter() - self.started
 
 
-def measure(
+def measures_of(
     inputs: Any, visual: torch.Tensor, trace: Trace | None, cache: Any, clock: FirstTokenClock
 ) -> list[Measures]:
     """One record for every row of a batch; output tokens are left to the caller.

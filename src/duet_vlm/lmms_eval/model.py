@@ -27,8 +27,8 @@ from ..inputs.choice import SAVED
 from ..inputs.devices import check_device, check_dtype
 from ..presets import DuetConfig, preset
 from .conversation import ChatQuestion, Reader
-from .generation import cut, settings
-from .measures import FirstTokenClock, Measures, measure, summary
+from .generation import cut, generation_settings
+from .measures import FirstTokenClock, Measures, measures_of, summary
 
 SETTINGS = {field.name for field in fields(DuetConfig)} - {"dominant", "contextual", "drops"}
 
@@ -150,7 +150,7 @@ class DuetHF(lmms):
     ) -> tuple[list[str], list[Measures], float]:
         """Answer a batch with one set of generation settings: answers, measures, and the seconds of `generate`."""
         inputs = self.reader.encode(conversations).to(self.device, self.model.dtype)
-        generation, until = settings(task_settings)
+        generation, until = generation_settings(task_settings)
         generation["pad_token_id"] = self.tokenizer.pad_token_id
         if not self.warm:  # the first call on a device costs more than any other
             self.model.generate(**inputs, **generation | {"max_new_tokens": 1})
@@ -163,7 +163,7 @@ class DuetHF(lmms):
         visual = self.visual(inputs["input_ids"])
         # a prompt without visual tokens leaves no trace, only the one of the prompt before
         trace = self.handle.trace if bool(visual.any()) else None
-        measures = measure(inputs, visual, trace, output_cache(out), clock)
+        measures = measures_of(inputs, visual, trace, output_cache(out), clock)
         written = out.sequences[:, inputs["input_ids"].shape[1] :]
         for row, measured in zip(written, measures, strict=True):
             measured.output_tokens = int((row != self.tokenizer.pad_token_id).sum())

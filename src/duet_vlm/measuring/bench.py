@@ -83,7 +83,7 @@ def benchmark(
         for run in range(WARM_UPS + options.runs):
             for setting, notes in zip(listed, seen, strict=True):
                 advance(f"{label(setting)}, {'warm-up' if run < WARM_UPS else f'run {run + 1 - WARM_UPS}'}")
-                figures = measure(work, setting, options)
+                figures = run_once(work, setting, options)
                 if run >= WARM_UPS:
                     for name, value in figures.items():
                         notes.setdefault(name, []).append(value)
@@ -119,7 +119,7 @@ def compressed(model: Any, config: DuetConfig) -> Iterator[Duet]:
         yield handle
 
 
-def measure(work: Workload, setting: Setting, options: Options) -> dict[str, Any]:
+def run_once(work: Workload, setting: Setting, options: Options) -> dict[str, Any]:
     """One run of one setting: seconds, and bytes."""
     clock, memory = Clock(options.device), PeakMemory(options.device)
     layers = list(work.layers)

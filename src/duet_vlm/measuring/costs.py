@@ -9,7 +9,7 @@ from ..families.image_shape import ImageShape
 from ..presets import DuetConfig
 
 
-def report(
+def cost_report(
     config: Any,
     duet: DuetConfig,
     text_tokens: int,

@@ -122,7 +122,7 @@ def _tune(
         for run in range(WARM_UPS + options.runs):
             for setting, notes in zip(shown, seen, strict=True):
                 advance(f"{tune}, {label(setting)}, {'warm-up' if run < WARM_UPS else f'run {run + 1 - WARM_UPS}'}")
-                figures = measure(work, called, optimizer, setting, options)
+                figures = step_once(work, called, optimizer, setting, options)
                 if run >= WARM_UPS:
                     for name, value in figures.items():
                         notes.setdefault(name, []).append(value)
@@ -130,7 +130,7 @@ def _tune(
     return {"all_logits": rows[0], "stock": rows[1], "settings": rows[2:]}
 
 
-def measure(
+def step_once(
     work: Workload, called: Any, optimizer: torch.optim.Optimizer, setting: Setting, options: TrainOptions
 ) -> dict[str, Any]:
     """One step: seconds and bytes."""

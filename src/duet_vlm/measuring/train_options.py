@@ -49,7 +49,7 @@ class TrainOptions:
                 raise DuetError(f"tune {tune!r} is unknown: choose one of {', '.join(TUNES)}.")
 
 
-def check(config: Any, grid: Any = None, tiles: Any = None, size: Any = None) -> None:
+def check_timed(config: Any, grid: Any = None, tiles: Any = None, size: Any = None) -> None:
     """Raises ValueError for a model whose training steps cannot be compared with FLOPs here."""
     from ..families import FAMILIES, family_of
 

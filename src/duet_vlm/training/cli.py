@@ -43,13 +43,13 @@ def train(
     first = int(os.environ.get("RANK", "0")) == 0
     with _once(first), _parting():
         _needed()
-        from .command import prepare
+        from .command import prepare_training
         from .settings import read_settings
 
         notes: list[str] = []
         settings = read_settings(config)
         with _stoppable(settings.output, first, check):
-            run = prepare(
+            run = prepare_training(
                 settings, resume, skip_broken, _bar if first else _silent, fresh=check,
                 tell=notes.append if check else None,
             )  # fmt: skip

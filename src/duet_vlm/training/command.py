@@ -14,7 +14,7 @@ from ..applying import apply
 from ..errors import DuetError
 from ..families import facts_of
 from ..inputs.checkpoints import read_config, read_processor
-from ..inputs.files import check_folder, writing
+from ..inputs.files import check_writable_folder, writing
 from ..presets import DuetConfig
 from . import models, resuming
 from .arguments import training_arguments
@@ -65,7 +65,7 @@ class TrainingRun:
     stamp: dict[str, Any]
 
 
-def prepare(
+def prepare_training(
     settings: TrainSettings,
     resume: bool,
     skip_broken: bool,
@@ -88,7 +88,7 @@ def prepare(
         ValueError: one sentence that says what to put right.
     """
     output = Path(settings.output).expanduser()
-    check_folder(output, "the trained model")
+    check_writable_folder(output, "the trained model")
     arguments = training_arguments(settings, tell)
     checkpoint = resuming.last_checkpoint(output)
     if resume and checkpoint is None:
@@ -130,7 +130,7 @@ def prepare(
     listed = [conversation(records[i].data, folder) for i in checked.good]
     stamp = resuming.stamp(settings, model_config, checked.digest, arguments.world_size)
     if checkpoint is not None and resume:
-        resuming.check(checkpoint, stamp)
+        resuming.check_checkpoint(checkpoint, stamp)
     dataset = Conversations(listed, renderer, settings.video_frames)
     return TrainingRun(settings, arguments, model_config, full, budget, renderer, checked, dataset, checkpoint, stamp)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..families.video.sampling import spread
+from ..families.video.sampling import starts
 from ..inputs.images import read_image
 from ..inputs.video.decoding import Clip, read_frames
 from ..stage2.queries import IGNORED
@@ -54,7 +54,7 @@ class Conversations(Dataset[Loaded]):
 
 def read_video(path: Path, count: int) -> Clip:
     """`count` frames or all of a shorter video, from its whole length."""
-    return read_frames(path, lambda total, rate: spread(total, min(count, total)))
+    return read_frames(path, lambda total, rate: starts(total, min(count, total)))
 
 
 class Collator:

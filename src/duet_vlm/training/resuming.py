@@ -45,7 +45,7 @@ def last_checkpoint(output: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
-def check(checkpoint: Path, now: dict[str, Any]) -> None:
+def check_checkpoint(checkpoint: Path, stamp: dict[str, Any]) -> None:
     """Refuse a checkpoint that this run did not write.
 
     Raises:
@@ -54,32 +54,32 @@ def check(checkpoint: Path, now: dict[str, Any]) -> None:
     shown = repr(str(checkpoint))
     try:
         then = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
-        known = then.keys() >= now.keys()
+        known = then.keys() >= stamp.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise DuetError(f"checkpoint {shown} was not written by duet train: choose another output folder.") from error
     if not known:
         raise DuetError(f"checkpoint {shown} was not written by this duet train: choose another output folder.")
-    if then["model"] != now["model"]:
+    if then["model"] != stamp["model"]:
         raise DuetError(
-            f"checkpoint {shown} belongs to another model ({then['model']}, not {now['model']}): give the model it was "
-            "made with, or another output folder."
+            f"checkpoint {shown} belongs to another model ({then['model']}, not {stamp['model']}): give the model it "
+            "was made with, or another output folder."
         )
-    for name, value in _flat(now["settings"]).items():
+    for name, value in _flat(stamp["settings"]).items():
         before = _flat(then["settings"]).get(name)
         if before != value:
             raise DuetError(
                 f"checkpoint {shown} was made with {name} {before!r} and the config says {value!r}: change it back, or "
                 "start anew in another output folder."
             )
-    if then["data"] != now["data"]:
+    if then["data"] != stamp["data"]:
         raise DuetError(
             f"checkpoint {shown} was made with other records: restore the data it was made with, or start anew in "
             "another output folder."
         )
-    if then["processes"] != now["processes"]:
+    if then["processes"] != stamp["processes"]:
         raise DuetError(
-            f"checkpoint {shown} was made by {then['processes']} processes and now there are {now['processes']}: start "
-            f"{then['processes']}, or start anew in another output folder."
+            f"checkpoint {shown} was made by {then['processes']} processes and now there are {stamp['processes']}: "
+            f"start {then['processes']}, or start anew in another output folder."
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import DuetError
 
 
-def spread(total: int, count: int) -> list[int]:
+def starts(total: int, count: int) -> list[int]:
     """Starts of `count` equal parts."""
     return [i * total // count for i in range(count)]
 
@@ -44,7 +44,7 @@ class Sampling:
         exact: `count` is a wish: a shorter video is refused, and `rate` does not count.
     """
 
-    places: Callable[[int, int], list[int]] = spread
+    places: Callable[[int, int], list[int]] = starts
     count: int | None = None
     rate: float | None = None
     least: int = 1
