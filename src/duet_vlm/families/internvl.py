@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from . import clip, fixed
+from . import cls_tower, fixed
 from .encoding import EncoderCall
 from .features import feature_layer
 from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
@@ -22,7 +22,7 @@ class InternVLStage1(fixed.FixedStage1):
 
     def score(self, call: EncoderCall, image: int) -> tuple[Tensor, Tensor]:
         assert call.hidden is not None
-        return clip.rank(self.attention, call.hidden[image : image + 1])
+        return cls_tower.cls_attention(self.attention, call.hidden[image : image + 1])
 
     def pool(self, x: Tensor) -> Tensor:
         side, ratio = int(x.shape[1] ** 0.5), self.core.config.downsample_ratio

@@ -11,13 +11,13 @@ from torch.nn.functional import pad
 from ..config.settings import Settings
 from ..errors import DuetError
 from ..stage1 import Merge
-from . import clip
+from . import cls_tower
 from .downsample import Downsample
 from .encoding import Stage1
 from .family import Family
 
 
-class LlavaStage1(clip.ClsStage1):
+class LlavaStage1(cls_tower.ClsStage1):
     """CLS, dominant and contextual tokens, in this order, in the first K1 + K2 places of the image's span."""
 
     reserved = 1  # for CLS
@@ -42,16 +42,16 @@ class Llava(Family, model_types=("llava",)):
     shrinking: type[Downsample] = Downsample
 
     def variant(self, config: Any) -> Family:
-        known = (*clip.KINDS, *WITHOUT_CLS)
+        known = (*cls_tower.KINDS, *WITHOUT_CLS)
         return self if type(self) is not Llava or config.vision_config.model_type in known else ANY_TOWER
 
     def visual_tokens(self, config: Any) -> int:
         """Patches, CLS where the strategy keeps it; "default" leaves out the first token, whatever it is."""
         first = config.vision_config.model_type not in WITHOUT_CLS
-        return clip.patches(config) + first - int(config.vision_feature_select_strategy == "default")
+        return cls_tower.count_patches(config) + first - int(config.vision_feature_select_strategy == "default")
 
     def check(self, config: Any, duet: Settings) -> None:
-        clip.check_tower(config, duet, self.reserved)
+        cls_tower.check_tower(config, duet, self.reserved)
         if duet.merges and config.vision_feature_select_strategy != "default":
             raise DuetError(
                 f"stage 1 needs vision_feature_select_strategy 'default', and this model has "
@@ -60,7 +60,11 @@ class Llava(Family, model_types=("llava",)):
 
     def is_whole(self, config: Any, tokens: int) -> bool:
         # the strategy may come with a call
-        return tokens in (clip.patches(config) + 1, clip.patches(config), clip.patches(config) - 1)
+        return tokens in (
+            cls_tower.count_patches(config) + 1,
+            cls_tower.count_patches(config),
+            cls_tower.count_patches(config) - 1,
+        )
 
     def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
         return (self.stage1 if duet.downsample is None else self.shrinking)(core, duet, self).hook()
@@ -79,7 +83,7 @@ class AnyTower(Family):
         return frames * rows * columns
 
     def check(self, config: Any, duet: Settings) -> None:
-        clip.check_tower(config, duet, LlavaStage1.reserved)
+        cls_tower.check_tower(config, duet, LlavaStage1.reserved)
 
 
 ANY_TOWER = AnyTower()

@@ -15,7 +15,7 @@ from ..config.settings import Settings
 from ..host import tiles_of
 from ..host.refs import wrap
 from ..stage1 import Encoded, Merge, merge
-from . import clip, encoding
+from . import cls_tower, encoding
 from .anyres import AnyRes
 from .downsample import Downsample
 from .encoding import EncoderCall, Stage1
@@ -60,7 +60,7 @@ class Share:
     contextual: int
 
 
-class LlavaNextStage1(Packed, clip.ClsStage1):
+class LlavaNextStage1(Packed, cls_tower.ClsStage1):
     """Dominant tokens in their places, contextual ones in their anchors', zeros elsewhere.
 
     A crop retains K1 + K2 of its N patches, and in proportion where a part of it is padding, which stock cuts off
@@ -87,7 +87,7 @@ class LlavaNextStage1(Packed, clip.ClsStage1):
     def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
         assert call.hidden is not None
         share = self.shares(call)[part.start]
-        scores, keys = clip.rank(clip.attention_of(layer), call.hidden[part])
+        scores, keys = cls_tower.cls_attention(cls_tower.attention_of(layer), call.hidden[part])
         if not share.dominant:
             none = torch.zeros(len(patches), 0, dtype=torch.long, device=patches.device)
             return Merge(scores, none, none, none, none)
@@ -127,7 +127,7 @@ def shares(core: Any, config: Settings, size: tuple[int, int]) -> list[Share]:
 
     Stock itself packs the numbers of the patches, so what is left of them is no padding.
     """
-    rows, columns = clip.grid(core.config)
+    rows, columns = cls_tower.grid(core.config)
     patches, crops = rows * columns, 1 + tiles_of(core.config, size)[0]
     numbers = torch.arange(1, crops * patches + 1).reshape(crops, patches, 1)  # and 0 the row ends
     pack = type(core).pack_image_features

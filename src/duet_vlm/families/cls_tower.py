@@ -43,7 +43,7 @@ def attention_of(layer: Any) -> Any:
     return layer.self_attn if hasattr(layer, "self_attn") else layer.attention
 
 
-def patches(config: Any) -> int:
+def count_patches(config: Any) -> int:
     """Patches of one image, without CLS."""
     rows, columns = grid(config)
     return rows * columns
@@ -70,13 +70,13 @@ def check_tower(config: Any, duet: Settings, reserved: int) -> None:
             )
         return
     check_feature_layer(config)
-    dominant, contextual = stage1_counts(duet, patches(config))
+    dominant, contextual = stage1_counts(duet, count_patches(config))
     if dominant - reserved + contextual < 1:
         raise DuetError(f"dominant {duet.dominant!r} keeps no patch besides CLS: give at least {reserved + 1}.")
 
 
 @torch.no_grad()
-def rank(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def cls_attention(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """(B, N) attention that CLS pays to every patch, summed over heads, and (B, N, d) keys averaged over heads."""
     query, softmax = queries(attention, hidden[:, :1])
     key = keys(attention, hidden)
@@ -115,7 +115,7 @@ class ClsStage1(Stage1):
     def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
         """Of some images; their attention statistics are gone when this returns."""
         assert call.hidden is not None
-        scores, metric = rank(attention_of(layer), call.hidden[part])
+        scores, metric = cls_attention(attention_of(layer), call.hidden[part])
         return merge(self.config, Encoded(scores, metric, patches, grid(self.core.config)), self.reserved)
 
     def before_projector(self, projector: nn.Module, args: tuple[Tensor]) -> Tensor | None:
