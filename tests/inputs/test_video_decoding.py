@@ -138,12 +138,12 @@ def test_places_are_different_and_inside(places: Any, total: int) -> None:
     [
         (Sampling(count=8), 100, 25.0, 8),
         (Sampling(count=8), 5, 25.0, 5),
-        (Sampling(rate=2.0, least=4, multiple=2), 100, 25.0, 8),
-        (Sampling(rate=2.0, least=4, multiple=2), 120, 25.0, 8),  # 9.6
-        (Sampling(rate=2.0, least=4, multiple=2), 10, 25.0, 4),
-        (Sampling(rate=2.0, least=4, multiple=2), 3, 25.0, 2),
-        (Sampling(rate=2.0, least=4, multiple=2), 1, 25.0, 1),
-        (Sampling(rate=2.0, least=4, most=768), 25 * 1000, 25.0, 768),
+        (Sampling(rate=2.0, minimum=4, multiple=2), 100, 25.0, 8),
+        (Sampling(rate=2.0, minimum=4, multiple=2), 120, 25.0, 8),  # 9.6
+        (Sampling(rate=2.0, minimum=4, multiple=2), 10, 25.0, 4),
+        (Sampling(rate=2.0, minimum=4, multiple=2), 3, 25.0, 2),
+        (Sampling(rate=2.0, minimum=4, multiple=2), 1, 25.0, 1),
+        (Sampling(rate=2.0, minimum=4, maximum=768), 25 * 1000, 25.0, 768),
         (Sampling(ends_down, count=64, rate=1.0, skip=1.0), 250, 25.0, 10),
         (Sampling(ends_down, count=64, rate=1.0, skip=1.0), 2500, 25.0, 64),
         (Sampling(ends_down, count=64, rate=1.0, skip=1.0), 5, 25.0, 1),
@@ -159,6 +159,6 @@ def test_a_long_video_is_cut_at_both_ends() -> None:
 
 
 def test_as_many_frames_as_asked_for_or_a_refusal() -> None:
-    assert Sampling(rate=2.0, least=4, multiple=2).exactly(3)(9, 3.0) == [0, 3, 6]
+    assert Sampling(rate=2.0, minimum=4, multiple=2).exactly(3)(9, 3.0) == [0, 3, 6]
     with pytest.raises(ValueError, match=r"10 frames are more than the 9 of this video: ask for at most 9\."):
         Sampling(count=8).exactly(10)(9, 3.0)

@@ -88,6 +88,6 @@ def _between(scores: list[float], others: list[float]) -> float:
     """The largest difference, of the larger of the two, which counts as at least a thousandth of the largest of all."""
     if len(scores) != len(others) or not all(map(math.isfinite, [*scores, *others])):
         return math.inf
-    least = max((abs(x) for x in [*scores, *others]), default=0) / 1000
+    minimum = max((abs(x) for x in [*scores, *others]), default=0) / 1000
     pairs = zip(scores, others, strict=True)
-    return max((abs(x - y) / max(abs(x), abs(y), least) for x, y in pairs if x != y), default=0.0)
+    return max((abs(x - y) / max(abs(x), abs(y), minimum) for x, y in pairs if x != y), default=0.0)

@@ -148,23 +148,23 @@ class BudgetSolver:
     def _average(self, settings: Fields, visual_tokens: int) -> float:
         return sum(tokens_per_layer(Settings(**settings), visual_tokens, self.layers)) / self.layers
 
-    def _check_reach(self, budget: float, visual_tokens: int, least: float, most: float) -> None:
-        if not least - 0.5 <= budget <= most + 0.5:
+    def _check_reach(self, budget: float, visual_tokens: int, minimum: float, maximum: float) -> None:
+        if not minimum - 0.5 <= budget <= maximum + 0.5:
             raise DuetError(
                 f"{self.name} cannot meet a budget of {budget:g} tokens here: with {visual_tokens} visual tokens "
-                f"and {self.layers} layers it reaches {least:g} to {most:g}; choose a budget in that range or another "
-                "method."
+                f"and {self.layers} layers it reaches {minimum:g} to {maximum:g}; choose a budget in that range or "
+                "another method."
             )
 
     def _closest(
-        self, budget: float, visual_tokens: int, settings: Callable[[int], Fields], least: int, most: int
+        self, budget: float, visual_tokens: int, settings: Callable[[int], Fields], minimum: int, maximum: int
     ) -> Fields:
         """The settings whose average is closest to the budget; `settings(n)` costs more with every n."""
 
         def average(n: int) -> float:
             return self._average(settings(n), visual_tokens)
 
-        low, high = least, most
+        low, high = minimum, maximum
         self._check_reach(budget, visual_tokens, average(low), average(high))
         while high - low > 1:
             middle = (low + high) // 2

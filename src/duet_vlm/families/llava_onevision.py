@@ -93,8 +93,8 @@ def side_of(config: Any) -> int:
 def shrunk(config: Any, grid: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns that stock packs an image's tiles into, which hold so many rows and columns of patches."""
     rows, columns = grid[-2:]
-    most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
-    ratio = math.sqrt(rows * columns / (most * side_of(config) ** 2))
+    maximum = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
+    ratio = math.sqrt(rows * columns / (maximum * side_of(config) ** 2))
     return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
 
 

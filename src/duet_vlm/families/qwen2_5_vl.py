@@ -93,15 +93,15 @@ class Qwen2VLVideoProcessor(FrameProcessor):
         size={"shortest_edge": 128 * 28 * 28, "longest_edge": 28 * 28 * 768}, patch_size=14, temporal_patch_size=2,
         merge_size=2, min_frames=4, max_frames=768, cap_pixels_per_frame=None, max_video_tokens=128000,
     )  # fmt: skip
-    sampling = Sampling(starts, rate=2.0, least=4, most=768, multiple=2)
+    sampling = Sampling(starts, rate=2.0, minimum=4, maximum=768, multiple=2)
     model_input_names = ["pixel_values_videos", "video_grid_thw"]  # noqa: RUF012
 
     def __init__(self, **settings: Any):
         super().__init__(**settings)
         # older files name the bounds so
-        least, most = settings.get("min_pixels"), settings.get("max_pixels")
+        minimum, maximum = settings.get("min_pixels"), settings.get("max_pixels")
         self.size = dict(self.size) | {
-            name: value for name, value in (("shortest_edge", least), ("longest_edge", most)) if value is not None
+            name: value for name, value in (("shortest_edge", minimum), ("longest_edge", maximum)) if value is not None
         }
 
     @property
@@ -121,11 +121,11 @@ class Qwen2VLVideoProcessor(FrameProcessor):
 
     def bounded(self, count: int, height: int, width: int) -> tuple[int, int]:
         """Height and width of each of `count` frames."""
-        least, most = self.size["shortest_edge"], self.size["longest_edge"]
+        minimum, maximum = self.size["shortest_edge"], self.size["longest_edge"]
         if self.cap_pixels_per_frame:
             budget = int(self.max_video_tokens * self.factor**2 * 0.9)
-            most = max(min(most, budget * self.temporal_patch_size // count), int(least * 1.05))
-        return pixels.whole_patches(height, width, self.factor, least, most)
+            maximum = max(min(maximum, budget * self.temporal_patch_size // count), int(minimum * 1.05))
+        return pixels.whole_patches(height, width, self.factor, minimum, maximum)
 
 
 class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):

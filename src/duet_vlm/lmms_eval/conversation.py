@@ -98,7 +98,7 @@ class Reader:
         rule = family_of(self.config).frame_rule(self.processor)
         if self.max_frames is not None:
             count = None if rule.count is None else min(rule.count, self.max_frames)
-            rule = replace(rule, count=count, most=min(rule.most, self.max_frames))
+            rule = replace(rule, count=count, maximum=min(rule.maximum, self.max_frames))
         return read_frames(Path(source), rule)
 
 

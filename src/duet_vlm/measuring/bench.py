@@ -49,9 +49,9 @@ class Options:
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("runs", 1), ("batch_size", 1), ("text_tokens", 1), ("decode_steps", 1)):
-            if getattr(self, name) < least:
-                raise DuetError(f"{name} {getattr(self, name)} must be at least {least}.")
+        for name, minimum in (("runs", 1), ("batch_size", 1), ("text_tokens", 1), ("decode_steps", 1)):
+            if getattr(self, name) < minimum:
+                raise DuetError(f"{name} {getattr(self, name)} must be at least {minimum}.")
         if self.threads is not None and self.threads < 1:
             raise DuetError(f"threads {self.threads} must be at least 1.")
 

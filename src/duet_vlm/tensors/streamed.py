@@ -52,13 +52,13 @@ class Places:
         """
         parts, holes = self.queries.split(rows, dim=1), self.keys < 0
         tops, lows = (torch.stack([f(part) for part in parts]) for f in (torch.amax, torch.amin))
-        least = self.keys.masked_fill(holes, torch.iinfo(torch.long).max).amin(0)
-        least = least.flip(0).cummin(0).values.flip(0)  # of this column and all behind it
-        most = self.keys.amax(0).cummax(0).values  # of this column and all before it
-        clear = torch.searchsorted(most, lows, right=True).minimum((holes.any(0).cumsum(0) == 0).sum())
+        lowest_behind = self.keys.masked_fill(holes, torch.iinfo(torch.long).max).amin(0)
+        lowest_behind = lowest_behind.flip(0).cummin(0).values.flip(0)  # of this column and all behind it
+        highest_before = self.keys.amax(0).cummax(0).values  # of this column and all before it
+        clear = torch.searchsorted(highest_before, lows, right=True).minimum((holes.any(0).cumsum(0) == 0).sum())
         if window is not None:
-            clear = clear.masked_fill(tops - least[0] >= window, 0)
-        ends = torch.searchsorted(least, tops, right=True).clamp(min=1)
+            clear = clear.masked_fill(tops - lowest_behind[0] >= window, 0)
+        ends = torch.searchsorted(lowest_behind, tops, right=True).clamp(min=1)
         return [(first, last) for first, last in torch.stack([clear.minimum(ends), ends], dim=1).tolist()]
 
 

@@ -64,8 +64,8 @@ class FrameProcessor(VideoProcessorMixin):
         count, rate, rule = settings.num_frames, settings.fps, cls.sampling
         if count is None and rate is None:
             return rule
-        least, most = getattr(settings, "min_frames", rule.least), getattr(settings, "max_frames", rule.most)
-        return replace(rule, count=count, rate=rate, least=least, most=most)
+        minimum, maximum = getattr(settings, "min_frames", rule.minimum), getattr(settings, "max_frames", rule.maximum)
+        return replace(rule, count=count, rate=rate, minimum=minimum, maximum=maximum)
 
     def __call__(self, videos: Any, **kwargs: Any) -> BatchFeature:  # type: ignore[override]
         """Prepare videos of (T, H, W, 3) uint8 frames each; of the options only `video_metadata` counts."""
