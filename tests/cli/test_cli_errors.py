@@ -362,7 +362,7 @@ def test_bugs_are_no_problems_of_an_evaluation(error: Exception, monkeypatch: py
     with pytest.raises(type(error), match="a bug"):
         runs.runs_of(None, ["duet"], [], [0.3])
     with pytest.raises(type(error), match="a bug"):
-        evaluate.prepare_batch(SimpleNamespace(medium=fail), [SimpleNamespace(id="1")], timed=False)  # type: ignore[arg-type, list-item]
+        evaluate.prepare_batch(SimpleNamespace(load_media=fail), [SimpleNamespace(id="1")], timed=False)  # type: ignore[arg-type, list-item]
 
 
 def test_what_a_full_disk_raises_is_known(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from lmms_cases import caches, clip, picture
 from duet_vlm import DuetConfig
 from duet_vlm.demo.model import folder as demo_folder
 from duet_vlm.inputs.prompts import prompt as plain_prompt
-from duet_vlm.lmms_eval.conversation import prompt
+from duet_vlm.lmms_eval.conversation import conversation_prompt
 from duet_vlm.lmms_eval.generation import DEFAULT_NEW_TOKENS, cut, generation_settings
 from duet_vlm.lmms_eval.model import DuetHF
 
@@ -88,13 +88,15 @@ def test_a_model_writes_prompts_as_elsewhere(tmp_path: Path) -> None:
     for template in (True, False):
         processor = saved.processor("llava", template)
         messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "find the ring ."}]}]
-        assert prompt(processor, messages) == plain_prompt(processor, "find the ring .")
+        assert conversation_prompt(processor, messages) == plain_prompt(processor, "find the ring .")
 
 
 def test_a_system_prompt_stands_first(tmp_path: Path) -> None:
     model = DuetHF(str(saved.save(tmp_path, template=False)), method="none", device="cpu", system_prompt="look well .")
     messages = model._apply_system_prompt(user(picture(112, 112, 1), "find the ring ."), model.system_prompt)
-    assert prompt(model.processor, model.reader.read(messages).messages).startswith("look well . USER: <image>\n")
+    assert conversation_prompt(model.processor, model.reader.read(messages).messages).startswith(
+        "look well . USER: <image>\n"
+    )
 
 
 # ---- settings ----

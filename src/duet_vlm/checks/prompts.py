@@ -32,9 +32,9 @@ def rows(model: Any, processor: Any) -> list[dict[str, Tensor]]:
     """The processor's tensors of each of `ROWS` by itself, on the model's device and in its dtype."""
     made = []
     for drawn, question in ROWS:
-        given = {} if drawn is None else {"images": picture(*drawn)}
-        text = prompt(processor, question, None if given else [])
-        made.append(processor(**given, text=text, return_tensors="pt", **special_tokens(processor)))
+        media = {} if drawn is None else {"images": picture(*drawn)}
+        text = prompt(processor, question, None if media else [])
+        made.append(processor(**media, text=text, return_tensors="pt", **special_tokens(processor)))
     return [{name: _placed(x, model) for name, x in row.items() if isinstance(x, Tensor)} for row in made]
 
 

@@ -44,16 +44,16 @@ def recomputed(subject: Subject, trace: LastTrace) -> Pairs:
 
 def batched(subject: Subject, trace: LastTrace) -> Pairs:
     """Each row of a batch padded on the left, and by itself."""
-    steps, seen = subject.steps(subject.batch), trace()
+    steps, batch_trace = subject.steps(subject.batch), trace()
     length, pairs, images = subject.batch["input_ids"].shape[1], [], 0
     for number, row in enumerate(subject.singles):
         alone = WayResult(subject.steps(row)[0])
-        if seen is None or not seen.samples[number].visual:
+        if batch_trace is None or not batch_trace.samples[number].visual:
             pairs.append((WayResult(steps[number]), alone))  # text keeps no places
             continue
         alone.kept = Kept.of(trace())
         count = len(alone.kept.images) if alone.kept else 0
-        kept = Kept.of(seen, number, length - row["input_ids"].shape[1], slice(images, images + count))
+        kept = Kept.of(batch_trace, number, length - row["input_ids"].shape[1], slice(images, images + count))
         images += count
         pairs.append((WayResult(steps[number], kept), alone))
     return pairs
@@ -62,27 +62,27 @@ def batched(subject: Subject, trace: LastTrace) -> Pairs:
 def second_turn(subject: Subject, trace: LastTrace) -> Pairs:
     """A second question and its answer on the cache of the first, and all of it in one forward without a cache."""
     row, answer = subject.singles[0], subject.answer
-    out, seen = subject.forced(row), Kept.of(trace())
+    out, kept = subject.forced(row), Kept.of(trace())
     turn = torch.cat([answer, subject.singles[-1]["input_ids"][0, -TURN:]])
     following = {name: x for name, x in prompts.longer(row, turn).items() if not name.startswith("pixel_")}
     steps = subject.steps(following | cache_argument(type(subject.model).forward, output_cache(out)))[0]
     again = whole(subject, row, torch.cat([turn, answer[:-1]]))
-    return [(WayResult(steps, seen), WayResult(again[-len(answer) :], Kept.of(trace())))]
+    return [(WayResult(steps, kept), WayResult(again[-len(answer) :], Kept.of(trace())))]
 
 
 def beams(subject: Subject, trace: LastTrace) -> Pairs:
     """The scores that beam search gives two sequences, and the mean log-probability of their tokens by themselves."""
     row = subject.singles[0]
     out, length = subject.beams(row), row["input_ids"].shape[1]
-    seen, pairs = Kept.of(trace()), []
+    kept, pairs = Kept.of(trace()), []
     for sequence, score in zip(out.sequences, out.sequences_scores, strict=True):
         tokens = sequence[length:]
         steps = subject.steps(row, tokens)[0]
         mean = steps.gather(1, tokens[:, None].to(steps.device)).mean()
         alone = Kept.of(trace())
-        if seen is not None and alone is not None:  # every beam encoded the picture for itself
-            seen.images = seen.images[: len(alone.images)]
-        pairs.append((WayResult(score.float()[None], seen), WayResult(mean[None], alone)))
+        if kept is not None and alone is not None:  # every beam encoded the picture for itself
+            kept.images = kept.images[: len(alone.images)]
+        pairs.append((WayResult(score.float()[None], kept), WayResult(mean[None], alone)))
     return pairs
 
 

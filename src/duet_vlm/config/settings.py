@@ -220,9 +220,9 @@ class Settings:
         if not isinstance(data, Mapping):
             raise DuetError(f"a DuetConfig is read from a mapping of its fields to values, not from {shown(data)}.")
         check_version(data.get("version", VERSION))
-        given = {name: value for name, value in data.items() if name != "version"}
-        check_names(given)
-        return cls(**given)
+        settings = {name: value for name, value in data.items() if name != "version"}
+        check_names(settings)
+        return cls(**settings)
 
 
 def check_names(settings: Mapping[Any, Any]) -> None:

@@ -36,8 +36,8 @@ def defaults_of(command: Any, args: list[str]) -> tuple[list[str], dict[str, Any
     if file is None:
         return rest, None
     options = {_name(option): option for option in command.params if option.name != "config_file"}
-    given = {word.partition("=")[0].lstrip("-") for word in rest if word.startswith("--")}
-    aside = {name for group in EXCLUSIVE if given & set(group) for name in group}
+    names = {word.partition("=")[0].lstrip("-") for word in rest if word.startswith("--")}
+    aside = {name for group in EXCLUSIVE if names & set(group) for name in group}
     found = {}
     for key, value in _read(Path(file)).items():
         name = str(key).replace("_", "-")

@@ -52,7 +52,7 @@ def split_hash(seed: int, scenes: int = 20) -> str:
     return digest.hexdigest()
 
 
-def prompt(question: str) -> str:
+def demo_prompt(question: str) -> str:
     """The single-turn prompt, as the chat template writes it."""
     return f"{USER} {IMAGE}\n{question} {ASSISTANT}"
 
@@ -84,7 +84,7 @@ def evaluate(
     for batch in _batched(examples(seed, questions), scenes_per_batch):
         pairs = [(scene, question) for scene, group in batch for question in group]
         inputs = processor(
-            images=[scene.image for scene, _ in pairs], text=[prompt(q.text) for _, q in pairs],
+            images=[scene.image for scene, _ in pairs], text=[demo_prompt(q.text) for _, q in pairs],
             return_tensors="pt", padding=True, padding_side="left",
         )  # fmt: skip
         inputs = inputs.to(model.device, model.dtype)

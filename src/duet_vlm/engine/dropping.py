@@ -92,7 +92,7 @@ def rank(
     """
     present, past = prompt.present, 0 if stored is None else stored.held.length
     queries = present.find(prompt.queries)
-    normed = attention.entrance(layer, hidden, **kwargs)
+    normed = attention.attention_input(layer, hidden, **kwargs)
     query, softmax = attention.queries(
         layer.self_attn, take(normed, queries), position_embeddings=tuple(take(r, queries) for r in rope)
     )

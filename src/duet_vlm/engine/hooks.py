@@ -116,7 +116,7 @@ class Engine:
 
     def before_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         call = calls.begin()  # before anything can fail, because `after_model` ends it
-        kwargs = dict(host.named(model, args, kwargs))
+        kwargs = dict(host.named_arguments(model, args, kwargs))
         labels, ids = kwargs.get("labels"), kwargs.get("input_ids")
         call.hear(kwargs, labels)
         if labels is not None and label_logits.is_possible(model, kwargs):
@@ -142,7 +142,7 @@ class Engine:
 
     def before_core(self, core: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         self.passes.enter()
-        kwargs = dict(host.named(core, args, kwargs))
+        kwargs = dict(host.named_arguments(core, args, kwargs))
         if host.is_replica(core):
             raise DuetError("DataParallel copies of a model cannot be compressed: start one process for each device.")
         state, kwargs = self.read(core, kwargs, calls.at_core(kwargs))
@@ -221,10 +221,10 @@ class Engine:
         if cache is not None:
             check_prunable(cache)
             check_equal_lengths(cache, plan.layers)
-        padded = padding.read(ids, kwargs, past, call.together)
+        padded = padding.read_padding(ids, kwargs, past, call.together)
         encoded = prompt.encode(core, kwargs)
         labels = calls.labels_of(call, calls.generation(self), ids, past)
-        return prompt.read(plan, ids, encoded, padded, labels) or (otherwise, kwargs)
+        return prompt.read_prompt(plan, ids, encoded, padded, labels) or (otherwise, kwargs)
 
     def enter_layer(self, layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefill) -> Tensor:
         """Rank, drop, and give the layer what belongs to the tokens that are kept; (B, n, D) -> (B, m, D)."""

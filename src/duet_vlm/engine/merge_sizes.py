@@ -39,23 +39,23 @@ def log_sizes(sizes: Tensor, there: Tensor) -> Tensor:
     return spread(sizes.detach().to(there.device, torch.float32)[:, None], there)[..., 0].clamp(min=1).log()
 
 
-def append_sizes(before: Tensor | None, seen: int, log_s: Tensor | None) -> Tensor | None:
+def append_sizes(before: Tensor | None, length: int, log_s: Tensor | None) -> Tensor | None:
     """Put the log sizes of a call behind those of the calls before it; a token that has none stands for itself, log 1.
 
     Args:
-        before: (B, up to `seen`) of the tokens that the cache has seen, or None.
-        seen: how many tokens the cache has seen.
+        before: (B, up to `length`) of the tokens that the cache has seen, or None.
+        length: how many tokens the cache has seen.
         log_s: (B, S) of the tokens of this call, or None.
 
     Returns:
-        (B, seen + S), or `before` where this call has no sizes.
+        (B, length + S), or `before` where this call has no sizes.
     """
     if log_s is None:
         return before
-    if not seen:
+    if not length:
         return log_s
     before = log_s[:, :0] if before is None else before
-    return torch.cat([pad(before, (0, seen - before.shape[1])), log_s], dim=1)
+    return torch.cat([pad(before, (0, length - before.shape[1])), log_s], dim=1)
 
 
 def add_size_bias(mask: Tensor | None, rows: Tensor, columns: Tensor, log_s: Tensor, dtype: torch.dtype) -> Tensor:

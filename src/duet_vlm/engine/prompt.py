@@ -18,7 +18,7 @@ from ..stage2.queries import has_answer, query_places
 from ..tensors.tokens import number_runs, number_spans, spread
 from .forward_pass import Prefill
 from .merge_sizes import log_sizes
-from .padding import Seen
+from .padding import Padding
 from .plan import Plan
 
 
@@ -107,8 +107,8 @@ def order_of(output: Any, outcome: Outcome, there: Tensor) -> list[int]:
 
 
 @torch.compiler.disable  # words and host reads are no graph, and spaCy cannot be traced
-def read(
-    plan: Plan, ids: Tensor, kwargs: dict[str, Any], seen: Seen, labels: Tensor | None
+def read_prompt(
+    plan: Plan, ids: Tensor, kwargs: dict[str, Any], padding: Padding, labels: Tensor | None
 ) -> tuple[Prefill, dict[str, Any]] | None:
     """What is known before the first layer, and the call with what stage 1 made; None where no visual token comes in.
 
@@ -116,7 +116,7 @@ def read(
         plan: the settings.
         ids: (B, S).
         kwargs: of the core model's call, encoded.
-        seen: what the call says of padding.
+        padding: what the call says of it.
         labels: (B, S), or None.
 
     Raises:
@@ -143,7 +143,7 @@ def read(
         outcome = outcome_of(plan, output)
         if outcome is not None:
             order = order_of(output, outcome, there)
-            outputs[modality] = merged(output, outcome, order)
+            outputs[modality] = with_merged_features(output, outcome, order)
             sizes = torch.cat([outcome.sizes[i] for i in order]).to(there.device)
             removed = spread((sizes == 0)[:, None], there)[..., 0]
             gone = removed if gone is None else gone | removed
@@ -160,16 +160,16 @@ def read(
     limits = torch.zeros(int(spans.max()) + 1, dtype=torch.long, device=ids.device)
     queries = ids[:, :0]
     if plan.ranking_layers:
-        queries = query_places(plan.config, plan.tokenizer, ids, visual, seen.valid, labels)
+        queries = query_places(plan.config, plan.tokenizer, ids, visual, padding.valid, labels)
     state = Prefill(
         plan=plan,
         visual=visual,
-        valid=seen.valid,
+        valid=padding.valid,
         spans=spans,
         limits=limits.index_add(0, left, torch.ones_like(left)),
         queries=queries,
-        holes_right=not bool(seen.valid[:, -1].all()),
-        past_valid=seen.past,
+        holes_right=not bool(padding.valid[:, -1].all()),
+        past_valid=padding.past,
         merged_away=gone,
         without_answer=None if labels is None else ~has_answer(labels),
         log_sizes=log_s,
@@ -178,7 +178,7 @@ def read(
     return state, kwargs | {"mm_encoder_outputs": outputs}
 
 
-def merged(output: Any, outcome: Outcome, order: list[int]) -> Any:
+def with_merged_features(output: Any, outcome: Outcome, order: list[int]) -> Any:
     """The encoder's output with what stage 1 made in the place of its features; the output itself stays as it is."""
     new, features = copy.copy(output), outcome.features
     if order != list(range(len(outcome.sizes))):

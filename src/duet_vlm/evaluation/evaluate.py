@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import DuetError
 from ..measuring.timing import versions
 from .answering import Answer, Asker, Batch
-from .identity import described, fingerprint
+from .identity import described, weights_fingerprint
 from .metrics import score
 from .processes import Process
 from .records import Record, Skipped
@@ -82,15 +82,15 @@ def evaluate(
         "max_new_tokens": asker.max_new_tokens,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
-        "weights": fingerprint(model),
+        "weights": weights_fingerprint(model),
         "versions": versions(),
     }
     listed = described(records)
     folder = Folder(out, settings, runs, listed, process.rank)
-    given = folder.answered()
-    found(sum((*run.key, record.id) in given for record in records for run in runs))
+    answers_before = folder.answered()
+    found(sum((*run.key, record.id) in answers_before for record in records for run in runs))
     ask_all(asker, records, runs, folder, batch_size, strict, process, advance)
-    if not process.first:
+    if not process.is_main:
         return None
     answers, failed = _gather(folder, records, runs)
     from .report import write_report
@@ -119,7 +119,7 @@ def ask_all(
     done, earlier = folder.answered(), folder.problems()
     shares = [share for n, share in enumerate(batches_of(records, batch_size)) if n % process.count == process.rank]
     mine = [record for share in shares for record in share if record.id not in earlier]
-    if process.first:  # what was wrong may have been put right; the other processes leave it to this one
+    if process.is_main:  # what was wrong may have been put right; the other processes leave it to this one
         mine += [record for record in records if record.id in earlier]
     waiting: dict[tuple[int, ...], list[Record]] = {}  # places of the runs that are missing -> records
     for record in mine:
@@ -141,14 +141,14 @@ def ask_all(
             asker.ask(runs[0], alone or prepared)
             warm = True
         for run in (runs[place] for place in left):
-            given = asker.ask(run, prepared)
+            batch_answers = asker.ask(run, prepared)
             if alone is None:
-                first = given[0].first if len(given) == 1 else None
+                first_token = batch_answers[0].seconds_to_first_token if len(batch_answers) == 1 else None
             else:
-                first = asker.ask(run, alone)[0].first
+                first_token = asker.ask(run, alone)[0].seconds_to_first_token
             lines = [
-                line(run, record, answer, first if row == 0 else None)
-                for row, (record, answer) in enumerate(zip(prepared.records, given, strict=True))
+                line(run, record, answer, first_token if row == 0 else None)
+                for row, (record, answer) in enumerate(zip(prepared.records, batch_answers, strict=True))
             ]
             folder.append(lines)
             advance(len(batch))
@@ -162,7 +162,7 @@ def prepare_batch(
     wrong: dict[str, str] = {}
     for record in batch:
         try:
-            good.append((record, asker.medium(record)))
+            good.append((record, asker.load_media(record)))
         except DuetError as error:
             wrong[record.id] = str(error)
     try:
@@ -204,7 +204,7 @@ def batches_of(records: Sequence[Record], size: int) -> list[list[Record]]:
     return batches
 
 
-def line(run: Run, record: Record, answer: Answer, first: float | None) -> dict[str, Any]:
+def line(run: Run, record: Record, answer: Answer, first_token: float | None) -> dict[str, Any]:
     """A line of `answers.jsonl`."""
     return {
         "method": run.method,
@@ -217,7 +217,7 @@ def line(run: Run, record: Record, answer: Answer, first: float | None) -> dict[
         "tokens_last": answer.tokens_last,
         "kv_bytes": answer.kv_bytes,
         "seconds": round(answer.seconds, 6),
-        "ttft_ms": None if first is None else round(1000 * first, 3),
+        "ttft_ms": None if first_token is None else round(1000 * first_token, 3),
     }
 
 

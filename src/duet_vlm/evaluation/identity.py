@@ -10,7 +10,7 @@ from typing import Any
 from .records import Record
 
 
-def fingerprint(model: Any) -> str:
+def weights_fingerprint(model: Any) -> str:
     """SHA-256 of the first values of every weight: the same model under another name is the same."""
     found = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):

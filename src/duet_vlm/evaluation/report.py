@@ -87,31 +87,31 @@ def figures(records: Sequence[Record], runs: list[Run], answers: Answers, seed: 
     metrics = Counter(record.metric for record in records)
     rows = []
     for number, run in enumerate(runs):
-        given = [answers[*run.key, record.id] for record in records]
-        first = [one["ttft_ms"] for one in given if one["ttft_ms"] is not None]
+        run_answers = [answers[*run.key, record.id] for record in records]
+        first = [one["ttft_ms"] for one in run_answers if one["ttft_ms"] is not None]
         categories = {
             name: _share(scores[number, places], parts[name][number])
             | {"metrics": dict(Counter(records[place].metric for place in places))}
-            | _yes_no([records[place] for place in places], [given[place] for place in places])
+            | _yes_no([records[place] for place in places], [run_answers[place] for place in places])
             for name, places in groups.items()
         }
         rows.append(
             {
                 "method": run.method,
                 "budget": run.budget,
-                "tokens_in": _mean(given, "tokens_in"),
-                "tokens_avg": _mean(given, "tokens_avg"),
-                "tokens_last": _mean(given, "tokens_last"),
-                "kv_bytes": round(_mean(given, "kv_bytes")),
+                "tokens_in": _mean(run_answers, "tokens_in"),
+                "tokens_avg": _mean(run_answers, "tokens_avg"),
+                "tokens_last": _mean(run_answers, "tokens_last"),
+                "kv_bytes": round(_mean(run_answers, "kv_bytes")),
                 **_share(scores[number], whole[number]),
                 "ttft_ms": round(median(first), 3) if first else None,
-                "seconds": round(sum(one["seconds"] for one in given), 3),
+                "seconds": round(sum(one["seconds"] for one in run_answers), 3),
                 "difference": None
                 if run.method == FULL
                 else _difference(scores, means, number, places_of.get((reference, run.budget))),
                 "categories": categories,
             }
-            | _yes_no(records, given)
+            | _yes_no(records, run_answers)
         )
     return {"runs": rows, "reference": reference, "metrics": dict(metrics)}
 
@@ -133,14 +133,14 @@ def _share(scores: np.ndarray, found: tuple[float | None, list[float] | None]) -
     }
 
 
-def _yes_no(records: Sequence[Record], given: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _yes_no(records: Sequence[Record], run_answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     pairs = [
         (one["answer"], record.expected[0])
-        for record, one in zip(records, given, strict=True)
+        for record, one in zip(records, run_answers, strict=True)
         if record.metric == "yes_no"
     ]
     return {"yes_no": yes_no_figures([said for said, _ in pairs], [true for _, true in pairs])} if pairs else {}
 
 
-def _mean(given: Sequence[dict[str, Any]], name: str) -> float:
-    return float(round(sum(one[name] for one in given) / len(given), 3))
+def _mean(run_answers: Sequence[dict[str, Any]], name: str) -> float:
+    return float(round(sum(one[name] for one in run_answers) / len(run_answers), 3))

@@ -30,7 +30,7 @@ def main(
     process = Process.this()
     with terminal.plain_errors():
         results = evaluate_both(model, work, limit, seed, process)
-        if not process.first:
+        if not process.is_main:
             return
         out.mkdir(parents=True, exist_ok=True)
         for name, found in results.items():
@@ -39,8 +39,8 @@ def main(
                 shutil.copy(work / name / f"{plot}.png", out / f"{name}-{plot}.png")
         from .markdown import results_page
 
-        shown = results_page(results["methods"], results["ablations"], out.name, shipped=model == DEMO)
-        page.write_text(shown, encoding="utf-8")
+        text = results_page(results["methods"], results["ablations"], out.name, shipped=model == DEMO)
+        page.write_text(text, encoding="utf-8")
     typer.echo(f"Written: {out} and {page}; all answers and a page with examples are in {work}.")
 
 
@@ -60,7 +60,7 @@ def evaluate_both(model: str, work: Path, limit: int, seed: int, process: Proces
     }
     results = {}
     for name, (runs, problems) in tables.items():
-        with counter(limit * len(runs) // process.count, shown=process.first) as advance:
+        with counter(limit * len(runs) // process.count, visible=process.is_main) as advance:
             results[name] = evaluate(
                 request.model, request.processor, request.records, runs, work / name, batch_size=BATCH, seed=seed,
                 problems=problems, about=request.about, process=process, advance=advance,

@@ -109,8 +109,8 @@ class ClsStage1(Stage1):
         """What is merged, a few images at a time, by the attention and keys of `layer`."""
         assert call.hidden is not None and call.output is not None
         patches = call.output[:, 1:]
-        parts = self.parts(call, patches)
-        return [self.merge_of(layer, call, part, patches[part]) for part in parts]
+        chunks = self.chunks(call, patches)
+        return [self.merge_of(layer, call, part, patches[part]) for part in chunks]
 
     def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
         """Of some images; their attention statistics are gone when this returns."""
@@ -122,12 +122,12 @@ class ClsStage1(Stage1):
         call = self.call()
         if call is None or call.output is None:
             return None
-        given = args[0]
-        call.length = given.shape[1]
+        tokens = args[0]
+        call.length = tokens.shape[1]
         # video_llava's videos bring CLS along
-        patches, cls = given[:, given.shape[1] - call.output.shape[1] + 1 :], call.output[:, :1]
-        parts = zip(self.parts(call, patches), call.merges, strict=True)
-        call.kept = self.gathered([self.retained(patches[part], cls[part], decided) for part, decided in parts])
+        patches, cls = tokens[:, tokens.shape[1] - call.output.shape[1] + 1 :], call.output[:, :1]
+        chunks = zip(self.chunks(call, patches), call.merges, strict=True)
+        call.kept = self.gathered([self.retained(patches[part], cls[part], decided) for part, decided in chunks])
         return call.kept if call.engine_only else None
 
     def after_projector(self, projector: nn.Module, args: Any, output: Tensor) -> Tensor | None:
@@ -148,12 +148,12 @@ class ClsStage1(Stage1):
         """What is retained of each part, (b, K, D), in one tensor."""
         return torch.cat(kept)
 
-    def parts(self, call: EncoderCall, patches: Tensor) -> list[slice]:
+    def chunks(self, call: EncoderCall, patches: Tensor) -> list[slice]:
         """(B, N, D) -> the images whose attention statistics are held at a time."""
-        together = self.together(patches)
-        return [slice(first, first + together) for first in range(0, len(patches), together)]
+        images_per_chunk = self.images_per_chunk(patches)
+        return [slice(first, first + images_per_chunk) for first in range(0, len(patches), images_per_chunk)]
 
-    def together(self, patches: Tensor) -> int:
+    def images_per_chunk(self, patches: Tensor) -> int:
         """How many images' attention statistics are held at a time: one frame's, or what fills 16 MB."""
         return max(1, _STATISTICS // (patches.shape[1] * patches.shape[2]))
 

@@ -67,12 +67,12 @@ class LlavaNextStage1(Packed, cls_tower.ClsStage1):
     afterwards: of the n patches of an image that are none, (K1 + K2) n / N are retained, to half a token.
     """
 
-    def parts(self, call: EncoderCall, patches: Tensor) -> list[slice]:
+    def chunks(self, call: EncoderCall, patches: Tensor) -> list[slice]:
         """Crops that follow each other and have equal shares, as many as are held at a time."""
-        found, together, first = [], self.together(patches), 0
+        found, images_per_chunk, first = [], self.images_per_chunk(patches), 0
         for _, run in groupby(self.shares(call)):
             end = first + len(list(run))
-            found += [slice(i, min(i + together, end)) for i in range(first, end, together)]
+            found += [slice(i, min(i + images_per_chunk, end)) for i in range(first, end, images_per_chunk)]
             first = end
         return found
 

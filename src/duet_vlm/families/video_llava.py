@@ -11,7 +11,7 @@ from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
 
 
 class VideoLlavaStage1(LlavaStage1):
-    def together(self, patches: Tensor) -> int:
+    def images_per_chunk(self, patches: Tensor) -> int:
         """A video may have hundreds of frames."""
         return 1
 

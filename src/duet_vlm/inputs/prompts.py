@@ -42,5 +42,5 @@ def prompt(processor: Any, question: str, media: list[dict[str, str]] | None = N
 def special_tokens(processor: Any) -> dict[str, bool]:
     """What to tell the processor: a chat template that writes the first token itself would get it twice."""
     tokenizer = getattr(processor, "tokenizer", processor)
-    start, shown = tokenizer.bos_token, prompt(processor, "")
-    return {"add_special_tokens": False} if start and shown.startswith(start) else {}
+    start, around = tokenizer.bos_token, prompt(processor, "")
+    return {"add_special_tokens": False} if start and around.startswith(start) else {}

@@ -124,12 +124,12 @@ def read_yaml(path: Path, kind: str, wanted: str) -> Any:
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen = set()
+            keys = set()
             for key, _ in node.value:
                 name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else key
-                if name in seen and key.tag != "tag:yaml.org,2002:merge":
+                if name in keys and key.tag != "tag:yaml.org,2002:merge":
                     raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
-                seen.add(name)
+                keys.add(name)
             return super().construct_mapping(node, deep)
 
     try:

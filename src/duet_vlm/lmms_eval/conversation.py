@@ -87,7 +87,7 @@ class Reader:
             media["do_sample_frames"] = False
         if len(conversations) > 1:
             media |= {"padding": True, "padding_side": "left"}
-        texts = [prompt(self.processor, conversation.messages) for conversation in conversations]
+        texts = [conversation_prompt(self.processor, conversation.messages) for conversation in conversations]
         return self.processor(text=texts, return_tensors="pt", **media, **special_tokens(self.processor))
 
     def _clip(self, part: dict[str, Any]) -> Clip:
@@ -102,7 +102,7 @@ class Reader:
         return read_frames(Path(source), rule)
 
 
-def prompt(processor: Any, messages: list[Message]) -> str:
+def conversation_prompt(processor: Any, messages: list[Message]) -> str:
     """The conversation in the model's chat format, up to where the answer begins."""
     if getattr(processor, "chat_template", None):
         text: str = processor.apply_chat_template(messages, add_generation_prompt=True)

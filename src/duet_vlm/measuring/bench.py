@@ -79,9 +79,9 @@ def benchmark(
         torch.set_num_threads(options.threads)
     try:
         work = workload(model, options)
-        seen: list[dict[str, list[Any]]] = [{} for _ in listed]
+        figures_of: list[dict[str, list[Any]]] = [{} for _ in listed]
         for run in range(WARM_UPS + options.runs):
-            for setting, notes in zip(listed, seen, strict=True):
+            for setting, notes in zip(listed, figures_of, strict=True):
                 advance(f"{label(setting)}, {'warm-up' if run < WARM_UPS else f'run {run + 1 - WARM_UPS}'}")
                 figures = run_once(work, setting, options)
                 if run >= WARM_UPS:
@@ -89,7 +89,7 @@ def benchmark(
                         notes.setdefault(name, []).append(value)
         advance("decode overhead")
         overheads = decode_overheads(model.config, listed, options)
-        rows = [summarise(work, s, n, seen[0]) for s, n in zip(listed, seen, strict=True)]
+        rows = [summarise(work, s, n, figures_of[0]) for s, n in zip(listed, figures_of, strict=True)]
         for row, overhead in zip(rows[1:], overheads, strict=True):
             row["decode_us_per_layer"] = overhead
         return {

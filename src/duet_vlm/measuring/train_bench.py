@@ -116,17 +116,17 @@ def _tune(
     model: Any, listed: list[Setting], options: TrainOptions, tune: str, advance: Callable[[str], None]
 ) -> dict[str, Any]:
     work = Workload(model, options.batch_size, options.text_tokens)
-    shown = [Setting(ALL_LOGITS, None, DuetConfig()), *listed]
-    seen: list[dict[str, list[Any]]] = [{} for _ in shown]
+    timed = [Setting(ALL_LOGITS, None, DuetConfig()), *listed]
+    figures_of: list[dict[str, list[Any]]] = [{} for _ in timed]
     with tuned(model, tune, options) as (called, optimizer):
         for run in range(WARM_UPS + options.runs):
-            for setting, notes in zip(shown, seen, strict=True):
+            for setting, notes in zip(timed, figures_of, strict=True):
                 advance(f"{tune}, {label(setting)}, {'warm-up' if run < WARM_UPS else f'run {run + 1 - WARM_UPS}'}")
                 figures = step_once(work, called, optimizer, setting, options)
                 if run >= WARM_UPS:
                     for name, value in figures.items():
                         notes.setdefault(name, []).append(value)
-    rows = [summarise(work, s, n, seen[1], options, tune) for s, n in zip(shown, seen, strict=True)]
+    rows = [summarise(work, s, n, figures_of[1], options, tune) for s, n in zip(timed, figures_of, strict=True)]
     return {"all_logits": rows[0], "stock": rows[1], "settings": rows[2:]}
 
 
@@ -137,13 +137,13 @@ def step_once(
     clock, memory = Clock(options.device), PeakMemory(options.device)
     labels = work.ids.clone()
     labels[:, : -options.answer_tokens] = -100
-    given: dict[str, Any] = dict(work.encoder_inputs, input_ids=work.ids, labels=labels)
-    given["attention_mask"] = torch.ones_like(work.ids)
+    inputs: dict[str, Any] = dict(work.encoder_inputs, input_ids=work.ids, labels=labels)
+    inputs["attention_mask"] = torch.ones_like(work.ids)
     if setting.method == ALL_LOGITS:
-        given["logits_to_keep"] = 0
+        inputs["logits_to_keep"] = 0
     with apply(called, setting.config, tokenizer=OneWordPerToken(), full_logits=False):
         memory.start()
-        forward, loss = clock.time(lambda: called(**given, use_cache=False).loss)
+        forward, loss = clock.time(lambda: called(**inputs, use_cache=False).loss)
         backward, _ = clock.time(loss.backward)
         update, _ = clock.time(optimizer.step)
         peak = memory.read()

@@ -33,7 +33,7 @@ def step_flops(
         total += (products + again) * (shape.layer_flops(tokens) - attention) + (3 + again) * attention
     total += products * 2 * logits * shape.hidden * shape.vocabulary
     total += 3 * 2 * visual_tokens[0] * (vision.hidden_size * shape.hidden + shape.hidden**2)
-    seen = image.patches + 1  # with CLS
+    patches = image.patches + 1  # with CLS
     in_layer = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
-    tower = vision.num_hidden_layers * (2 * seen * in_layer + 4 * seen * seen * vision.hidden_size)
+    tower = vision.num_hidden_layers * (2 * patches * in_layer + 4 * patches * patches * vision.hidden_size)
     return int(total + image.crops * tower)

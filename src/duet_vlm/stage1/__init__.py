@@ -61,13 +61,15 @@ def _check(name: str, found: object, encoded: Encoded, retained: int) -> None:
     if not isinstance(found, Merge):
         raise DuetError(f"merging {name} must return a Merge, and it returned {shown(found)}.")
     batch = len(encoded.scores)
-    for wanted, what, given in (
+    for wanted, what, tensor in (
         ((batch, retained), "dominant and anchors together", found.places),
         (tuple(found.members.shape), "joins, as members,", found.joins),
         (tuple(encoded.scores.shape), "scores", found.scores),
     ):
-        if tuple(given.shape) != wanted:
-            raise DuetError(f"merging {name} must return {what} of shape {wanted}, and they have {tuple(given.shape)}.")
+        if tuple(tensor.shape) != wanted:
+            raise DuetError(
+                f"merging {name} must return {what} of shape {wanted}, and they have {tuple(tensor.shape)}."
+            )
 
 
 __all__ = ["Encoded", "Merge", "Method", "join", "merge", "method_of", "selected", "spaced"]

@@ -67,7 +67,7 @@ def _row(
     if config.query == "last":
         return asking[-1:]
     # every run of visual tokens is shown as one, so that the words around it stay apart
-    shown = [i for i in range(first, len(ids)) if text[i] or (visual[i] and (i == first or not visual[i - 1]))]
-    flags = salient_tokens([ids[i] for i in shown], tokenizer, config.language)
-    salient = {i for i, flag in zip(shown, flags, strict=True) if flag and text[i]}
+    readable = [i for i in range(first, len(ids)) if text[i] or (visual[i] and (i == first or not visual[i - 1]))]
+    flags = salient_tokens([ids[i] for i in readable], tokenizer, config.language)
+    salient = {i for i, flag in zip(readable, flags, strict=True) if flag and text[i]}
     return sorted((salient & set(asking)) | {asking[-1]})

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..config.registry import Ranking
 from ..config.schedule import Schedule
-from ..tensors.content_random import content, uniform
+from ..tensors.content_random import draw, row_content
 from .ranking import RankingInputs
 
 RANKING = Ranking(name="random", order=3)
@@ -19,5 +19,5 @@ def random(inputs: RankingInputs) -> Tensor:
     ordinal = (inputs.visual.cumsum(1) - 1).clamp(min=0)
     # as if the row had no padding and no text: where a token stands among the visual ones says who it is
     visual = inputs.hidden.float().masked_fill(~inputs.visual[..., None], -torch.inf)
-    who = ordinal.gather(1, content(visual))
-    return uniform(who, inputs.visual.shape[1]).gather(1, ordinal)
+    who = ordinal.gather(1, row_content(visual))
+    return draw(who, inputs.visual.shape[1]).gather(1, ordinal)

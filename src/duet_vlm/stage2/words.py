@@ -169,12 +169,12 @@ def _without_template(text: str) -> str:
 
 def _built_in_rule(text: str, language: str) -> list[Span]:
     """The words without the marks."""
-    rules, seen = LANGUAGES[language], shape(text)
+    rules, shapes = LANGUAGES[language], shape(text)
     spans: list[Span] = []
-    for piece in _PIECE.finditer(seen):
+    for piece in _PIECE.finditer(shapes):
         if plain(text[slice(*piece.span())]).replace(" ", "") in rules.stop_words:
             continue
-        parts = [part.span() for part in _PART.finditer(seen, *piece.span())]
+        parts = [part.span() for part in _PART.finditer(shapes, *piece.span())]
         for start, end in parts:
             word = plain(text[start:end])
             stop = word in rules.stop_words or (len(parts) > 1 and word in rules.clitics)

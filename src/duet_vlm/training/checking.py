@@ -115,10 +115,10 @@ class Checker:
         """
         sizes = [self.probe(path) for path in chosen.images]
         rendered = self.renderer(chosen.messages)
-        for kind, given in (("image", chosen.images), ("video", chosen.videos)):
+        for kind, paths in (("image", chosen.images), ("video", chosen.videos)):
             token = getattr(self.processor, f"{kind}_token", None)
-            if token is not None and rendered.text.count(token) != len(given):
-                raise DuetError(f"its text holds {rendered.text.count(token)} {kind} tokens for {len(given)} {kind}s")
+            if token is not None and rendered.text.count(token) != len(paths):
+                raise DuetError(f"its text holds {rendered.text.count(token)} {kind} tokens for {len(paths)} {kind}s")
         if chosen.videos:
             return self.length_with_videos(rendered, chosen)
         tokenized = self.renderer.tokenizer(rendered.text, return_offsets_mapping=True, return_tensors="pt")

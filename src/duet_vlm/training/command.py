@@ -213,7 +213,7 @@ def save(run: TrainingRun, trainer: DuetTrainer, output: Path) -> Path:
         if lora and run.settings.lora.merge:
             target = output / "model"
             part = output / PART / target.name
-            models.merged(trainer.accelerator.unwrap_model(trainer.model)).save_pretrained(part)
+            models.merge_adapters(trainer.accelerator.unwrap_model(trainer.model)).save_pretrained(part)
             run.renderer.processor.save_pretrained(part)
             publish(part, target)
     trainer.accelerator.wait_for_everyone()

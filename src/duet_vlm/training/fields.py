@@ -45,7 +45,7 @@ def _texts(value: Any) -> Any:
 Text = Annotated[str, Field(pattern=r"\S")]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_texts), Field(min_length=1)]
-EmptyIfNothing = BeforeValidator(lambda given: {} if given is None else given)  # `save:` with nothing below it
+EmptyIfNothing = BeforeValidator(lambda value: {} if value is None else value)  # `save:` with nothing below it
 
 
 def read(of: type[T], data: Any) -> T:

@@ -108,7 +108,7 @@ def count_trained(model: nn.Module) -> tuple[int, int]:
     return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
 
 
-def merged(model: Any) -> Any:
+def merge_adapters(model: Any) -> Any:
     """A model whose adapters are added into its weights, in the dtype of its trained weights."""
     model = model.merge_and_unload()
     if any(p.dtype == torch.bfloat16 for p in model.parameters()):

@@ -191,12 +191,12 @@ def _media(
 ) -> tuple[Path, ...]:
     beside = data.get(kind) if data.get(kind) is not None else data.get(kind + "s")
     listed = own if beside is None else own + (list(beside) if isinstance(beside, list) else [beside])
-    for given in listed:
-        if not isinstance(given, str) or not given:
-            raise DuetError(f"its {kind} {given!r} is no path")
-        if "://" in given:
-            raise DuetError(f"its {kind} {given!r} is an address: download it and give the file")
+    for path in listed:
+        if not isinstance(path, str) or not path:
+            raise DuetError(f"its {kind} {path!r} is no path")
+        if "://" in path:
+            raise DuetError(f"its {kind} {path!r} is an address: download it and give the file")
     places = sum(part["type"] == kind for message in messages for part in message["content"])
     if places != len(listed):
         raise DuetError(f"it has {len(listed)} {kind}s and {places} <{kind}> places")
-    return tuple((folder or Path()) / os.path.expanduser(given) for given in listed)
+    return tuple((folder or Path()) / os.path.expanduser(path) for path in listed)

@@ -26,13 +26,13 @@ def stamp(settings: TrainSettings, model_config: Any, data: str, processes: int)
     """
     return {
         "settings": settings.model_dump(mode="json", exclude=FREE),
-        "model": fingerprint(model_config),
+        "model": model_fingerprint(model_config),
         "data": data,
         "processes": processes,
     }
 
 
-def fingerprint(model_config: Any) -> str:
+def model_fingerprint(model_config: Any) -> str:
     """A model's shape and kind, in short; neither its name nor its compression counts."""
     data = {k: v for k, v in model_config.to_dict().items() if k not in ("duet", "_name_or_path")}
     text = json.dumps(_stripped(data), sort_keys=True, default=str)
@@ -51,34 +51,34 @@ def check_checkpoint(checkpoint: Path, stamp: dict[str, Any]) -> None:
     Raises:
         ValueError: another model, other data, settings or number of processes, or no checkpoint of `duet train`.
     """
-    shown = repr(str(checkpoint))
+    quoted = repr(str(checkpoint))
     try:
         then = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
         known = then.keys() >= stamp.keys()
     except (OSError, ValueError, AttributeError) as error:
-        raise DuetError(f"checkpoint {shown} was not written by duet train: choose another output folder.") from error
+        raise DuetError(f"checkpoint {quoted} was not written by duet train: choose another output folder.") from error
     if not known:
-        raise DuetError(f"checkpoint {shown} was not written by this duet train: choose another output folder.")
+        raise DuetError(f"checkpoint {quoted} was not written by this duet train: choose another output folder.")
     if then["model"] != stamp["model"]:
         raise DuetError(
-            f"checkpoint {shown} belongs to another model ({then['model']}, not {stamp['model']}): give the model it "
+            f"checkpoint {quoted} belongs to another model ({then['model']}, not {stamp['model']}): give the model it "
             "was made with, or another output folder."
         )
     for name, value in _flat(stamp["settings"]).items():
         before = _flat(then["settings"]).get(name)
         if before != value:
             raise DuetError(
-                f"checkpoint {shown} was made with {name} {before!r} and the config says {value!r}: change it back, or "
-                "start anew in another output folder."
+                f"checkpoint {quoted} was made with {name} {before!r} and the config says {value!r}: change it back, "
+                "or start anew in another output folder."
             )
     if then["data"] != stamp["data"]:
         raise DuetError(
-            f"checkpoint {shown} was made with other records: restore the data it was made with, or start anew in "
+            f"checkpoint {quoted} was made with other records: restore the data it was made with, or start anew in "
             "another output folder."
         )
     if then["processes"] != stamp["processes"]:
         raise DuetError(
-            f"checkpoint {shown} was made by {then['processes']} processes and now there are {stamp['processes']}: "
+            f"checkpoint {quoted} was made by {then['processes']} processes and now there are {stamp['processes']}: "
             f"start {then['processes']}, or start anew in another output folder."
         )
 

@@ -47,9 +47,9 @@ class FrameProcessor(VideoProcessorMixin):
 
     def __init__(self, **settings: Any):
         # a None in a model's files means the class's setting, as in the stock classes
-        given = {key: value for key, value in settings.items() if value is not None and not key.endswith(KINDS)}
+        own = {key: value for key, value in settings.items() if value is not None and not key.endswith(KINDS)}
         common = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_center_crop": False}
-        merged = {"rescale_factor": 1 / 255, "num_frames": None, "fps": None, **common, **self.published, **given}
+        merged = {"rescale_factor": 1 / 255, "num_frames": None, "fps": None, **common, **self.published, **own}
         for name, value in merged.items():
             setattr(self, name, value)
 
