@@ -40,10 +40,10 @@ def alike(promise: str, subject: Subject, ways: Ways, note: str = "") -> Line:
         own = f"stock itself differs by {stock:.2g}, which is more than rounding ({subject.limit:.2g})"
         return judged(promise, stock, subject.limit, note, own)
     pairs = _compressed(subject, ways, subject.config)
-    apart = [found for found in (compared(a.kept, b.kept) for a, b in pairs) if found is not None]
+    apart = [difference for difference in (compared(a.kept, b.kept) for a, b in pairs) if difference is not None]
     if not apart:
         return judged(promise, _largest(pairs), allowed, _noted(note, stock))
-    worst = max(apart, key=lambda found: found.apart)
+    worst = max(apart, key=lambda difference: difference.apart)
     if worst.apart > 2 * allowed:
         return judged(promise, worst.apart, 2 * allowed, _noted(note, stock), str(worst))
     return _without_choices(promise, subject, ways, allowed, worst, _noted(note, stock))

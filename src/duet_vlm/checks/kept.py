@@ -77,11 +77,11 @@ def _apart(a: DropTrace, b: DropTrace) -> float:
     both = first + second
     if not first or not second or not all(i in scores and i in others for i in both):
         return math.inf
-    found = _between([scores[i] for i in both], [others[i] for i in both])
+    apart = _between([scores[i] for i in both], [others[i] for i in both])
     for known, chosen, instead in ((scores, first, second), (others, second, first)):
         for i in chosen:
-            found = max(found, min(_between([known[i]], [known[j]]) for j in instead))
-    return found
+            apart = max(apart, min(_between([known[i]], [known[j]]) for j in instead))
+    return apart
 
 
 def _between(scores: list[float], others: list[float]) -> float:

@@ -99,7 +99,7 @@ def threads(subject: Subject, trace: LastTrace) -> Pairs:
     sys.setswitchinterval(1e-4)  # threads take turns often, so that what they share shows
     try:
         with ThreadPoolExecutor(len(rows)) as pool:
-            found = list(pool.map(answer, rows))
+            together = list(pool.map(answer, rows))
     finally:
         sys.setswitchinterval(interval)
-    return [(WayResult(a), WayResult(b)) for got, b in zip(found, alone, strict=True) for a in got]
+    return [(WayResult(a), WayResult(b)) for got, b in zip(together, alone, strict=True) for a in got]

@@ -45,8 +45,8 @@ class _Named:
         if callable(self.function):
             return self.function
         module, _, name = self.function.partition(":")
-        found: Callable[..., Any] = getattr(import_module(module), name)
-        return found
+        function: Callable[..., Any] = getattr(import_module(module), name)
+        return function
 
 
 @dataclass(frozen=True, kw_only=True)

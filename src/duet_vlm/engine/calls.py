@@ -95,8 +95,8 @@ def generating(owner: Any) -> Iterator[None]:
 
 def generation(owner: Any) -> Generation | None:
     """The call of `generate` that is under way here, if it is of this owner's model."""
-    found = _generation.get()
-    return found if found is not None and found.owner is owner else None
+    under_way = _generation.get()
+    return under_way if under_way is not None and under_way.owner is owner else None
 
 
 def answer_asked_for(kept: Any, length: int) -> int | None:

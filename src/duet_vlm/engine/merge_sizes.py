@@ -26,10 +26,10 @@ def check_adds_mask(decoder: Any) -> None:
     Raises:
         ValueError: an implementation other than sdpa and eager.
     """
-    found = decoder.layers[0].self_attn.config._attn_implementation
-    if found not in IMPLEMENTATIONS:
+    kind = decoder.layers[0].self_attn.config._attn_implementation
+    if kind not in IMPLEMENTATIONS:
         raise DuetError(
-            f"proportional needs attention that adds a mask, and the language model uses {found!r}: "
+            f"proportional needs attention that adds a mask, and the language model uses {kind!r}: "
             "set attn_implementation to 'sdpa' or 'eager', or leave proportional off."
         )
 

@@ -62,18 +62,18 @@ def outcome_of(plan: Plan, output: Any) -> Outcome | None:
     Raises:
         DuetError: features about which nothing was decided, or under other settings.
     """
-    found: Outcome | None = getattr(output, encoding.ATTRIBUTE, None)
-    if found is not None and found.engine_only:
-        return found  # settings may have changed between encoding and now
+    outcome: Outcome | None = getattr(output, encoding.ATTRIBUTE, None)
+    if outcome is not None and outcome.engine_only:
+        return outcome  # settings may have changed between encoding and now
     if not plan.config.merges:
         return None
-    if found is None or found.settings != encoding.settings_of(plan.config):
-        why = "before these settings of stage 1 were applied" if found is not None else "without stage 1"
+    if outcome is None or outcome.settings != encoding.settings_of(plan.config):
+        why = "before these settings of stage 1 were applied" if outcome is not None else "without stage 1"
         raise DuetError(
             f"image features came that were encoded {why}, in parts or by hand, so they cannot be merged: pass the "
             "pixel values, leave out prefill_chunk_size, or encode again after apply."
         )
-    return found
+    return outcome
 
 
 def order_of(output: Any, outcome: Outcome, there: Tensor) -> list[int]:

@@ -36,10 +36,10 @@ def make_records(limit: int | None = None) -> list[Record]:
             source = f"{number:03d}"
             name = f"{source}-{question.skill}"
             records.append(Record(name, question.text, (question.answer,), image, None, source, question.skill))
-    found = digest.hexdigest()
-    if found != HASH:
+    drawn = digest.hexdigest()
+    if drawn != HASH:
         raise DuetError(
-            f"the scenes drawn here are not the published benchmark (SHA-256 {found[:12]}, not {HASH[:12]}): "
+            f"the scenes drawn here are not the published benchmark (SHA-256 {drawn[:12]}, not {HASH[:12]}): "
             "use the versions of numpy and Pillow in constraints.txt."
         )
     return records if limit is None else first_of_each(records, limit)

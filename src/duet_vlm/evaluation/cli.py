@@ -94,7 +94,7 @@ def evaluate(
         results = run(
             request.model, request.processor, request.records, request.runs, out, batch_size=batch_size, seed=seed,
             max_new_tokens=max_new_tokens, strict=strict, problems=request.problems, about=request.about,
-            process=process, advance=advance, found=partial(going_on, out, total, process.is_main),
+            process=process, advance=advance, on_start=partial(going_on, out, total, process.is_main),
         )  # fmt: skip
     if results is not None:
         terminal.write_json(results, json_file)

@@ -37,7 +37,7 @@ def evaluate(
     about: dict[str, Any] | None = None,
     process: Process = Process(),
     advance: Callable[[int], Any] = lambda answers: None,
-    found: Callable[[int], Any] = lambda answers: None,
+    on_start: Callable[[int], Any] = lambda answers: None,
 ) -> dict[str, Any] | None:
     """Answer, score and report; started again, it goes on where it was stopped and asks only what is missing.
 
@@ -61,7 +61,7 @@ def evaluate(
             must be the same when a folder goes on.
         process: which of several processes this is; only the first one reports.
         advance: called with the number of answers given since the last call.
-        found: called once with the number of answers that the folder has already, of those asked for.
+        on_start: called once with the number of answers that the folder has already, of those asked for.
 
     Returns:
         What `results.json` holds; None in every process but the first.
@@ -88,7 +88,7 @@ def evaluate(
     listed = described(records)
     folder = Folder(out, settings, runs, listed, process.rank)
     answers_before = folder.answered()
-    found(sum((*run.key, record.id) in answers_before for record in records for run in runs))
+    on_start(sum((*run.key, record.id) in answers_before for record in records for run in runs))
     ask_all(asker, records, runs, folder, batch_size, strict, process, advance)
     if not process.is_main:
         return None
@@ -183,13 +183,13 @@ def _together(asker: Asker, good: Sequence[tuple[Record, Any]]) -> Batch | None:
 
 def _refused(asker: Asker, good: Sequence[tuple[Record, Any]]) -> dict[str, str]:
     """Why each record cannot be asked, of those that cannot when they are alone."""
-    found = {}
+    reasons = {}
     for record, medium in good:
         try:
             asker.prepare([record], [medium])
         except DuetError as error:
-            found[record.id] = str(error)
-    return found
+            reasons[record.id] = str(error)
+    return reasons
 
 
 def batches_of(records: Sequence[Record], size: int) -> list[list[Record]]:

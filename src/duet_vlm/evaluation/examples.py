@@ -43,11 +43,11 @@ def disagreements(
             waiting.setdefault(record.category, []).append((abs(sum(right) / len(right) - 0.5), place))
     chosen: list[Record] = []
     while len(chosen) < count and any(waiting.values()):
-        for found in waiting.values():
-            if found and len(chosen) < count:
+        for candidates in waiting.values():
+            if candidates and len(chosen) < count:
                 sources = {source_of(record) for record in chosen}
-                best = min(found, key=lambda one: (source_of(records[one[1]]) in sources, *one))
-                found.remove(best)
+                best = min(candidates, key=lambda one: (source_of(records[one[1]]) in sources, *one))
+                candidates.remove(best)
                 chosen.append(records[best[1]])
     return chosen
 

@@ -123,8 +123,8 @@ def _difference(scores: np.ndarray, means: np.ndarray | None, one: int, other: i
     return {"points": round(points, 3), "ci95": None if interval is None else [round(bound, 3) for bound in interval]}
 
 
-def _share(scores: np.ndarray, found: tuple[float | None, list[float] | None]) -> dict[str, Any]:
-    share, interval = found
+def _share(scores: np.ndarray, retained_share: tuple[float | None, list[float] | None]) -> dict[str, Any]:
+    share, interval = retained_share
     return {
         "n": len(scores),
         "accuracy": round(float(scores.mean()), 6),

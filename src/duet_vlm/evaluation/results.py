@@ -33,8 +33,8 @@ def main(
         if not process.is_main:
             return
         out.mkdir(parents=True, exist_ok=True)
-        for name, found in results.items():
-            (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        for name, figures in results.items():
+            (out / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
             for plot in ("pareto", "categories"):
                 shutil.copy(work / name / f"{plot}.png", out / f"{name}-{plot}.png")
         from .markdown import results_page

@@ -162,12 +162,12 @@ def write_whole(file: Path, text: str, rank: int = 0) -> None:
 
 def _parsed(file: Path, text: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        data = json.loads(text)
     except ValueError as error:
         raise DuetError(f"{str(file)!r} is not as duet eval wrote it ({error}): give another folder.") from error
-    if not isinstance(found, dict):
+    if not isinstance(data, dict):
         raise DuetError(f"{str(file)!r} is not as duet eval wrote it: give another folder.")
-    return found
+    return data
 
 
 def _drop_half_a_line(file: Path) -> None:

@@ -172,8 +172,8 @@ class Stage1:
     @torch.compiler.disable  # a graph would keep the answer of the call that traced it
     def call(self) -> EncoderCall | None:
         """The call of this model's encoder that is under way here; None outside, and in a backward pass."""
-        found = _call.get()
-        return found if found is not None and found.stage is self else None
+        call = _call.get()
+        return call if call is not None and call.stage is self else None
 
     @torch.compiler.disable  # in the graphs of some towers no hook runs
     def around_encoder(self, encoder: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -69,12 +69,12 @@ class LlavaNextStage1(Packed, cls_tower.ClsStage1):
 
     def chunks(self, call: EncoderCall, patches: Tensor) -> list[slice]:
         """Crops that follow each other and have equal shares, as many as are held at a time."""
-        found, images_per_chunk, first = [], self.images_per_chunk(patches), 0
+        chunks, images_per_chunk, first = [], self.images_per_chunk(patches), 0
         for _, run in groupby(self.shares(call)):
             end = first + len(list(run))
-            found += [slice(i, min(i + images_per_chunk, end)) for i in range(first, end, images_per_chunk)]
+            chunks += [slice(i, min(i + images_per_chunk, end)) for i in range(first, end, images_per_chunk)]
             first = end
-        return found
+        return chunks
 
     def shares(self, call: EncoderCall) -> list[Share]:
         """Of every crop, in the order of encoding."""
@@ -95,13 +95,13 @@ class LlavaNextStage1(Packed, cls_tower.ClsStage1):
         if len(share.inside) == patches.shape[1]:
             return merge(config, Encoded(scores, keys, patches, share.grid))
         inside = torch.tensor(share.inside, device=patches.device)
-        found = merge(config, Encoded(scores[:, inside], keys[:, inside], patches[:, inside], share.grid))
-        weights = found.weights
+        merged = merge(config, Encoded(scores[:, inside], keys[:, inside], patches[:, inside], share.grid))
+        weights = merged.weights
         return replace(
-            found,
+            merged,
             scores=scores,
             weights=None if weights is None else torch.zeros_like(scores).index_copy(1, inside, weights.to(scores)),
-            **{name: inside[getattr(found, name)] for name in ("dominant", "anchors", "members")},
+            **{name: inside[getattr(merged, name)] for name in ("dominant", "anchors", "members")},
         )
 
     def gathered(self, kept: list[Tensor]) -> Tensor:
@@ -134,7 +134,7 @@ def shares(core: Any, config: Settings, size: tuple[int, int]) -> list[Share]:
     packed, _ = pack(core, [numbers], torch.tensor([size]), "default", image_newline=torch.zeros(1))
     left = packed[0][packed[0] > 0] - 1
     per_crop = stage1_counts(config, patches)
-    found, before = list[Share](), 0
+    crop_shares, before = list[Share](), 0
     for crop in range(crops):
         inside = (left[left // patches == crop] % patches).sort().values
         width = len((inside % columns).unique())
@@ -144,9 +144,9 @@ def shares(core: Any, config: Settings, size: tuple[int, int]) -> list[Share]:
         )
         contextual = max(0, min(contextual, kept - 1))
         grid = (len(inside) // max(1, width), width)
-        found.append(Share(tuple(inside.tolist()), grid, kept - contextual, contextual))
+        crop_shares.append(Share(tuple(inside.tolist()), grid, kept - contextual, contextual))
         before = after
-    return found
+    return crop_shares
 
 
 class Smaller(Packed, Downsample):

@@ -45,15 +45,15 @@ class LlavaOneVisionStage1(fixed.FixedStage1):
         if call is None:
             return packed, lengths
         for number, (crops, features) in enumerate(zip(image_features, packed, strict=True)):
-            found = torch.cat([self.statistics(call, first + i) for i in range(len(crops))])
+            statistics = torch.cat([self.statistics(call, first + i) for i in range(len(crops))])
             first += len(crops)
             # one more channel, in which newlines alone are not 0
-            newline = None if image_newline is None else pad(found.new_ones(1), (found.shape[2], 0))
+            newline = None if image_newline is None else pad(statistics.new_ones(1), (statistics.shape[2], 0))
             size = image_sizes[number : number + 1]
-            (found,), _ = pack([pad(found, (0, 1))], size, newline, **how)
-            found = found.to(features.device)
-            places = (found[:, -1] == 0).nonzero()[:, 0]
-            tokens, sizes = self.merged(call, found[None, places, :-1], features[None, places], None)
+            (statistics,), _ = pack([pad(statistics, (0, 1))], size, newline, **how)
+            statistics = statistics.to(features.device)
+            places = (statistics[:, -1] == 0).nonzero()[:, 0]
+            tokens, sizes = self.merged(call, statistics[None, places, :-1], features[None, places], None)
             parts.append(
                 (
                     tokens.new_zeros(features.shape).index_copy(0, places, tokens[0]),

@@ -18,9 +18,9 @@ def without_place(question: str, kind: str) -> str:
     Args:
         kind: "image" or "video"; the place of the other kind stays.
     """
-    for found in (LEADING.match(question), TRAILING.search(question)):
-        if found and found[1] == kind:
-            return question[: found.start()] + question[found.end() :]
+    for place in (LEADING.match(question), TRAILING.search(question)):
+        if place and place[1] == kind:
+            return question[: place.start()] + question[place.end() :]
     return question
 
 

@@ -109,8 +109,8 @@ class Qwen2VLVideoProcessor(FrameProcessor):
         """Pixels of a merged token's side."""
         return int(self.patch_size * self.merge_size)
 
-    def joined(self, name: str, found: list[Tensor]) -> Tensor:
-        return torch.cat(found)
+    def joined(self, name: str, tensors: list[Tensor]) -> Tensor:
+        return torch.cat(tensors)
 
     def prepare(self, frames: Tensor) -> dict[str, Tensor]:
         if self.do_resize:
@@ -146,8 +146,8 @@ class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
         return tokens
 
     def grid_of(self, inputs: Any) -> tuple[int, ...] | None:
-        found = inputs.get("image_grid_thw", inputs.get("video_grid_thw"))
-        return None if found is None else (1, *found[0].tolist()[1:])
+        grids = inputs.get("image_grid_thw", inputs.get("video_grid_thw"))
+        return None if grids is None else (1, *grids[0].tolist()[1:])
 
     def token_grid(self, config: Any, inputs: Any, tokens: int | None = None) -> tuple[int, int]:
         grid, side = self.grid_of(inputs), config.vision_config.spatial_merge_size

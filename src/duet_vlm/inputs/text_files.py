@@ -142,12 +142,12 @@ def read_yaml(path: Path, kind: str, wanted: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise NotJson(f"key {twice!r} is given twice")
-    return found
+    return mapping
 
 
 def _constant(name: str) -> NoReturn:
@@ -155,7 +155,7 @@ def _constant(name: str) -> NoReturn:
 
 
 def _float(text: str) -> float:
-    found = float(text)
-    if math.isinf(found):
+    number = float(text)
+    if math.isinf(number):
         raise NotJson(f"number {text} is out of range")
-    return found
+    return number

@@ -52,7 +52,7 @@ class Reader:
             DuetError: a kind of content that the model does not take, a text that it would take for a picture's place,
                 or a picture or video that cannot be read.
         """
-        found = ChatQuestion([], [], [])
+        question = ChatQuestion([], [], [])
         for message in messages:
             parts: list[dict[str, Any]] = []
             for part in message["content"]:
@@ -60,22 +60,22 @@ class Reader:
                     check_text(part["text"], self.processor, self.config)
                     parts.append({"type": "text", "text": part["text"]})
                 elif part["type"] == "image":
-                    found.images.append(read_image(part["url"]))
+                    question.images.append(read_image(part["url"]))
                     parts.append({"type": "image"})
                 elif part["type"] == "video":
                     clip = self._clip(part)
                     parts += content(self.config, clip)
                     if are_images(self.config):
-                        found.images += list(clip.frames)
+                        question.images += list(clip.frames)
                     else:
-                        found.clips.append(clip)
+                        question.clips.append(clip)
                 else:
                     raise DuetError(
                         f"content of type {part['type']!r} is not possible with duet_hf: choose a task of text, images "
                         "and videos."
                     )
-            found.messages.append({"role": message["role"], "content": parts})
-        return found
+            question.messages.append({"role": message["role"], "content": parts})
+        return question
 
     def encode(self, conversations: list[ChatQuestion]) -> Any:
         """The model's inputs for a batch, padded on the left."""

@@ -158,7 +158,7 @@ def decode_overheads(config: Any, listed: list[Setting], options: Options) -> li
     """
     clock = Clock(options.device)
     stock = workload(random_model(narrow(config), "float32", options.device), options)
-    found = []
+    overheads = []
     for setting in listed[1:]:
         work = copy.deepcopy(stock)
         with compressed(work.model, setting.config):
@@ -167,5 +167,5 @@ def decode_overheads(config: Any, listed: list[Setting], options: Options) -> li
             for _ in range(OVERHEAD_STEPS):
                 before = clock.time(lambda: stock.step(plain))[0]  # noqa: B023
                 difference.append(clock.time(lambda: work.step(pruned))[0] - before)  # noqa: B023
-        found.append(median(difference[OVERHEAD_STEPS // 10 :]) * 1e6 / len(stock.layers))
-    return found
+        overheads.append(median(difference[OVERHEAD_STEPS // 10 :]) * 1e6 / len(stock.layers))
+    return overheads

@@ -62,33 +62,33 @@ def ranked(row: Ranking, inputs: RankingInputs) -> Tensor:
     Raises:
         DuetError: a method of one's own that gives neither scores nor a set, or a set of another size.
     """
-    found: Tensor = row.load()(inputs)
+    scores: Tensor = row.load()(inputs)
     if isinstance(row.function, str):
-        return found
+        return scores
     name, shape = row.name or called(row.function), tuple(inputs.visual.shape)
     if (
-        not isinstance(found, Tensor)
-        or found.shape != inputs.visual.shape
-        or not (found.is_floating_point() or found.dtype == torch.bool)
+        not isinstance(scores, Tensor)
+        or scores.shape != inputs.visual.shape
+        or not (scores.is_floating_point() or scores.dtype == torch.bool)
     ):
         raise DuetError(
             f"ranking {name} must return {shape} floating scores or a bool set, one for each token present, and it "
-            f"returned {_what(found)}."
+            f"returned {_what(scores)}."
         )
-    if found.dtype != torch.bool:
-        return found
-    counts = torch.zeros_like(inputs.limits).scatter_add(0, inputs.spans.flatten(), found.flatten().long())
+    if scores.dtype != torch.bool:
+        return scores
+    counts = torch.zeros_like(inputs.limits).scatter_add(0, inputs.spans.flatten(), scores.flatten().long())
     wanted = inputs.limits.index_fill(0, counts.new_zeros(1), 0)
     if not torch.equal(counts, wanted):
         raise DuetError(
             f"ranking {name} chose {short(str(counts.tolist()))} tokens of text and of each image, and the drop keeps "
             f"{short(str(wanted.tolist()))}: choose as many as inputs.limits says, and no text."
         )
-    return found.float()
+    return scores.float()
 
 
-def _what(found: object) -> str:
-    return f"{tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else shown(found)
+def _what(result: object) -> str:
+    return f"{tuple(result.shape)} of {result.dtype}" if isinstance(result, Tensor) else shown(result)
 
 
 def average_token(hidden: Tensor, visual: Tensor) -> Tensor:

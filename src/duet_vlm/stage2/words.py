@@ -84,9 +84,9 @@ def salient_spans(text: str, language: str = "en") -> list[Span]:
     check_language(language)
     question = _without_template(text)
     pipeline = _pipeline(language)
-    found = _built_in_rule(question, language) if pipeline is None else _by_spacy(question, language, pipeline)
-    inside = {place for start, end in found for place in range(start, end)}
-    return sorted(found + [span for span in marks(question) if span[0] not in inside])
+    words = _built_in_rule(question, language) if pipeline is None else _by_spacy(question, language, pipeline)
+    inside = {place for start, end in words for place in range(start, end)}
+    return sorted(words + [span for span in marks(question) if span[0] not in inside])
 
 
 def token_spans(ids: Sequence[int], tokenizer: Any) -> tuple[str, list[Span]]:

@@ -161,10 +161,10 @@ class Checker:
                 self.probed[path] = size if reason is None else f"image {str(path)!r} {reason}"
             except DuetError as error:
                 self.probed[path] = str(error)
-        found = self.probed[path]
-        if isinstance(found, str):
-            raise DuetError(found)
-        return found
+        probed = self.probed[path]
+        if isinstance(probed, str):
+            raise DuetError(probed)
+        return probed
 
     def length_with_videos(self, rendered: Rendered, chosen: Conversation) -> int:
         """What only the batch itself tells: how long a video becomes, and whether the processor takes it."""

@@ -116,10 +116,10 @@ def prepare_training(
             return known
         checker = Checker(renderer, folder, settings.max_length, settings.video_frames)
         with bar(len(records)) as advance:
-            found = check_records(records, checker, settings.workers, advance)
+            checked = check_records(records, checker, settings.workers, advance)
         with writing(output, "the list of records"):
-            found.write(output, key)
-        return found
+            checked.write(output, key)
+        return checked
 
     with arguments.main_process_first(desc="checking the data"):  # the others read what the first one found
         checked = check()

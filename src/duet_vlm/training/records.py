@@ -134,8 +134,8 @@ def conversation(data: Any, folder: Path | None) -> Conversation:
     for i, message in enumerate(messages):
         if message["role"] == "assistant" and not _says(message):
             raise DuetError(f"its answer in turn {i} is empty: a model would learn to say nothing")
-    found = {kind: _media(data, kind, own[kind], messages, folder) for kind in KINDS}
-    return Conversation(messages, found["image"], found["video"])
+    media = {kind: _media(data, kind, own[kind], messages, folder) for kind in KINDS}
+    return Conversation(messages, media["image"], media["video"])
 
 
 def _turns(listed: Any, name: str, role: str, content: str) -> list[tuple[str, Any]]:

@@ -41,8 +41,10 @@ def model_fingerprint(model_config: Any) -> str:
 
 def last_checkpoint(output: Path) -> Path | None:
     """The one with the most steps."""
-    found = [(int(match[1]), path) for path in output.glob("checkpoint-*") if (match := NAME.fullmatch(path.name))]
-    return max(found)[1] if found else None
+    checkpoints = [
+        (int(match[1]), path) for path in output.glob("checkpoint-*") if (match := NAME.fullmatch(path.name))
+    ]
+    return max(checkpoints)[1] if checkpoints else None
 
 
 def check_checkpoint(checkpoint: Path, stamp: dict[str, Any]) -> None:

@@ -69,15 +69,15 @@ class FrameProcessor(VideoProcessorMixin):
 
     def __call__(self, videos: Any, **kwargs: Any) -> BatchFeature:  # type: ignore[override]
         """Prepare videos of (T, H, W, 3) uint8 frames each; of the options only `video_metadata` counts."""
-        found = [self.prepare(torch.from_numpy(video).permute(0, 3, 1, 2).contiguous()) for video in videos]
-        data: dict[str, Any] = {name: self.joined(name, [one[name] for one in found]) for name in found[0]}
+        prepared = [self.prepare(torch.from_numpy(video).permute(0, 3, 1, 2).contiguous()) for video in videos]
+        data: dict[str, Any] = {name: self.joined(name, [one[name] for one in prepared]) for name in prepared[0]}
         if kwargs.get("video_metadata"):
             data["video_metadata"] = [VideoMetadata(**dict(one)) for one in kwargs["video_metadata"]]
         return BatchFeature(data)
 
-    def joined(self, name: str, found: list[Tensor]) -> Tensor:
+    def joined(self, name: str, tensors: list[Tensor]) -> Tensor:
         """One tensor of those of every video."""
-        return torch.stack(found)
+        return torch.stack(tensors)
 
     def prepare(self, frames: Tensor) -> dict[str, Tensor]:
         """The model's inputs of one video, (T, 3, H, W) uint8."""

@@ -83,8 +83,8 @@ def score(document: dict[str, Any], answers: list[str]) -> dict[str, float]:
     """Exact match and contained match; what a judge says besides where one is configured."""
     answer_words, right = words(answers[0]), words(document["answer"])
     runs = [answer_words[i : i + len(right)] for i in range(len(answer_words) - len(right) + 1)]
-    found = {"exact_match": float(answer_words == right), "contained_match": float(bool(right) and right in runs)}
-    return found | judge(document, answers[0]) if os.getenv(JUDGE) else found
+    figures = {"exact_match": float(answer_words == right), "contained_match": float(bool(right) and right in runs)}
+    return figures | judge(document, answers[0]) if os.getenv(JUDGE) else figures
 
 
 def words(text: str) -> list[str]:
