@@ -64,8 +64,8 @@ def blind(config: DuetConfig) -> DuetConfig:
     if config.dominant is None:
         return replace(config, **changes)  # type: ignore[arg-type]
     weighs = config.proportional and bool(config.contextual)
-    first = {"merging": "uniform", "diverse": False, "combine": "anchor+mean", "rest": weighs, "proportional": weighs}
-    return replace(config, **changes, **first)  # type: ignore[arg-type]
+    stage1 = {"merging": "uniform", "diverse": False, "combine": "anchor+mean", "rest": weighs, "proportional": weighs}
+    return replace(config, **changes, **stage1)  # type: ignore[arg-type]
 
 
 def _compressed(subject: Subject, ways: Ways, config: DuetConfig) -> Pairs:

@@ -16,12 +16,12 @@ class Kept:
     drops: list[DropTrace]
 
     @classmethod
-    def of(cls, trace: Trace | None, row: int = 0, first: int = 0, images: slice = slice(None)) -> Kept | None:
-        """Row `row` of a trace, which has `first` tokens of padding and these of the encoded images."""
+    def of(cls, trace: Trace | None, row: int = 0, padding: int = 0, images: slice = slice(None)) -> Kept | None:
+        """Row `row` of a trace, behind `padding` tokens of padding, with these of the encoded images."""
         if trace is None:
             return None
         drops = [
-            DropTrace(d.layer, [i - first for i in d.kept], [i - first for i in d.ranked], d.scores)
+            DropTrace(d.layer, [i - padding for i in d.kept], [i - padding for i in d.ranked], d.scores)
             for d in trace.samples[row].drops
         ]
         return cls(trace.images[images], drops)

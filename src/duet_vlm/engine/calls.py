@@ -99,7 +99,7 @@ def generation(owner: Any) -> Generation | None:
     return under_way if under_way is not None and under_way.owner is owner else None
 
 
-def answer_asked_for(kept: Any, length: int) -> int | None:
+def scored_answer(kept: Any, length: int) -> int | None:
     """How many tokens at the end `logits_to_keep` takes for an answer; None where it says nothing.
 
     The logits of n places at the end predict the n - 1 tokens behind the first of them, and one that is not there yet:
@@ -110,8 +110,8 @@ def answer_asked_for(kept: Any, length: int) -> int | None:
         length: of the sequence.
     """
     if isinstance(kept, Tensor) and kept.ndim == 1 and kept.numel() and kept.dtype != torch.bool:
-        first = int(kept.min())
-        return length - 1 - (first + length if first < 0 else first)
+        earliest = int(kept.min())
+        return length - 1 - (earliest + length if earliest < 0 else earliest)
     if isinstance(kept, int) and kept >= 1:
         return min(kept, length) - 1
     return None

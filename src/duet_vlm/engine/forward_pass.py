@@ -37,7 +37,7 @@ class Prefill:
         without_answer: (B, 1) bool, rows that have labels but no answer, so stage 2 drops nothing of them; None without
             labels.
         log_sizes: (B, S) float32, log of how many tokens each one stands for; None where that weighs nothing.
-        merges: what stage 1 did, in the order of encoding, for the trace.
+        decisions: what stage 1 did, in the order of encoding, for the trace.
         deepstack: (B, S, D) each, what is added to the hidden states after layers 0, 1, ...; zeros at text.
         present: the tokens that are there now.
         kept: decoder layer -> (B, n) long, the places kept from there on.
@@ -57,7 +57,7 @@ class Prefill:
     merged_away: Tensor | None = None
     without_answer: Tensor | None = None
     log_sizes: Tensor | None = None
-    merges: list[Merge] = field(default_factory=list)
+    decisions: list[Merge] = field(default_factory=list)
     deepstack: list[Tensor] = field(default_factory=list)
     present: Present = field(init=False)
     kept: dict[int, Tensor] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Prefill:
 
     def record(self) -> PrefillRecord:
         """What is left of it for the trace."""
-        return PrefillRecord(self.visual, self.queries, self.merges, self.kept, self.scores, self.ranked)
+        return PrefillRecord(self.visual, self.queries, self.decisions, self.kept, self.scores, self.ranked)
 
 
 @dataclass
@@ -138,7 +138,7 @@ class PrefillRecord:
     Attributes:
         visual: (B, S) bool, the visual tokens that came in.
         queries: (B, q) long places of the query tokens, -1 for a hole.
-        merges: what stage 1 did, in the order of encoding.
+        decisions: what stage 1 did, in the order of encoding.
         kept: decoder layer -> (B, n) long, the places kept from there on.
         scores: decoder layer -> (B, n) float, of the tokens present there, as ranked.
         ranked: decoder layer -> (B, n) the places that its scores speak of, None for every token.
@@ -146,7 +146,7 @@ class PrefillRecord:
 
     visual: Tensor
     queries: Tensor
-    merges: list[Merge]
+    decisions: list[Merge]
     kept: dict[int, Tensor]
     scores: dict[int, Tensor]
     ranked: dict[int, Tensor | None]

@@ -123,7 +123,7 @@ class Engine:
             kwargs |= label_logits.restrict(labels)
             call.logits = kwargs["logits_to_keep"]
         elif call.labels is None and ids is not None and self.plan.config.ranks:
-            answer = calls.answer_asked_for(kwargs.get("logits_to_keep"), ids.shape[1])
+            answer = calls.scored_answer(kwargs.get("logits_to_keep"), ids.shape[1])
             call.answer = answer or 0
             unsaid = answer is None and ids.shape[1] > 1 and calls.generation(self) is None
             if unsaid and not self.warned and (prompt.has_pixels(kwargs) or prompt.has_features(kwargs)):

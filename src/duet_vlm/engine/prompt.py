@@ -123,7 +123,7 @@ def read_prompt(
         DuetError: a part of an image, where that can be seen.
     """
     visual, spans = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids)
-    merges: list[Merge] = []
+    decisions: list[Merge] = []
     gone: Tensor | None = None
     log_s: Tensor | None = None
     outputs = dict(kwargs["mm_encoder_outputs"])
@@ -147,7 +147,7 @@ def read_prompt(
             sizes = torch.cat([outcome.sizes[i] for i in order]).to(there.device)
             removed = spread((sizes == 0)[:, None], there)[..., 0]
             gone = removed if gone is None else gone | removed
-            merges += outcome.merges
+            decisions += outcome.decisions
             if plan.config.proportional:
                 here = log_sizes(sizes, there)
                 log_s = here if log_s is None else log_s + here
@@ -173,7 +173,7 @@ def read_prompt(
         merged_away=gone,
         without_answer=None if labels is None else ~has_answer(labels),
         log_sizes=log_s,
-        merges=merges,
+        decisions=decisions,
     )
     return state, kwargs | {"mm_encoder_outputs": outputs}
 

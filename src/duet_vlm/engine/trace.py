@@ -98,7 +98,7 @@ class Trace:
     @classmethod
     def of(cls, record: PrefillRecord, layers: int) -> Trace:
         """Read what a prompt kept on a model of `layers` decoder layers; the only place that copies it to the host."""
-        images = [image for merge in record.merges for image in _images(merge)]
+        images = [image for merge in record.decisions for image in _images(merge)]
         return cls(images, [_sample(record, row, layers) for row in range(len(record.visual))])
 
 

@@ -88,7 +88,7 @@ def figures(records: Sequence[Record], runs: list[Run], answers: Answers, seed: 
     rows = []
     for number, run in enumerate(runs):
         run_answers = [answers[*run.key, record.id] for record in records]
-        first = [one["ttft_ms"] for one in run_answers if one["ttft_ms"] is not None]
+        first_token_ms = [one["ttft_ms"] for one in run_answers if one["ttft_ms"] is not None]
         categories = {
             name: _share(scores[number, places], parts[name][number])
             | {"metrics": dict(Counter(records[place].metric for place in places))}
@@ -104,7 +104,7 @@ def figures(records: Sequence[Record], runs: list[Run], answers: Answers, seed: 
                 "tokens_last": _mean(run_answers, "tokens_last"),
                 "kv_bytes": round(_mean(run_answers, "kv_bytes")),
                 **_share(scores[number], whole[number]),
-                "ttft_ms": round(median(first), 3) if first else None,
+                "ttft_ms": round(median(first_token_ms), 3) if first_token_ms else None,
                 "seconds": round(sum(one["seconds"] for one in run_answers), 3),
                 "difference": None
                 if run.method == FULL

@@ -103,7 +103,7 @@ class ClsStage1(Stage1):
         return handles
 
     def after_layer(self, call: EncoderCall, layer: Any) -> None:
-        call.merges = self.decide(layer, call)
+        call.decisions = self.decide(layer, call)
 
     def decide(self, layer: Any, call: EncoderCall) -> list[Merge]:
         """What is merged, a few images at a time, by the attention and keys of `layer`."""
@@ -126,7 +126,7 @@ class ClsStage1(Stage1):
         call.length = tokens.shape[1]
         # video_llava's videos bring CLS along
         patches, cls = tokens[:, tokens.shape[1] - call.output.shape[1] + 1 :], call.output[:, :1]
-        chunks = zip(self.chunks(call, patches), call.merges, strict=True)
+        chunks = zip(self.chunks(call, patches), call.decisions, strict=True)
         call.kept = self.gathered([self.retained(patches[part], cls[part], decided) for part, decided in chunks])
         return call.kept if call.engine_only else None
 
@@ -140,7 +140,7 @@ class ClsStage1(Stage1):
         else:
             with encoding.paused():
                 projected = projector(kept)
-        features, sizes = self.placed(projected, call.merges, call.length)
+        features, sizes = self.placed(projected, call.decisions, call.length)
         call.features, call.sizes = features.flatten(0, 1), sizes.flatten()
         return features if call.engine_only else None
 
@@ -151,7 +151,7 @@ class ClsStage1(Stage1):
     def chunks(self, call: EncoderCall, patches: Tensor) -> list[slice]:
         """(B, N, D) -> the images whose attention statistics are held at a time."""
         images_per_chunk = self.images_per_chunk(patches)
-        return [slice(first, first + images_per_chunk) for first in range(0, len(patches), images_per_chunk)]
+        return [slice(start, start + images_per_chunk) for start in range(0, len(patches), images_per_chunk)]
 
     def images_per_chunk(self, patches: Tensor) -> int:
         """How many images' attention statistics are held at a time: one frame's, or what fills 16 MB."""
@@ -161,6 +161,6 @@ class ClsStage1(Stage1):
         """(B, N, D) patches and (B, 1, D) CLS -> (B, K, D), what the projector gets."""
         raise NotImplementedError
 
-    def placed(self, projected: Tensor, merges: list[Merge], length: int) -> tuple[Tensor, Tensor]:
+    def placed(self, projected: Tensor, decisions: list[Merge], length: int) -> tuple[Tensor, Tensor]:
         """(B, K, D) projected tokens -> (B, length, D) with zeros where a token was removed, and (B, length) sizes."""
         raise NotImplementedError

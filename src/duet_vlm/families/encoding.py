@@ -34,14 +34,14 @@ class Outcome:
     Attributes:
         features: as the encoder's `pooler_output`, but with merged tokens, and zeros where a token was removed.
         sizes: for each entry of it, (n,) float32: how many tokens each place stands for, 0 where one was removed.
-        merges: what was decided, in the order of encoding, for the trace.
+        decisions: what was decided, in the order of encoding, for the trace.
         settings: of stage 1, as they were.
         engine_only: whether `pooler_output` is `features` too, because nobody but the engine will see it.
     """
 
     features: Any
     sizes: list[Tensor]
-    merges: list[Merge]
+    decisions: list[Merge]
     settings: tuple[Any, ...]
     engine_only: bool
 
@@ -62,7 +62,7 @@ class EncoderCall:
         kept: (B, K, D) tokens for the projector, until it has seen them.
         features: (total, D) merged tokens of all entries at their places, zeros elsewhere.
         sizes: (total,) float32, see `Outcome`.
-        merges: what was decided.
+        decisions: what was decided.
         shares: what is retained of each crop, where crops differ.
     """
 
@@ -78,7 +78,7 @@ class EncoderCall:
     kept: Tensor | None = None
     features: Tensor | None = None
     sizes: Tensor | None = None
-    merges: list[Merge] = field(default_factory=list)
+    decisions: list[Merge] = field(default_factory=list)
     shares: list[Any] | None = None
 
 
@@ -215,7 +215,7 @@ class Stage1:
             )
         features: Any = call.features.view_as(entries) if isinstance(entries, Tensor) else call.features.split(lengths)
         sizes = list(call.sizes.split(lengths))
-        return Outcome(features, sizes, call.merges, settings_of(self.config), call.engine_only)
+        return Outcome(features, sizes, call.decisions, settings_of(self.config), call.engine_only)
 
 
 def paused() -> AbstractContextManager[None]:

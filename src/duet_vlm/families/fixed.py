@@ -78,7 +78,7 @@ class FixedStage1(Stage1):
         # the trace keeps the scores; a view would keep the keys with them
         encoded = Encoded(statistics[..., 0].clone(), statistics[..., 1:], features, grid)
         decided: Merge = merge(self.config, encoded, dynamic=self.dynamic)
-        call.merges.append(decided)
+        call.decisions.append(decided)
         return merged_in_place(self.config, decided, features)
 
 

@@ -25,8 +25,8 @@ class LlavaStage1(cls_tower.ClsStage1):
     def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
         return torch.cat([cls, merge.retained(patches)], dim=1)
 
-    def placed(self, projected: Tensor, merges: list[Merge], length: int) -> tuple[Tensor, Tensor]:
-        sizes = torch.cat([merge.sizes for merge in merges])
+    def placed(self, projected: Tensor, decisions: list[Merge], length: int) -> tuple[Tensor, Tensor]:
+        sizes = torch.cat([merge.sizes for merge in decisions])
         kept = projected.shape[1]
         sizes = pad(sizes, (kept - sizes.shape[1], 0), value=1.0)  # CLS stands for itself
         return pad(projected, (0, 0, 0, length - kept)), pad(sizes, (0, length - kept))
@@ -47,8 +47,8 @@ class Llava(Family, model_types=("llava",)):
 
     def visual_tokens(self, config: Any) -> int:
         """Patches, CLS where the strategy keeps it; "default" leaves out the first token, whatever it is."""
-        first = config.vision_config.model_type not in WITHOUT_CLS
-        return cls_tower.count_patches(config) + first - int(config.vision_feature_select_strategy == "default")
+        cls = config.vision_config.model_type not in WITHOUT_CLS
+        return cls_tower.count_patches(config) + cls - int(config.vision_feature_select_strategy == "default")
 
     def check(self, config: Any, duet: Settings) -> None:
         cls_tower.check_tower(config, duet, self.reserved)

@@ -69,11 +69,11 @@ class LlavaNextStage1(Packed, cls_tower.ClsStage1):
 
     def chunks(self, call: EncoderCall, patches: Tensor) -> list[slice]:
         """Crops that follow each other and have equal shares, as many as are held at a time."""
-        chunks, images_per_chunk, first = [], self.images_per_chunk(patches), 0
+        chunks, images_per_chunk, start = [], self.images_per_chunk(patches), 0
         for _, run in groupby(self.shares(call)):
-            end = first + len(list(run))
-            chunks += [slice(i, min(i + images_per_chunk, end)) for i in range(first, end, images_per_chunk)]
-            first = end
+            end = start + len(list(run))
+            chunks += [slice(i, min(i + images_per_chunk, end)) for i in range(start, end, images_per_chunk)]
+            start = end
         return chunks
 
     def shares(self, call: EncoderCall) -> list[Share]:
@@ -111,15 +111,15 @@ class LlavaNextStage1(Packed, cls_tower.ClsStage1):
     def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
         return merge.retained(patches)
 
-    def placed(self, projected: Tensor, merges: list[Merge], length: int) -> tuple[Tensor, Tensor]:
-        first, places = 0, []
-        for part in merges:
-            crops = torch.arange(first, first + len(part.places), device=projected.device) * length
-            first += len(crops)
+    def placed(self, projected: Tensor, decisions: list[Merge], length: int) -> tuple[Tensor, Tensor]:
+        done, places = 0, []
+        for part in decisions:
+            crops = torch.arange(done, done + len(part.places), device=projected.device) * length
+            done += len(crops)
             places.append((part.places + crops[:, None]).flatten())
-        sizes = torch.cat([part.sizes.flatten() for part in merges])
-        tokens, counts = encoding.placed(projected, torch.cat(places)[None], sizes[None], first * length)
-        return tokens.unflatten(1, (first, length))[0], counts.unflatten(1, (first, length))[0]
+        sizes = torch.cat([part.sizes.flatten() for part in decisions])
+        tokens, counts = encoding.placed(projected, torch.cat(places)[None], sizes[None], done * length)
+        return tokens.unflatten(1, (done, length))[0], counts.unflatten(1, (done, length))[0]
 
 
 def shares(core: Any, config: Settings, size: tuple[int, int]) -> list[Share]:

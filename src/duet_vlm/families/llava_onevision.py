@@ -41,12 +41,12 @@ class LlavaOneVisionStage1(fixed.FixedStage1):
     ) -> Any:
         """As stock; then every image is merged, base crop and tiles together."""
         packed, lengths = pack(image_features, image_sizes, image_newline, **how)
-        call, parts, first = self.call(), [], 0
+        call, parts, done = self.call(), [], 0
         if call is None:
             return packed, lengths
         for number, (crops, features) in enumerate(zip(image_features, packed, strict=True)):
-            statistics = torch.cat([self.statistics(call, first + i) for i in range(len(crops))])
-            first += len(crops)
+            statistics = torch.cat([self.statistics(call, done + i) for i in range(len(crops))])
+            done += len(crops)
             # one more channel, in which newlines alone are not 0
             newline = None if image_newline is None else pad(statistics.new_ones(1), (statistics.shape[2], 0))
             size = image_sizes[number : number + 1]

@@ -68,7 +68,7 @@ class QwenStage1(Stage1):
                 encoded = Encoded(scores[None, part], keys[None, part], features[None, part], shape)
                 decided = merge(self.config, encoded, dynamic=True)
                 parts.append(merged_in_place(self.config, decided, encoded.features))
-                call.merges.append(decided)
+                call.decisions.append(decided)
                 start = part.stop
         call.features, call.sizes = (torch.cat([part[i][0] for part in parts]) for i in (0, 1))
 

@@ -49,9 +49,9 @@ def prompts_of(config: Any, image: ImageShape, batch_size: int, text_tokens: int
     words = torch.where(torch.isin(words, special), 3, words)
     check_text_length(image, text_tokens)
     between = image.spans - 1
-    first = min(5, (text_tokens - between) // 4)
+    before = min(5, (text_tokens - between) // 4)
     part = torch.full((batch_size, image.visual_tokens // image.spans), config.image_token_id)
-    parts = [words[:, :first], part]
-    for i in range(first, first + between):
+    parts = [words[:, :before], part]
+    for i in range(before, before + between):
         parts += [words[:, i : i + 1], part]
-    return torch.cat([*parts, words[:, first + between :]], dim=1)
+    return torch.cat([*parts, words[:, before + between :]], dim=1)

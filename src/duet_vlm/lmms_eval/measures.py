@@ -72,14 +72,14 @@ def measures_of(
         cache: what `generate` left behind.
         clock: that ran along.
     """
-    rows, per_token = len(visual), bytes_per_token(cache)
+    batch_size, per_token = len(visual), bytes_per_token(cache)
     whole, prompt = visual.sum(1).tolist(), inputs["attention_mask"].sum(1).tolist()
     measures = []
-    for row in range(rows):
+    for row in range(batch_size):
         if trace is None:
             counts = [whole[row]] * len(per_token)
         else:
-            counts = trace.samples[row * len(trace.samples) // rows].tokens_per_layer
+            counts = trace.samples[row * len(trace.samples) // batch_size].tokens_per_layer
         text = prompt[row] - whole[row]
         measures.append(
             Measures(

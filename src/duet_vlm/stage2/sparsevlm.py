@@ -46,9 +46,9 @@ def _relevance(inputs: RankingInputs) -> Tensor:
     visual, _ = pack(inputs.visual)
     questions, hole = wide(inputs.questions).transpose(1, 2), inputs.places.queries < 0
     relevance = questions.new_zeros(hole.shape)
-    rows = max(1, block_size(hole.device) // max(1, hole.numel()))
+    per_block = max(1, block_size(hole.device) // max(1, hole.numel()))
     with exact(hole.device):
-        for part in visual.split(rows, dim=1):
+        for part in visual.split(per_block, dim=1):
             logits = wide(take(inputs.hidden, part)) @ questions
             pointing = logits.masked_fill_(hole[:, None], torch.finfo(logits.dtype).min).softmax(-1)
             relevance += pointing.masked_fill_((part < 0)[..., None], 0).sum(1)

@@ -133,9 +133,9 @@ class Checker:
         if self.max_length is not None:
             if places and places[-1] + 1 + added > self.max_length:
                 raise DuetError(f"its images alone are longer than max_length {self.max_length}")
-            first = int(answers.nonzero()[0])
-            before = sum(n - 1 for n, place in zip(tokens, places, strict=True) if place < first)
-            if first + before >= self.max_length:
+            answer_start = int(answers.nonzero()[0])
+            before = sum(n - 1 for n, place in zip(tokens, places, strict=True) if place < answer_start)
+            if answer_start + before >= self.max_length:
                 raise DuetError(f"all its labels are masked: no answer begins before max_length {self.max_length}")
         length = len(ids) + added
         return length if self.max_length is None else min(length, self.max_length)
