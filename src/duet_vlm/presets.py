@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config.arguments import config_of
 from .config.budget import as_grid
@@ -14,6 +14,9 @@ from .config.registry import STAGE1
 from .config.settings import Settings
 from .config.values import check_budget
 from .errors import DuetError, reason
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +103,7 @@ def preset(
     return DuetConfig.from_dict(solved | CHANGES.get(name, {}) | changes)
 
 
-def saved_config(model_config: Any) -> DuetConfig:
+def saved_config(model_config: PreTrainedConfig) -> DuetConfig:
     """The settings that a checkpoint brings along in `config.duet`.
 
     Args:

@@ -100,7 +100,8 @@ def _checked(model: Any, processor: Any, config: DuetConfig | None) -> tuple[Due
             f"model {_shown(model)} is no transformers model that generates: load one, for example with "
             "AutoModelForImageTextToText.from_pretrained."
         )
-    family_of(model.config)
+    model_config: Any = model.config
+    family_of(model_config)
     if not callable(processor) or not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise DuetError(
             f"processor {_shown(processor)} is no processor with a tokenizer and an image_processor: pass the model's, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -15,6 +15,9 @@ from ..families import Family, family_of
 from ..families.family import check_downsampling, refuse_renumbering
 from ..stage2.words import check_language
 from .merge_sizes import check_adds_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,7 @@ class Plan:
     config: Settings
     tokenizer: Any
     family: Family
-    model_config: Any
+    model_config: PreTrainedConfig
     rotary: nn.Module
     renumbers: bool
     drops_by_layer: dict[int, Drop]

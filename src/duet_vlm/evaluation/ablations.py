@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config.budget import tokens_per_layer
 from ..config.choices import Query
 from ..families import facts_of
 from ..presets import Drop, DuetConfig, preset
 from .runs import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 BASE = "DUET"
 WIDTHS = (1, 2, 4, 6, 8)
@@ -27,7 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def ablation_runs(model_config: Any, keep: float) -> list[Run]:
+def ablation_runs(model_config: PreTrainedConfig, keep: float) -> list[Run]:
     """DUET-VLM as published, then every change of it, all at `keep` of the visual tokens, averaged over the layers."""
     facts = facts_of(model_config)
     visual, layers = facts.visual_tokens, facts.layers

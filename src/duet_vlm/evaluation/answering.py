@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,6 +22,9 @@ from ..inputs.video.inputs import content, show_frames, video_inputs
 from ..measuring.generation import TokenTimes, bytes_per_token
 from .records import Record
 from .runs import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ class Asker:
         return out, clock.times[1] - started, time.perf_counter() - started
 
 
-def context(config: Any) -> int | None:
+def context(config: PreTrainedConfig) -> int | None:
     """The longest prompt of a model, in tokens; None where its config does not say, or stretches it."""
     text = config.get_text_config()
     rotary = getattr(text, "rope_parameters", None) or {}

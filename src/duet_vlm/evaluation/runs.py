@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError
 from ..inputs.choice import SAVED, check_choices
 from ..presets import DuetConfig, preset, saved_config, stages
 from .records import Skipped
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 FULL = "none"
 
@@ -48,7 +51,7 @@ def full_model() -> Run:
     return Run(FULL, DuetConfig())
 
 
-def saved(config: Any) -> Run:
+def saved(config: PreTrainedConfig) -> Run:
     """The settings that a model's config brings, as `duet train` and `save_pretrained` leave them there.
 
     Raises:
@@ -63,7 +66,7 @@ def saved(config: Any) -> Run:
 
 
 def runs_of(
-    config: Any, methods: Sequence[str], tokens: Sequence[float], keep: Sequence[float]
+    config: PreTrainedConfig, methods: Sequence[str], tokens: Sequence[float], keep: Sequence[float]
 ) -> tuple[list[Run], list[Skipped]]:
     """The full model and every method at every budget, in the order given; and what of it there is not.
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError, shown
 from .family import FAMILIES, Family
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Facts:
     keep_ratios: tuple[float, float] = (0.5, 0.0)
 
 
-def family_of(config: Any) -> Family:
+def family_of(config: PreTrainedConfig) -> Family:
     """The family of a transformers config.
 
     Raises:
@@ -53,7 +56,7 @@ def facts_of(model: Any, grid: tuple[int, ...] | None = None) -> Facts:
     return Facts(tokens, layers, family.dynamic, family.keep_ratios)
 
 
-def visual_token_ids(config: Any) -> dict[str, int]:
+def visual_token_ids(config: PreTrainedConfig) -> dict[str, int]:
     """Modality -> the id of its placeholder in prompts."""
     ids = {modality: getattr(config, f"{modality}_token_id", None) for modality in ("image", "video")}
     return {modality: token for modality, token in ids.items() if token is not None}

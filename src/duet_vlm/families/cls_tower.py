@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,16 @@ from .encoding import EncoderCall, Stage1
 from .features import check_feature_layer, feature_layer
 from .taps import Tap
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 _STATISTICS = 2**22  # key values, in float32: 16 MB
 
 
 KINDS = ("clip_vision_model", "dinov2", "internvl_vision")  # towers whose first token is CLS and the others patches
 
 
-def grid(config: Any) -> tuple[int, int]:
+def grid(config: PreTrainedConfig) -> tuple[int, int]:
     """Rows and columns of patches of one image."""
     vision = config.vision_config
     sizes, patches = (x if isinstance(x, (list, tuple)) else (x, x) for x in (vision.image_size, vision.patch_size))
@@ -43,13 +46,13 @@ def attention_of(layer: Any) -> Any:
     return layer.self_attn if hasattr(layer, "self_attn") else layer.attention
 
 
-def count_patches(config: Any) -> int:
+def count_patches(config: PreTrainedConfig) -> int:
     """Patches of one image, without CLS."""
     rows, columns = grid(config)
     return rows * columns
 
 
-def check_tower(config: Any, duet: Settings, reserved: int) -> None:
+def check_tower(config: PreTrainedConfig, duet: Settings, reserved: int) -> None:
     """Refuse towers without CLS, several feature layers, and counts that an image cannot hold."""
     if not duet.merges:
         return

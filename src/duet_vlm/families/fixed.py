@@ -8,7 +8,7 @@ attention was given: that of a long video would be as large as the video's hidde
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from .encoding import EncoderCall, Stage1, merged_in_place
 from .family import Family
 from .features import check_feature_layer, feature_layer
 from .taps import Tap
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class FixedStage1(Stage1):
@@ -85,12 +88,12 @@ class FixedStage1(Stage1):
 class Fixed(Family):
     """A family whose images, tiles or frames all have `visual_tokens`."""
 
-    def check(self, config: Any, duet: Settings) -> None:
+    def check(self, config: PreTrainedConfig, duet: Settings) -> None:
         if duet.merges:
             check_feature_layer(config)
             stage1_counts(duet, self.visual_tokens(config))
 
-    def is_whole(self, config: Any, tokens: int) -> bool:
+    def is_whole(self, config: PreTrainedConfig, tokens: int) -> bool:
         return tokens % self.visual_tokens(config) == 0  # some hand over all tiles of a sample at once
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -11,6 +11,9 @@ from .encoding import EncoderCall
 from .features import feature_layer
 from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
 from .video.sampling import Sampling, middles
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class InternVLStage1(fixed.FixedStage1):
@@ -47,7 +50,7 @@ class InternVL(fixed.Fixed, model_types=("internvl",)):
     stage1 = InternVLStage1
     video_processor = InternVLVideoProcessor
 
-    def visual_tokens(self, config: Any) -> int:
+    def visual_tokens(self, config: PreTrainedConfig) -> int:
         vision = config.vision_config
         rows, columns = (
             int(size // patch * config.downsample_ratio)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from . import cls_tower
 from .downsample import Downsample
 from .encoding import Stage1
 from .family import Family
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class LlavaStage1(cls_tower.ClsStage1):
@@ -41,16 +44,16 @@ class Llava(Family, model_types=("llava",)):
     stage1: type[Stage1] = LlavaStage1
     shrinking: type[Downsample] = Downsample
 
-    def variant(self, config: Any) -> Family:
+    def variant(self, config: PreTrainedConfig) -> Family:
         known = (*cls_tower.KINDS, *WITHOUT_CLS)
         return self if type(self) is not Llava or config.vision_config.model_type in known else ANY_TOWER
 
-    def visual_tokens(self, config: Any) -> int:
+    def visual_tokens(self, config: PreTrainedConfig) -> int:
         """Patches, CLS where the strategy keeps it; "default" leaves out the first token, whatever it is."""
         cls = config.vision_config.model_type not in WITHOUT_CLS
         return cls_tower.count_patches(config) + cls - int(config.vision_feature_select_strategy == "default")
 
-    def check(self, config: Any, duet: Settings) -> None:
+    def check(self, config: PreTrainedConfig, duet: Settings) -> None:
         cls_tower.check_tower(config, duet, self.reserved)
         if duet.merges and config.vision_feature_select_strategy != "default":
             raise DuetError(
@@ -58,7 +61,7 @@ class Llava(Family, model_types=("llava",)):
                 f"{config.vision_feature_select_strategy!r}: set dominant=None to use stage 2 alone."
             )
 
-    def is_whole(self, config: Any, tokens: int) -> bool:
+    def is_whole(self, config: PreTrainedConfig, tokens: int) -> bool:
         # the strategy may come with a call
         return tokens in (
             cls_tower.count_patches(config) + 1,
@@ -78,11 +81,11 @@ class AnyTower(Family):
 
     dynamic = True
 
-    def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
+    def tokens_of_grid(self, config: PreTrainedConfig, grid: tuple[int, ...]) -> int:
         frames, rows, columns = (1, *grid)[-3:]
         return frames * rows * columns
 
-    def check(self, config: Any, duet: Settings) -> None:
+    def check(self, config: PreTrainedConfig, duet: Settings) -> None:
         cls_tower.check_tower(config, duet, LlavaStage1.reserved)
 
 

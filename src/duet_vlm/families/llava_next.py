@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from .anyres import AnyRes
 from .downsample import Downsample
 from .encoding import EncoderCall, Stage1
 from .llava import Llava
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class Packed(Stage1):
@@ -158,5 +161,5 @@ class LlavaNext(AnyRes, Llava, model_types=("llava_next",)):
     stage1 = LlavaNextStage1
     shrinking = Smaller
 
-    def is_whole(self, config: Any, tokens: int) -> bool:
+    def is_whole(self, config: PreTrainedConfig, tokens: int) -> bool:
         return tokens >= self.visual_tokens(config)  # a base crop, and what is left of its tiles without padding

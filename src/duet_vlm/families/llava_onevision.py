@@ -7,7 +7,7 @@ newlines; scores and keys are packed by the same stock method, so that they stay
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from .encoding import EncoderCall, Outcome
 from .features import check_feature_layer
 from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
 from .video.sampling import Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class LlavaOneVisionStage1(fixed.FixedStage1):
@@ -85,12 +88,12 @@ class LlavaOneVisionStage1(fixed.FixedStage1):
         return pooled
 
 
-def side_of(config: Any) -> int:
+def side_of(config: PreTrainedConfig) -> int:
     """Rows of patches of one crop."""
     return int(config.vision_config.image_size // config.vision_config.patch_size)
 
 
-def shrunk(config: Any, grid: tuple[int, ...]) -> tuple[int, int]:
+def shrunk(config: PreTrainedConfig, grid: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns that stock packs an image's tiles into, which hold so many rows and columns of patches."""
     rows, columns = grid[-2:]
     maximum = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
@@ -111,21 +114,21 @@ class LlavaOneVision(AnyRes, model_types=("llava_onevision",)):
     video_processor = LlavaOnevisionVideoProcessor
     stage1 = LlavaOneVisionStage1
 
-    def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
+    def tokens_of_grid(self, config: PreTrainedConfig, grid: tuple[int, ...]) -> int:
         """Of an image whose tiles hold this many rows and columns, base crop included; or of one frame of a video."""
         if len(grid) == 3 and grid[0] > 1:
             return math.ceil(side_of(config) / 2) ** 2
         rows, columns = shrunk(config, grid)
         return side_of(config) ** 2 + rows * columns
 
-    def row_ends(self, config: Any, grid: tuple[int, ...]) -> int:
+    def row_ends(self, config: PreTrainedConfig, grid: tuple[int, ...]) -> int:
         return 1 if len(grid) == 3 and grid[0] > 1 else shrunk(config, grid)[0]
 
-    def is_whole(self, config: Any, tokens: int) -> bool:
+    def is_whole(self, config: PreTrainedConfig, tokens: int) -> bool:
         frame = math.ceil(side_of(config) / 2) ** 2
         return tokens >= side_of(config) ** 2 or (tokens > 1 and tokens % frame == 1)
 
-    def check(self, config: Any, duet: Settings) -> None:
+    def check(self, config: PreTrainedConfig, duet: Settings) -> None:
         if not duet.merges:
             return
         check_feature_layer(config)

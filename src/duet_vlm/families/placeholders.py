@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError
 from . import visual_token_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 PLACE = r"<(image|video)>"
 LEADING, TRAILING = re.compile(rf"\s*{PLACE}\s*"), re.compile(rf"\s*\n\s*{PLACE}\s*$")
@@ -24,7 +27,7 @@ def without_place(question: str, kind: str) -> str:
     return question
 
 
-def check_text(text: str, processor: Any, config: Any) -> None:
+def check_text(text: str, processor: Any, config: PreTrainedConfig) -> None:
     """Look for the tokens that stand for pictures and videos in a model's prompt.
 
     Raises:

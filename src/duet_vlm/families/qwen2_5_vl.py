@@ -5,7 +5,7 @@ docs/method.md, 1.1, 1.5 and 1.7. The scoring layer is the last block that atten
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,10 +21,13 @@ from .video import pixels
 from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
 from .video.sampling import Sampling, starts
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 SIDE = 24  # rows and columns of visual tokens of the image that is timed, as many as LLaVA-1.5's have
 
 
-def scoring_block(config: Any) -> int:
+def scoring_block(config: PreTrainedConfig) -> int:
     """The tower's last block with full attention; all have it where the config names none."""
     full = getattr(config.vision_config, "fullatt_block_indexes", None)
     return int(max(full) if full else config.vision_config.depth - 1)
@@ -138,7 +141,7 @@ class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
     towers = ("visual",)
     projectors = ("merger", "deepstack_merger_list")
 
-    def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
+    def tokens_of_grid(self, config: PreTrainedConfig, grid: tuple[int, ...]) -> int:
         frames, rows, columns = (1, *grid)[-3:]
         tokens: int = frames * rows * columns // config.vision_config.spatial_merge_size**2
         if not tokens:
@@ -149,18 +152,18 @@ class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
         grids = inputs.get("image_grid_thw", inputs.get("video_grid_thw"))
         return None if grids is None else (1, *grids[0].tolist()[1:])
 
-    def token_grid(self, config: Any, inputs: Any, tokens: int | None = None) -> tuple[int, int]:
+    def token_grid(self, config: PreTrainedConfig, inputs: Any, tokens: int | None = None) -> tuple[int, int]:
         grid, side = self.grid_of(inputs), config.vision_config.spatial_merge_size
         if grid is None:
             raise DuetError("there is no picture in this prompt: give inputs with image_grid_thw.")
         return grid[1] // side, grid[2] // side
 
-    def usual_grid(self, config: Any) -> tuple[int, int]:
+    def usual_grid(self, config: PreTrainedConfig) -> tuple[int, int]:
         return (SIDE * config.vision_config.spatial_merge_size,) * 2
 
     def pixels(
-        self, config: Any, make: Make, count: int = 1, *, grid: tuple[int, ...] | None = None, tiles: int = 1,
-        size: tuple[int, int] | None = None,
+        self, config: PreTrainedConfig, make: Make, count: int = 1, *,
+        grid: tuple[int, ...] | None = None, tiles: int = 1, size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
         """Flat patches of all images, one after the other."""
         vision, (rows, columns) = config.vision_config, (grid or self.usual_grid(config))[-2:]
@@ -168,13 +171,13 @@ class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
         thw = torch.tensor([[1, rows, columns]] * count)
         return {"pixel_values": make((count * rows * columns, values)), "image_grid_thw": thw}
 
-    def blank_image(self, config: Any) -> dict[str, Tensor]:
+    def blank_image(self, config: PreTrainedConfig) -> dict[str, Tensor]:
         side = 4 * config.vision_config.spatial_merge_size
         return self.pixels(config, torch.ones, grid=(side, side))
 
-    def extra_inputs(self, config: Any, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
+    def extra_inputs(self, config: PreTrainedConfig, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
         kinds = (ids == config.image_token_id).long()
         return {"mm_token_type_ids": kinds, "image_grid_thw": pixels["image_grid_thw"]}
 
-    def check(self, config: Any, duet: Settings) -> None:
+    def check(self, config: PreTrainedConfig, duet: Settings) -> None:
         refuse_renumbering(config, duet, "its positions have three axes")

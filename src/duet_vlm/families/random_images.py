@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
@@ -11,14 +11,17 @@ from ..errors import DuetError
 from . import family_of
 from .image_shape import ImageShape
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
-def usual_grid(config: Any) -> tuple[int, int] | None:
+
+def usual_grid(config: PreTrainedConfig) -> tuple[int, int] | None:
     """Rows and columns of patches of the image that is timed where a model takes any size; None elsewhere."""
     return family_of(config).usual_grid(config)
 
 
 def pixels_of(
-    config: Any, image: ImageShape, batch_size: int, grid: tuple[int, ...] | None, generator: Generator
+    config: PreTrainedConfig, image: ImageShape, batch_size: int, grid: tuple[int, ...] | None, generator: Generator
 ) -> dict[str, Tensor]:
     """What `get_image_features` is given for `batch_size` images of that shape; float32, on the CPU.
 
@@ -40,7 +43,9 @@ def check_text_length(image: ImageShape, text_tokens: int) -> None:
         )
 
 
-def prompts_of(config: Any, image: ImageShape, batch_size: int, text_tokens: int, generator: Generator) -> Tensor:
+def prompts_of(
+    config: PreTrainedConfig, image: ImageShape, batch_size: int, text_tokens: int, generator: Generator
+) -> Tensor:
     """(B, S) ids: a few words, the image's placeholders, the other words; a word between parts ranked one by one."""
     vocabulary = config.get_text_config().vocab_size
     words = torch.randint(3, vocabulary - 1, (batch_size, text_tokens), generator=generator)

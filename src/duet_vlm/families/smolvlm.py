@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from .family import Make
 from .video import pixels
 from .video.processors import HALVES, LANCZOS, FrameProcessor
 from .video.sampling import Sampling, ends_down
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class SmolVLMStage1(fixed.FixedStage1):
@@ -70,13 +73,13 @@ class SmolVLM(fixed.Fixed, model_types=("smolvlm",)):
     towers = ("vision_model",)
     projectors = ("connector",)
 
-    def visual_tokens(self, config: Any) -> int:
+    def visual_tokens(self, config: PreTrainedConfig) -> int:
         side = config.vision_config.image_size // config.vision_config.patch_size
         return int(side**2 // config.scale_factor**2)
 
     def pixels(
-        self, config: Any, make: Make, count: int = 1, *, grid: tuple[int, ...] | None = None, tiles: int = 1,
-        size: tuple[int, int] | None = None,
+        self, config: PreTrainedConfig, make: Make, count: int = 1, *,
+        grid: tuple[int, ...] | None = None, tiles: int = 1, size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
         """The tiles of an image have an axis of their own, and a mask tells pixels from padding."""
         channels, height, width = self.crop_size(config)

@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..config.methods import stages
 from ..config.values import check_budget
 from ..errors import DuetError
 from ..presets import DuetConfig, preset, saved_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 SAVED = "saved"  # the method's name where a model brings its settings
 NO_BUDGET = "there is no budget: give --tokens, an average per layer, or --keep, a fraction."
@@ -111,7 +114,7 @@ def check_choices(
 
 
 def chosen(
-    config: Any,
+    config: PreTrainedConfig,
     method: str | None,
     tokens: float | None,
     keep: float | None,

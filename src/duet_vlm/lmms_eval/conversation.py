@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError
 from ..families import family_of
@@ -13,6 +13,9 @@ from ..inputs.images import read_image
 from ..inputs.prompts import special_tokens
 from ..inputs.video.decoding import Clip, read_frames
 from ..inputs.video.inputs import are_images, check_model, content
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 Message = dict[str, Any]
 """{"role": str, "content": [{"type": "text" | "image" | "video" | "audio", "text" or "url": ...}]}, as in lmms-eval."""
@@ -42,7 +45,7 @@ class Reader:
         max_frames: the most frames of a video to show; by default what the model's files or its family say.
     """
 
-    def __init__(self, config: Any, processor: Any, max_frames: int | None = None):
+    def __init__(self, config: PreTrainedConfig, processor: Any, max_frames: int | None = None):
         self.config, self.processor, self.max_frames = config, processor, max_frames
 
     def read(self, messages: list[Message]) -> ChatQuestion:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +19,9 @@ from .settings import Setting, label
 from .summary import summarise
 from .timing import Clock, PeakMemory, hardware, median, time_in_hooks, time_modules, versions
 from .workload import OneWordPerToken, Workload, narrow, stored_bytes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 WARM_UPS = 1
 OVERHEAD_STEPS = 200
@@ -149,7 +152,7 @@ def run_once(work: Workload, setting: Setting, options: Options) -> dict[str, An
     return figures
 
 
-def decode_overheads(config: Any, listed: list[Setting], options: Options) -> list[float]:
+def decode_overheads(config: PreTrainedConfig, listed: list[Setting], options: Options) -> list[float]:
     """Microseconds that each compressed setting adds to a decoding step, per layer.
 
     A compressed cache is shorter, and what it saves would hide what the hooks cost. So this is measured where reading

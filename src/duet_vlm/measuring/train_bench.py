@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,19 +25,24 @@ from .train_costs import step_flops
 from .train_options import TrainOptions
 from .workload import OneWordPerToken, Workload
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 PAPER = {192.0: 0.26, 128.0: 0.31, 64.0: 0.36}  # training time saved, arXiv 2602.18846, LLaVA-1.5-7B
 WARM_UPS = 1
 ALL_LOGITS = "stock, all logits"
 
 
-def allowed(config: Any, duet: DuetConfig, options: TrainOptions, tune: str) -> float:
+def allowed(config: PreTrainedConfig, duet: DuetConfig, options: TrainOptions, tune: str) -> float:
     """The share of a stock step's operations that a compressed one leaves out."""
     image, layers = ImageShape.of(config), config.get_text_config().num_hidden_layers
     stock = flops_of(config, [image.visual_tokens] * layers, options, tune)
     return 1 - flops_of(config, image.tokens_per_layer(duet, layers), options, tune) / stock
 
 
-def flops_of(config: Any, counts: list[int], options: TrainOptions, tune: str, logits: int | None = None) -> int:
+def flops_of(
+    config: PreTrainedConfig, counts: list[int], options: TrainOptions, tune: str, logits: int | None = None
+) -> int:
     """`step_flops` as measured here: logits that predict the answer, and one more, where not said otherwise."""
     logits = options.answer_tokens + 1 if logits is None else logits
     return step_flops(config, counts, options.text_tokens, logits, tune, options.checkpointing)
@@ -195,7 +200,9 @@ def summarise(
     }
 
 
-def add_full_depth(report: dict[str, Any], config: Any, listed: list[Setting], options: TrainOptions) -> None:
+def add_full_depth(
+    report: dict[str, Any], config: PreTrainedConfig, listed: list[Setting], options: TrainOptions
+) -> None:
     """Beside each setting's `allowed`, what the FLOPs of the whole model allow: `config` and `listed` unscaled."""
     for tune, found in report["tunes"].items():
         for row, setting in zip(found["settings"], listed[1:], strict=True):

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..config.budget import DecoderShape
 from ..families.image_shape import ImageShape
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 
 def step_flops(
-    config: Any, visual_tokens: list[int], text_tokens: int, logits: int, tune: str, checkpointing: bool = False
+    config: PreTrainedConfig,
+    visual_tokens: list[int],
+    text_tokens: int,
+    logits: int,
+    tune: str,
+    checkpointing: bool = False,
 ) -> int:
     """One row's step: tower, projector, decoder and logits, forward and backward; optimizer and adapters are left out.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..applying import apply
 from ..errors import DuetError
@@ -25,6 +25,9 @@ from .records import conversation, read_records
 from .schedule import Budget, BudgetSchedule
 from .settings import TrainSettings
 from .trainer import PART, DuetTrainer, SaveError, cannot_save, of_the_disk, publish
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 Bar = Callable[[int], AbstractContextManager[Callable[[int], Any]]]
 
@@ -55,7 +58,7 @@ class TrainingRun:
 
     settings: TrainSettings
     arguments: Any
-    model_config: Any
+    model_config: PreTrainedConfig
     full: DuetConfig
     budget: Budget
     renderer: Renderer

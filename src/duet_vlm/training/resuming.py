@@ -6,16 +6,19 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError
 from .settings import FREE, TrainSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 FILE = "duet_train.json"
 NAME = re.compile(r"checkpoint-(\d+)")
 
 
-def stamp(settings: TrainSettings, model_config: Any, data: str, processes: int) -> dict[str, Any]:
+def stamp(settings: TrainSettings, model_config: PreTrainedConfig, data: str, processes: int) -> dict[str, Any]:
     """Plain data on everything that the losses of a run depend on.
 
     Args:
@@ -32,7 +35,7 @@ def stamp(settings: TrainSettings, model_config: Any, data: str, processes: int)
     }
 
 
-def model_fingerprint(model_config: Any) -> str:
+def model_fingerprint(model_config: PreTrainedConfig) -> str:
     """A model's shape and kind, in short; neither its name nor its compression counts."""
     data = {k: v for k, v in model_config.to_dict().items() if k not in ("duet", "_name_or_path")}
     text = json.dumps(_stripped(data), sort_keys=True, default=str)
