@@ -38,7 +38,7 @@ def prepare_run(request: Request, image: Any, status: Callable[[str], Any] = lam
     # where images differ in size, tokens are a share of this very one
     settings = None if request.tokens is not None and family_of(config).dynamic else budget()
     status("Loading the processor")
-    processor = read_processor(request.model)
+    processor: Any = read_processor(request.model)
     check_text(question, processor, config)
     marks = special_tokens(processor)
     clip = None

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError
 from ..measuring.timing import versions
@@ -19,12 +19,15 @@ from .records import Record, Skipped
 from .runs import FULL, Run, full_model
 from .store import Folder, Key
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
 TIMED = 32  # batches whose first record is asked once more alone, for the time to its first token
 
 
 def evaluate(
     model: Any,
-    processor: Any,
+    processor: ProcessorMixin,
     records: Sequence[Record],
     runs: Sequence[Run],
     out: Path,

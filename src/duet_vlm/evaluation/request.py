@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..demo.model import folder as demo_folder
 from ..errors import DuetError
@@ -16,6 +16,9 @@ from .processes import Process
 from .records import Record, Skipped, read_manifest
 from .runs import Run, runs_of
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
 DEMO = "demo"
 
 
@@ -24,7 +27,7 @@ class EvalRequest:
     """Everything found good, and the problems of the rest."""
 
     model: Any
-    processor: Any
+    processor: ProcessorMixin
     records: list[Record]
     runs: list[Run]
     problems: list[Skipped]

@@ -15,7 +15,7 @@ from ..errors import DuetError
 from .image_shape import ImageShape
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, ProcessorMixin
 
     from .encoding import Stage1
     from .video.processors import FrameProcessor
@@ -200,7 +200,7 @@ class Family:
         """What a processor hands the language model beside (B, S) ids: what each token is, and sizes for positions."""
         return {}
 
-    def frame_rule(self, processor: Any) -> Sampling:
+    def frame_rule(self, processor: ProcessorMixin) -> Sampling:
         """Which frames of a video the model is shown: what its files say, or the family's habit."""
         if self.frames_as_images is not None:
             return self.frames_as_images

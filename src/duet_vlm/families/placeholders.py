@@ -9,7 +9,7 @@ from ..errors import DuetError
 from . import visual_token_ids
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, ProcessorMixin
 
 PLACE = r"<(image|video)>"
 LEADING, TRAILING = re.compile(rf"\s*{PLACE}\s*"), re.compile(rf"\s*\n\s*{PLACE}\s*$")
@@ -27,13 +27,13 @@ def without_place(question: str, kind: str) -> str:
     return question
 
 
-def check_text(text: str, processor: Any, config: PreTrainedConfig) -> None:
+def check_text(text: str, processor: ProcessorMixin, config: PreTrainedConfig) -> None:
     """Look for the tokens that stand for pictures and videos in a model's prompt.
 
     Raises:
         DuetError: one is there, and the model would look for its picture.
     """
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer: Any = getattr(processor, "tokenizer", processor)
     tokens = [getattr(processor, f"{kind}_token", None) for kind in ("image", "video")]
     tokens += tokenizer.convert_ids_to_tokens(list(visual_token_ids(config).values()))
     for token in filter(None, tokens):

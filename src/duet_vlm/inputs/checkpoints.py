@@ -11,7 +11,7 @@ from ..families import family_of
 from .model_folders import DEMO, adapted, existing, reading
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, ProcessorMixin
 
 
 def read_config(model: str) -> PreTrainedConfig:
@@ -47,7 +47,7 @@ def read_model(model: str, dtype: str, device: str) -> tuple[Any, Any]:
     return read_weights(model, dtype, device), processor
 
 
-def read_processor(model: str) -> Any:
+def read_processor(model: str) -> ProcessorMixin:
     """A model's stock processor; see `read_model`."""
     from .video.stock import stock_processor
 
@@ -56,7 +56,8 @@ def read_processor(model: str) -> Any:
     if base is not None and not any(Path(source).glob("*processor_config.json")):
         return read_processor(base)
     config = read_config(model)
-    return reading(model, lambda: stock_processor(source, config))
+    processor: ProcessorMixin = reading(model, lambda: stock_processor(source, config))
+    return processor
 
 
 def read_weights(model: str, dtype: str, device: str) -> Any:

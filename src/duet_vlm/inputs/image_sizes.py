@@ -15,7 +15,7 @@ from .model_folders import existing, reading
 from .shapes import shape_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, ProcessorMixin
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _processor(model: str | None, shape: str | None) -> Any:
         return AutoImageProcessor.from_pretrained(folder)
 
 
-def _encoded(config: PreTrainedConfig, processor: Any, pixels: tuple[int, int]) -> Any:
+def _encoded(config: PreTrainedConfig, processor: ProcessorMixin, pixels: tuple[int, int]) -> Any:
     from PIL import Image
 
     try:

@@ -15,7 +15,7 @@ from ..inputs.video.decoding import Clip, read_frames
 from ..inputs.video.inputs import are_images, check_model, content
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, ProcessorMixin
 
 Message = dict[str, Any]
 """{"role": str, "content": [{"type": "text" | "image" | "video" | "audio", "text" or "url": ...}]}, as in lmms-eval."""
@@ -45,7 +45,7 @@ class Reader:
         max_frames: the most frames of a video to show; by default what the model's files or its family say.
     """
 
-    def __init__(self, config: PreTrainedConfig, processor: Any, max_frames: int | None = None):
+    def __init__(self, config: PreTrainedConfig, processor: ProcessorMixin, max_frames: int | None = None):
         self.config, self.processor, self.max_frames = config, processor, max_frames
 
     def read(self, messages: list[Message]) -> ChatQuestion:
@@ -105,7 +105,7 @@ class Reader:
         return read_frames(Path(source), rule)
 
 
-def conversation_prompt(processor: Any, messages: list[Message]) -> str:
+def conversation_prompt(processor: ProcessorMixin, messages: list[Message]) -> str:
     """The conversation in the model's chat format, up to where the answer begins."""
     if getattr(processor, "chat_template", None):
         text: str = processor.apply_chat_template(messages, add_generation_prompt=True)
@@ -119,7 +119,7 @@ def conversation_prompt(processor: Any, messages: list[Message]) -> str:
     return " ".join([*(names[m["role"]] + m["content"] for m in flat), "ASSISTANT:"])
 
 
-def _flat(processor: Any, parts: list[dict[str, Any]]) -> str:
+def _flat(processor: ProcessorMixin, parts: list[dict[str, Any]]) -> str:
     """Place holders first, then the text."""
     kinds = [part["type"] for part in parts if part["type"] != "text"]
     media = "".join(getattr(processor, f"{kind}_token", f"<{kind}>") for kind in kinds)

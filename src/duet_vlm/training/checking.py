@@ -94,7 +94,7 @@ class Checker:
 
     def __init__(self, renderer: Renderer, folder: Path | None, max_length: int | None, video_frames: int):
         self.renderer, self.folder, self.max_length = renderer, folder, max_length
-        self.processor = renderer.processor
+        self.processor: Any = renderer.processor
         # an image is asked about many times, and many are of one size
         self.probed: dict[Path, tuple[int, int] | str] = {}
         self.taken: dict[tuple[int, int], str | None] = {}

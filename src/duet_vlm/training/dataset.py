@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from ..inputs.video.decoding import Clip, read_frames
 from ..stage2.queries import IGNORED
 from .conversations import Rendered, Renderer
 from .records import Conversation
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,9 @@ class Collator:
         max_length: longer conversations lose their end, in tokens after images are expanded; None for no limit.
     """
 
-    def __init__(self, processor: Any, max_length: int | None = None):
+    def __init__(self, processor: ProcessorMixin, max_length: int | None = None):
         self.processor, self.max_length = processor, max_length
-        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.tokenizer: Any = getattr(processor, "tokenizer", processor)
 
     def __call__(self, rows: Sequence[Loaded]) -> dict[str, Any]:
         """(B, S) input_ids, attention_mask, labels, and what else the processor gives."""

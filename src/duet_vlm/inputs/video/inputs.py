@@ -10,7 +10,7 @@ from ...families import FAMILIES, family_of
 from .decoding import Clip, read_frames
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, ProcessorMixin
 
 
 def check_model(config: PreTrainedConfig, path: Path) -> None:
@@ -24,7 +24,7 @@ def check_model(config: PreTrainedConfig, path: Path) -> None:
         )
 
 
-def show_frames(path: Path, config: PreTrainedConfig, processor: Any, count: int | None = None) -> Clip:
+def show_frames(path: Path, config: PreTrainedConfig, processor: ProcessorMixin, count: int | None = None) -> Clip:
     """The frames of a video that a model is shown.
 
     Args:
@@ -48,7 +48,7 @@ def are_images(config: PreTrainedConfig) -> bool:
     return family_of(config).frames_as_images is not None
 
 
-def video_inputs(config: PreTrainedConfig, processor: Any, clip: Clip, text: str, **options: Any) -> Any:
+def video_inputs(config: PreTrainedConfig, processor: ProcessorMixin, clip: Clip, text: str, **options: Any) -> Any:
     """What the processor makes of a prompt with one video."""
     if are_images(config):
         return processor(images=list(clip.frames), text=text, return_tensors="pt", **options)
