@@ -16,6 +16,7 @@ from .. import host
 from ..errors import DuetError
 from ..families import encoding
 from ..host.refs import Ref, wrap
+from ..host.types import Core, DecoderLayer
 from ..tensors.tokens import fill_back, spread
 from . import calls, distributed, dropping, filler, label_logits, merge_sizes, padding, prompt
 from .cache import check_equal_lengths, check_prunable, forget_announced, is_pruned
@@ -140,7 +141,7 @@ class Engine:
         output.logits = label_logits.fill_logits(output.logits, call.logits)
         return output
 
-    def before_core(self, core: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def before_core(self, core: Core, args: Any, kwargs: dict[str, Any]) -> Any:
         self.passes.enter()
         kwargs = dict(host.named_arguments(core, args, kwargs))
         if host.is_replica(core):
@@ -148,7 +149,7 @@ class Engine:
         state, kwargs = self.read(core, kwargs, calls.at_core(kwargs))
         return (), kwargs if state is None else kwargs | {ARGUMENT: state}
 
-    def after_core(self, core: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def after_core(self, core: Core, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         self.passes.leave()
         if output is None:
             forget_announced(host.cache_of(kwargs))
@@ -162,7 +163,7 @@ class Engine:
         state.deepstack = [spread(x.to(kwargs["inputs_embeds"]), mask) for x in embeds]
         return args, kwargs | {"deepstack_visual_embeds": None, "visual_pos_masks": None}
 
-    def before_layer(self, layer: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def before_layer(self, layer: DecoderLayer, args: Any, kwargs: dict[str, Any]) -> Any:
         state: ForwardPass | None = kwargs.pop(ARGUMENT, None)
         match state:
             case Prefill():
@@ -190,7 +191,7 @@ class Engine:
     # ---- steps ----
 
     def read(
-        self, core: Any, kwargs: dict[str, Any], call: calls.ModelCall
+        self, core: Core, kwargs: dict[str, Any], call: calls.ModelCall
     ) -> tuple[ForwardPass | None, dict[str, Any]]:
         """What a call of the core model is, and its arguments with images encoded; None for one that is stock."""
         plan, ids, cache = self.plan, kwargs.get("input_ids"), host.cache_of(kwargs)
@@ -226,7 +227,7 @@ class Engine:
         labels = calls.labels_of(call, calls.generation(self), ids, past)
         return prompt.read_prompt(plan, ids, encoded, padded, labels) or (otherwise, kwargs)
 
-    def enter_layer(self, layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefill) -> Tensor:
+    def enter_layer(self, layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Prefill) -> Tensor:
         """Rank, drop, and give the layer what belongs to the tokens that are kept; (B, n, D) -> (B, m, D)."""
         i, device = layer.self_attn.layer_idx, host.device_of(layer, hidden.device)
         hidden = filler.without(hidden, state.present.count).to(device)

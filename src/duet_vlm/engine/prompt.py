@@ -13,6 +13,7 @@ from ..errors import DuetError
 from ..families import encoding, visual_token_ids
 from ..families.encoding import Outcome
 from ..host import PIXELS
+from ..host.types import Core
 from ..stage1 import Merge
 from ..stage2.queries import has_answer, query_places
 from ..tensors.tokens import number_runs, number_spans, spread
@@ -33,7 +34,7 @@ def has_features(kwargs: dict[str, Any]) -> bool:
 
 
 @torch.compiler.disable(recursive=False)
-def encode(core: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+def encode(core: Core, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Encode the pixels here, as `generate` does, so that nothing of ours reaches the vision tower.
 
     Args:
