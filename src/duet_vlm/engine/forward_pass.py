@@ -7,6 +7,7 @@ of the three is stock.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,6 +130,7 @@ class TextOnly:
 
 
 ForwardPass = Prefill | Decode | TextOnly
+Entry = tuple[ForwardPass | None, dict[str, Any]]  # what a call of the core model is, and the arguments it goes on with
 
 
 @dataclass

@@ -20,7 +20,7 @@ from ..host.types import Core, DecoderLayer
 from ..tensors.tokens import fill_back, spread
 from . import calls, distributed, dropping, filler, label_logits, merge_sizes, padding, prompt
 from .cache import check_equal_lengths, check_prunable, forget_announced, is_pruned
-from .forward_pass import ARGUMENT, Decode, ForwardPass, Prefill, PrefillRecord, TextOnly
+from .forward_pass import ARGUMENT, Decode, Entry, ForwardPass, Prefill, PrefillRecord, TextOnly
 from .passes import Passes
 from .plan import Plan
 from .segments import restriction_for, stored_by
@@ -190,16 +190,13 @@ class Engine:
 
     # ---- steps ----
 
-    def read(
-        self, core: Core, kwargs: dict[str, Any], call: calls.ModelCall
-    ) -> tuple[ForwardPass | None, dict[str, Any]]:
+    def read(self, core: Core, kwargs: dict[str, Any], call: calls.ModelCall) -> Entry:
         """What a call of the core model is, and its arguments with images encoded; None for one that is stock."""
         plan, ids, cache = self.plan, kwargs.get("input_ids"), host.cache_of(kwargs)
         past = 0 if cache is None else cache.get_seq_length()
-        otherwise: Decode | None = None
-        if is_pruned(cache):
+        otherwise = Decode(plan) if is_pruned(cache) else None
+        if otherwise is not None:
             check_equal_lengths(cache, plan.layers)
-            otherwise = Decode(plan)
         images = prompt.has_pixels(kwargs) or prompt.has_features(kwargs)
         if ids is None:
             if images and plan.compresses:
