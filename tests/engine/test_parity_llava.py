@@ -102,7 +102,7 @@ def test_both_stages_give_the_golden_logits(case_id: str, attention: str) -> Non
             return_dict_in_generate=True, output_logits=True,
         )  # fmt: skip
         encoded = model.model.get_image_features(pixels, return_dict=True)
-    if config.decisions:
+    if config.merges:
         embeds = encoded.duet.features[0]
         close(embeds[: case["n_visual_after_stage1"]], values[f"{case_id}.visual_embeds"].reshape(-1, embeds.shape[-1]))
     sample = handle.trace.samples[0]

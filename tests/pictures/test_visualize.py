@@ -36,7 +36,7 @@ def traced(family: str, config: DuetConfig) -> tuple[Trace, torch.Tensor, torch.
         with duet_vlm.apply(model, config) as handle:
             with encoding.for_engine():
                 output = model.model.get_image_features(**images, return_dict=True)
-            merged = output.duet.features[0] if config.decisions else output.pooler_output[0]
+            merged = output.duet.features[0] if config.merges else output.pooler_output[0]
             model(**batch)
             trace = handle.trace
     assert trace is not None
