@@ -13,7 +13,7 @@ from duet_vlm.console import terminal
 from duet_vlm.console.commands import DEBUG, Commands, Loud
 from duet_vlm.console.options import JsonFile
 from duet_vlm.errors import DuetError
-from duet_vlm.inputs.files import STDOUT, check_folder
+from duet_vlm.inputs.files import STDOUT, check_writable_folder
 
 app = typer.Typer(
     cls=Commands,
@@ -62,7 +62,7 @@ def train(
     accuracies go to the terminal and to OUT/checkpoints/*.jsonl. A folder that was trained in before is refused without
     --resume.
     """
-    check_folder(out, "the model")
+    check_writable_folder(out, "the model")
     if start is not None and not start.is_file():
         raise DuetError(f"checkpoint {str(start)!r} is no file: give the few.pt of an earlier training.")
     from . import training

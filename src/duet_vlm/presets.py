@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config.arguments import config_of
 from .config.budget import as_grid
 from .config.drops import Drop
-from .config.fitting import Problem
+from .config.fitting import BudgetSolver
 from .config.methods import CHANGES, stages
 from .config.registry import STAGE1
 from .config.settings import Settings
 from .config.values import check_budget
 from .errors import DuetError, reason
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +77,10 @@ def preset(
     **changes: Any,
 ) -> DuetConfig:
     """What `DuetConfig.preset` does, which describes the arguments."""
-    first, second = stages(name)
+    stage1, stage2 = stages(name)
     grid = None if grid is None else as_grid(grid)
     check_budget(tokens, keep)
-    if (first, second) == ("none", "none"):
+    if (stage1, stage2) == ("none", "none"):
         return DuetConfig.from_dict(changes)
     if model is None:
         raise DuetError(f"preset {name!r} needs model=: the model to compress, or its config.")
@@ -87,20 +90,20 @@ def preset(
     from .families.family import check_downsampling
 
     config = config_of(model)
-    if first != "none" and STAGE1[first].at == "pixels":
+    if stage1 != "none" and STAGE1[stage1].at == "pixels":
         check_downsampling(family_of(config), config)
     facts = facts_of(config, grid)
-    problem = Problem(name=name, first=first, second=second, layers=facts.layers, late=facts.late)
+    solver = BudgetSolver(name=name, stage1=stage1, stage2=stage2, layers=facts.layers, keep_ratios=facts.keep_ratios)
     whole = facts.visual_tokens
     if keep is not None:
-        solved = problem.shares(float(keep)) if whole is None else problem.counts(float(keep) * whole, whole)
+        solved = solver.shares(float(keep)) if whole is None else solver.counts(float(keep) * whole, whole)
     else:
         assert tokens is not None
-        solved = problem.counts_of_any_image(float(tokens)) if whole is None else problem.counts(float(tokens), whole)
+        solved = solver.counts_of_any_image(float(tokens)) if whole is None else solver.counts(float(tokens), whole)
     return DuetConfig.from_dict(solved | CHANGES.get(name, {}) | changes)
 
 
-def saved_config(model_config: Any) -> DuetConfig:
+def saved_config(model_config: PreTrainedConfig) -> DuetConfig:
     """The settings that a checkpoint brings along in `config.duet`.
 
     Args:

@@ -31,7 +31,8 @@ from duet_vlm.cli.main import app
 from duet_vlm.demo import evaluate as demo_evaluate
 from duet_vlm.demo import model as demo_model
 from duet_vlm.demo import scenes
-from duet_vlm.evaluation import asked, evaluate, runs
+from duet_vlm.evaluation import evaluate, runs
+from duet_vlm.evaluation import request as eval_request
 from duet_vlm.evaluation.store import Folder, write_whole
 from duet_vlm.inputs.checkpoints import read_processor, read_weights
 from duet_vlm.measuring import costs, settings
@@ -78,11 +79,11 @@ def refused(result: Any, message: str) -> str:
 
 # command -> the first thing of ours that it calls to get to work, and its arguments
 WORK: dict[str, tuple[Any, str, list[str]]] = {
-    "run": (request, "prepare", ["run", "photo.png", "--ask", "what ?"]),
-    "budget": (costs, "report", ["budget", "--shape", "tiny", "--tokens", "20"]),
+    "run": (request, "prepare_run", ["run", "photo.png", "--ask", "what ?"]),
+    "budget": (costs, "cost_report", ["budget", "--shape", "tiny", "--tokens", "20"]),
     "bench": (settings, "settings", ["bench", "--shape", "tiny", "--tokens", "20"]),
-    "eval": (asked, "prepare", ["eval", "--keep", "0.5", "--out", "out"]),
-    "train": (command, "prepare", ["train", "--config", "train.yaml"]),
+    "eval": (eval_request, "read_request", ["eval", "--keep", "0.5", "--out", "out"]),
+    "train": (command, "prepare_training", ["train", "--config", "train.yaml"]),
     "demo scene": (scenes, "make_scene", ["demo", "scene", "scene.png"]),
     "demo eval": (demo_model, "load", ["demo", "eval"]),
 }
@@ -361,7 +362,7 @@ def test_bugs_are_no_problems_of_an_evaluation(error: Exception, monkeypatch: py
     with pytest.raises(type(error), match="a bug"):
         runs.runs_of(None, ["duet"], [], [0.3])
     with pytest.raises(type(error), match="a bug"):
-        evaluate.prepare(SimpleNamespace(medium=fail), [SimpleNamespace(id="1")], timed=False)  # type: ignore[arg-type, list-item]
+        evaluate.prepare_batch(SimpleNamespace(load_media=fail), [SimpleNamespace(id="1")], timed=False)  # type: ignore[arg-type, list-item]
 
 
 def test_what_a_full_disk_raises_is_known(tmp_path: Path) -> None:
@@ -399,7 +400,7 @@ def test_a_checkpoint_with_a_damaged_stamp_is_refused(text: str, tmp_path: Path)
     (tmp_path / resuming.FILE).write_text(text)
     now = {"settings": {}, "model": "a", "data": "b", "processes": 1}
     with pytest.raises(DuetError, match="was not written by") as error:
-        resuming.check(tmp_path, now)
+        resuming.check_checkpoint(tmp_path, now)
     assert str(error.value).endswith("choose another output folder.")
 
 

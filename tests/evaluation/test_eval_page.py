@@ -55,7 +55,7 @@ class Stub:
 
     processor, model = None, SimpleNamespace(config=None)
 
-    def medium(self, record: Record) -> Any:
+    def load_media(self, record: Record) -> Any:
         return Image.new("RGB", (8, 8))
 
     def prepare(self, *_: Any) -> Any:

@@ -17,8 +17,8 @@ from lmms_cases import caches, clip, picture
 from duet_vlm import DuetConfig
 from duet_vlm.demo.model import folder as demo_folder
 from duet_vlm.inputs.prompts import prompt as plain_prompt
-from duet_vlm.lmms_eval.conversation import prompt
-from duet_vlm.lmms_eval.generation import DEFAULT_NEW_TOKENS, cut, settings
+from duet_vlm.lmms_eval.conversation import conversation_prompt
+from duet_vlm.lmms_eval.generation import DEFAULT_NEW_TOKENS, cut, generation_settings
 from duet_vlm.lmms_eval.model import DuetHF
 
 __all__ = ["caches"]
@@ -88,27 +88,29 @@ def test_a_model_writes_prompts_as_elsewhere(tmp_path: Path) -> None:
     for template in (True, False):
         processor = saved.processor("llava", template)
         messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "find the ring ."}]}]
-        assert prompt(processor, messages) == plain_prompt(processor, "find the ring .")
+        assert conversation_prompt(processor, messages) == plain_prompt(processor, "find the ring .")
 
 
 def test_a_system_prompt_stands_first(tmp_path: Path) -> None:
     model = DuetHF(str(saved.save(tmp_path, template=False)), method="none", device="cpu", system_prompt="look well .")
     messages = model._apply_system_prompt(user(picture(112, 112, 1), "find the ring ."), model.system_prompt)
-    assert prompt(model.processor, model.reader.read(messages).messages).startswith("look well . USER: <image>\n")
+    assert conversation_prompt(model.processor, model.reader.read(messages).messages).startswith(
+        "look well . USER: <image>\n"
+    )
 
 
 # ---- settings ----
 
 
 def test_generation_settings() -> None:
-    greedy, until = settings({"until": ["\n\n", ""], "temperature": 0.0, "do_sample": True, "top_p": 0.9})
+    greedy, until = generation_settings({"until": ["\n\n", ""], "temperature": 0.0, "do_sample": True, "top_p": 0.9})
     assert until == ["\n\n"]
     assert (greedy["do_sample"], greedy["top_p"], greedy["num_beams"]) == (False, None, 1)
     assert greedy["max_new_tokens"] == DEFAULT_NEW_TOKENS
-    sampled, until = settings({"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 7, "until": "."})
+    sampled, until = generation_settings({"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 7, "until": "."})
     assert until == ["."]
     assert sampled == {"max_new_tokens": 7, "num_beams": 1, "do_sample": True, "temperature": 0.7, "top_p": 0.9}
-    assert settings({"do_sample": True})[0]["do_sample"] is True
+    assert generation_settings({"do_sample": True})[0]["do_sample"] is True
     assert cut(" a ring\n\nQ: more", ["\n\n", "Q:"]) == "a ring"
 
 

@@ -45,7 +45,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prepared(here: Path, family: str, **asked: Any) -> request.Prepared:
     file = here / "photo.png"
-    return request.prepare(request.Request(file, ASK[1], str(here / family), device="cpu", **asked), read_image(file))
+    return request.prepare_run(
+        request.Request(file, ASK[1], str(here / family), device="cpu", **asked), read_image(file)
+    )
 
 
 @pytest.mark.usefixtures("number_words")

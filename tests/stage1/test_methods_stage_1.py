@@ -15,7 +15,7 @@ from duet_vlm import DuetConfig
 from duet_vlm.config.registry import STAGE1, at_encoder
 from duet_vlm.stage1 import Encoded, Merge, merge
 from duet_vlm.stage1.cells import cells
-from duet_vlm.tensors.content_random import uniform
+from duet_vlm.tensors.content_random import draw
 
 many = settings(max_examples=25, deadline=None)
 
@@ -201,7 +201,7 @@ def test_random_is_seeded_and_belongs_to_the_image() -> None:
 
 def test_random_numbers_are_uniform() -> None:
     torch.manual_seed(0)
-    numbers = uniform(torch.arange(2000)[:, None], 50)
+    numbers = draw(torch.arange(2000)[:, None], 50)
     assert float(numbers.min()) >= 0 and float(numbers.max()) < 1
     assert abs(float(numbers.mean()) - 0.5) < 0.005 and abs(float(numbers.var()) - 1 / 12) < 0.001
     counts = numbers.mul(10).long().flatten().bincount(minlength=10)

@@ -49,7 +49,7 @@ def schedule(model: Any, duet: DuetConfig, row: dict[str, Tensor], images: list[
 
 def kept_counts(promise: str, subject: Subject) -> Line:
     """What the trace says of each prompt, alone and in a batch, against the schedule."""
-    layers, found, expected = len(subject.decoder.layers), [], []
+    layers, counted, expected = len(subject.decoder.layers), [], []
     pictures = [row for row in subject.singles if _has_picture(row)]
     with unchanged(subject.model), subject.apply() as handle:
         for row in pictures:
@@ -58,14 +58,14 @@ def kept_counts(promise: str, subject: Subject) -> Line:
             if trace is None:
                 return _nothing(promise, subject)
             expected.append(schedule(subject.model, subject.config, row, trace.images, layers))
-            found.append(trace.samples[0].tokens_per_layer)
+            counted.append(trace.samples[0].tokens_per_layer)
         subject.logits(subject.batch)
         assert handle.trace is not None
-        found += [sample.tokens_per_layer for sample in handle.trace.samples]
+        counted += [sample.tokens_per_layer for sample in handle.trace.samples]
     expected += [*expected, *([[0] * layers] * (len(subject.singles) - len(pictures)))]
-    wrong = max(abs(a - b) for got, want in zip(found, expected, strict=True) for a, b in zip(got, want, strict=True))
+    wrong = max(abs(a - b) for got, want in zip(counted, expected, strict=True) for a, b in zip(got, want, strict=True))
     return judged(promise, wrong, 0.0, f"tokens; visual tokens per layer of the first prompt: {_runs(expected[0])}",
-                  _told(found, expected) if wrong else "")  # fmt: skip
+                  _told(counted, expected) if wrong else "")  # fmt: skip
 
 
 def kv_bytes(promise: str, subject: Subject) -> Line:
@@ -108,9 +108,9 @@ def _bytes(cache: Any) -> int:
     return sum(part.untyped_storage().nbytes() for layer in cache.layers for part in (layer.keys, layer.values))
 
 
-def _told(found: list[list[int]], expected: list[list[int]]) -> str:
-    number = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
-    return f"prompt {number + 1} has {_runs(found[number])} tokens per layer instead of {_runs(expected[number])}"
+def _told(counts: list[list[int]], expected: list[list[int]]) -> str:
+    number = next(i for i, (a, b) in enumerate(zip(counts, expected, strict=True)) if a != b)
+    return f"prompt {number + 1} has {_runs(counts[number])} tokens per layer instead of {_runs(expected[number])}"
 
 
 def _runs(counts: list[int]) -> str:

@@ -86,13 +86,13 @@ def title(report: dict[str, Any]) -> str:
 
 def _generate(prepared: Prepared, max_new_tokens: int | None = None) -> dict[str, Any]:
     """One greedy answer with its times and its cache."""
-    clock, asked = TokenTimes(), prepared.inputs["input_ids"].shape[1]
+    clock, prompt_length = TokenTimes(), prepared.inputs["input_ids"].shape[1]
     started = time.perf_counter()
     out = prepared.model.generate(
         **prepared.inputs, do_sample=False, max_new_tokens=max_new_tokens or prepared.request.max_new_tokens,
         streamer=clock, return_dict_in_generate=True,
     )  # fmt: skip
-    tokens = out.sequences[0, asked:]
+    tokens = out.sequences[0, prompt_length:]
     # the last token was never fed back
     stored = [layer.keys.shape[-2] - len(tokens) + 1 for layer in output_cache(out).layers]
     per_token = bytes_per_token(output_cache(out))

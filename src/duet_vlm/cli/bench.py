@@ -93,7 +93,7 @@ def bench(
         raise DuetError(problems[0])
     check_dtype(dtype)
     from ..families.image_shape import ImageShape
-    from ..families.random_images import check_text, usual_grid
+    from ..families.random_images import check_text_length, usual_grid
     from ..inputs.checkpoints import read_config, read_weights
     from ..inputs.image_sizes import layout
     from ..inputs.random_weights import random_model
@@ -109,13 +109,13 @@ def bench(
     counted, shares = (tokens or [], keep or []) if tokens or keep else usual_budgets(config, laid.grid)
     with option_names():
         listed = settings(config, methods, counted, layers, laid.grid, laid.tiles, size=laid.size, keep=shares)
-        check_text(ImageShape.of(config, laid.grid or usual_grid(config), laid.tiles, laid.size), text_tokens)
+        check_text_length(ImageShape.of(config, laid.grid or usual_grid(config), laid.tiles, laid.size), text_tokens)
     device = check_device(device)
     how = Options(
         runs, batch_size, text_tokens, decode_steps, dtype, device, threads, laid.grid, laid.tiles, laid.size
     )  # fmt: skip
     if train:
-        train_options.check(config, grid, tiles, image)
+        train_options.check_timed(config, grid, tiles, image)
         training = train_options.TrainOptions(
             runs, batch_size, text_tokens, answer_tokens, tuple(tune or train_options.TUNES), rank, checkpointing,
             dtype, device, threads,

@@ -57,11 +57,11 @@ def budget(
     terminal.check_json(json_file)
     name = one_of(model, shape)
     pixels, patches = sides("--image", image), sides("--grid", grid)
-    asked = settings_asked(method, tokens, keep)
+    choices = settings_asked(method, tokens, keep)
     brings = brings_settings(model) if model else False
     if shape:
         shape_of(shape)  # refuses a name that there is not
-    for one in asked:
+    for one in choices:
         check_choice(*one, brings)
     check_choices(method, tokens or [], keep or [], brings, default=True)
     with terminal.status():
@@ -74,10 +74,10 @@ def budget(
         config = shape_config(name) if shape else read_config(name)
         laid = layout(config, model, shape, pixels, patches, tiles)
         reports = []
-        for one in asked:
+        for one in choices:
             settings = chosen(config, *one, grid=laid.grid)
             with option_names():
-                costed = costs.report(
+                costed = costs.cost_report(
                     config, settings.config, text_tokens, grid=laid.grid, tiles=laid.tiles, size=laid.size
                 )
             reports.append({"model": name, "method": settings.method, "settings": settings.words, **costed})

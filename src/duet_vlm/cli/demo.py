@@ -11,7 +11,7 @@ from ..console import terminal
 from ..console.commands import Command, Commands
 from ..console.options import JsonFile
 from ..errors import DuetError
-from ..inputs.files import STDOUT, check_file, writing
+from ..inputs.files import STDOUT, check_writable, writing
 from ..inputs.model_folders import DEMO
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ def scene(
     The picture may be enlarged: the model's processor shrinks it back to 112 x 112 pixels.
     """
     check_ending(out)
-    check_file(out, "the scene")
+    check_writable(out, "the scene")
     import numpy as np
     from PIL import Image
     from rich.console import Console
@@ -93,8 +93,8 @@ def evaluate(
         task = progress.add_task("questions", total=limit)
         count = lambda n: progress.advance(task, n)  # noqa: E731
         result = measure(loaded, processor, limit, seed, advance=count)
-    asked = f"{result['questions']} {'validation' if validation else 'held-out'} questions"
-    table = Table("skill", "accuracy", "95% interval", "questions", title=f"{asked}, all visual tokens")
+    heading = f"{result['questions']} {'validation' if validation else 'held-out'} questions"
+    table = Table("skill", "accuracy", "95% interval", "questions", title=f"{heading}, all visual tokens")
     for skill, row in result["skills"].items():
         table.add_row(skill, f"{row['accuracy']:.1%}", f"{row['low']:.1%} to {row['high']:.1%}", str(row["questions"]))
     table.add_row("all", f"{result['accuracy']:.1%}", "", str(result["questions"]))

@@ -82,8 +82,8 @@ def bench_table(report: dict[str, Any]) -> Table:
 
 def train_table(report: dict[str, Any], tune: str) -> Table:
     """Training steps of one way to tune: one column per setting, stock first."""
-    found, options, machine = report["tunes"][tune], report["options"], report["hardware"]
-    stock, rows = found["stock"], found["settings"]
+    measured, options, machine = report["tunes"][tune], report["options"], report["hardware"]
+    stock, rows = measured["stock"], measured["settings"]
     table = Table(
         title=f"{report.get('model', 'model')}, {options['layers']} decoder layers, {tune} training, "
         f"{options['dtype']}, batch {options['batch_size']}, {options['text_tokens']} text tokens, "
@@ -98,7 +98,7 @@ def train_table(report: dict[str, Any], tune: str) -> Table:
 
     def line(name: str, show: Any, before: str = "", **style: Any) -> None:
         """`before` says what stands in stock's columns, where nothing is saved."""
-        first = [show(found["all_logits"]), show(stock)] if not before else before.split("|")
+        first = [show(measured["all_logits"]), show(stock)] if not before else before.split("|")
         table.add_row(name, *first, *(show(row) for row in rows), **style)
 
     line("visual tokens into the language model", lambda r: f"{r['tokens_in']}")
@@ -108,7 +108,7 @@ def train_table(report: dict[str, Any], tune: str) -> Table:
     line("AdamW", lambda r: f"{r['optimizer_ms']:.0f} ms")
     line("step", lambda r: f"{r['step_ms']:.0f} ms")
     line("peak memory beyond weights and optimizer", lambda r: size(r["peak_memory"]), end_section=True)
-    line("step time saved", lambda r: f"{r['saved']:.1%}", f"{found['all_logits']['saved']:.1%}|")
+    line("step time saved", lambda r: f"{r['saved']:.1%}", f"{measured['all_logits']['saved']:.1%}|")
     line("what FLOPs allow", lambda r: f"{r['allowed']:.1%}", "|")
     line("share of what FLOPs allow", lambda r: f"{r['share']:.3f}", "|", style="bold")
     line("the same without AdamW", lambda r: f"{r['share_of_passes']:.3f}", "|")

@@ -38,7 +38,7 @@ def status() -> Iterator[Any]:
     """A line on stderr that says what takes so long; call it with new text."""
     from rich.console import Console
 
-    with Console(stderr=True).status("Loading torch and transformers") as shown:
+    with Console(stderr=True).status("Loading torch and transformers") as spinner:
         from transformers.utils import logging
 
         bars, hub = logging.is_progress_bar_enabled(), getLogger("huggingface_hub")
@@ -46,7 +46,7 @@ def status() -> Iterator[Any]:
         logging.disable_progress_bar()  # one line is enough
         hub.setLevel(ERROR)  # without a network it tells of every attempt
         try:
-            yield shown.update
+            yield spinner.update
         finally:
             hub.setLevel(level)
             if bars:
@@ -91,7 +91,7 @@ def escape(text: str) -> str:
 def check_json(file: Path | None) -> None:
     """Raises DuetError where `write_json` could not write."""
     if file is not None and file != files.STDOUT:
-        files.check_file(file, "figures")
+        files.check_writable(file, "figures")
 
 
 def write_json(report: dict[str, Any], file: Path | None) -> None:

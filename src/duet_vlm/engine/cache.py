@@ -192,7 +192,7 @@ def check_prunable(cache: Cache) -> None:
         )
 
 
-def check_whole(cache: Cache, layers: int) -> None:
+def check_equal_lengths(cache: Cache, layers: int) -> None:
     """Refuse a cache that a failed call left with layers of different lengths."""
     held: list[Any] = cache.layers
     lengths = {layer.get_seq_length() for layer in held}

@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import host
 from ..config.budget import SLACK
 from ..host import attention
+from ..host.types import DecoderLayer
 from ..stage2 import ranking
 from ..tensors.streamed import Places
 from ..tensors.tokens import take
@@ -24,7 +25,9 @@ _FINE = 2**40  # keep ratios as whole numbers: not every device has float64
 Watch = Callable[[int, Callable[[], Tensor]], Tensor]
 
 
-def compress(layer: Any, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill, watch: Watch | None = None) -> Tensor:
+def compress(
+    layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill, watch: Watch | None = None
+) -> Tensor:
     """Rank and drop what this layer's entrance ranks and drops; (B, n, D) -> (B, m, D).
 
     Args:
@@ -59,7 +62,7 @@ def compress(layer: Any, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill
     return hidden
 
 
-def run_to_no_effect(layer: Any, hidden: Tensor, kwargs: dict[str, Any], text: TextOnly) -> Tensor:
+def run_to_no_effect(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], text: TextOnly) -> Tensor:
     """Run what a prompt with images runs here, to no effect but gradients of 0; (B, n, D) -> (B, n, D)."""
     i, device = layer.self_attn.layer_idx, host.device_of(layer, hidden.device)
     hidden = hidden.to(device)
@@ -79,7 +82,12 @@ def kept(tokens: Tensor, keep: float) -> Tensor:
 
 @torch.no_grad()
 def rank(
-    layer: Any, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill, rope: Rope, stored: PrunedLayer | None = None
+    layer: DecoderLayer,
+    hidden: Tensor,
+    kwargs: dict[str, Any],
+    prompt: Prefill,
+    rope: Rope,
+    stored: PrunedLayer | None = None,
 ) -> Tensor:
     """(B, n) float, the score of every present token with the weights of this layer; docs/method.md, 2.2.
 
@@ -93,7 +101,7 @@ def rank(
     """
     present, past = prompt.present, 0 if stored is None else stored.held.length
     queries = present.find(prompt.queries)
-    normed = attention.entrance(layer, hidden, **kwargs)
+    normed = attention.attention_input(layer, hidden, **kwargs)
     query, softmax = attention.queries(
         layer.self_attn, take(normed, queries), position_embeddings=tuple(take(r, queries) for r in rope)
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..host import CACHE_NAMES, attention_kind
+from ..host.types import DecoderLayer
 from .restriction import Restriction
 
 
@@ -21,7 +22,7 @@ def without(hidden: Tensor, tokens: int) -> Tensor:
     return hidden[:, :tokens] if hidden.shape[1] > tokens else hidden
 
 
-def put_on(layer: Any, hidden: Tensor, kwargs: dict[str, Any], restriction: Restriction) -> Tensor:
+def put_on(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], restriction: Restriction) -> Tensor:
     """(B, n, D) -> (B, n + 1, D) where that is faster and changes nothing, else as it is.
 
     The layer's outputs must not be asked for, and its cache must be empty: it stores the n tokens.

@@ -16,10 +16,11 @@ from .. import host
 from ..errors import DuetError
 from ..families import encoding
 from ..host.refs import Ref, wrap
+from ..host.types import Core, DecoderLayer
 from ..tensors.tokens import fill_back, spread
 from . import calls, distributed, dropping, filler, label_logits, merge_sizes, padding, prompt
-from .cache import check_prunable, check_whole, forget_announced, is_pruned
-from .forward_pass import ARGUMENT, Decode, ForwardPass, Prefill, Record, TextOnly
+from .cache import check_equal_lengths, check_prunable, forget_announced, is_pruned
+from .forward_pass import ARGUMENT, Decode, Entry, ForwardPass, Prefill, PrefillRecord, TextOnly
 from .passes import Passes
 from .plan import Plan
 from .segments import restriction_for, stored_by
@@ -37,7 +38,7 @@ class Engine:
 
     def __init__(self, model: Any, plan: Plan, full_logits: bool) -> None:
         self._model, self.plan, self.full_logits, self.passes = Ref(model), plan, full_logits, Passes()
-        self.last: Record | None = None
+        self.last: PrefillRecord | None = None
         self.watch: dropping.Watch | None = None
         self.saved: Any = None  # what model.config.duet was before it was written
         self.wrote = self.warned = False
@@ -116,14 +117,14 @@ class Engine:
 
     def before_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         call = calls.begin()  # before anything can fail, because `after_model` ends it
-        kwargs = dict(host.named(model, args, kwargs))
+        kwargs = dict(host.named_arguments(model, args, kwargs))
         labels, ids = kwargs.get("labels"), kwargs.get("input_ids")
         call.hear(kwargs, labels)
         if labels is not None and label_logits.is_possible(model, kwargs):
             kwargs |= label_logits.restrict(labels)
             call.logits = kwargs["logits_to_keep"]
         elif call.labels is None and ids is not None and self.plan.config.ranks:
-            answer = calls.answer_asked_for(kwargs.get("logits_to_keep"), ids.shape[1])
+            answer = calls.scored_answer(kwargs.get("logits_to_keep"), ids.shape[1])
             call.answer = answer or 0
             unsaid = answer is None and ids.shape[1] > 1 and calls.generation(self) is None
             if unsaid and not self.warned and (prompt.has_pixels(kwargs) or prompt.has_features(kwargs)):
@@ -136,19 +137,19 @@ class Engine:
             return None
         if isinstance(output, tuple):
             loss, logits, *others = output
-            return (loss, label_logits.fill_back(logits, call.logits), *others)
-        output.logits = label_logits.fill_back(output.logits, call.logits)
+            return (loss, label_logits.fill_logits(logits, call.logits), *others)
+        output.logits = label_logits.fill_logits(output.logits, call.logits)
         return output
 
-    def before_core(self, core: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def before_core(self, core: Core, args: Any, kwargs: dict[str, Any]) -> Any:
         self.passes.enter()
-        kwargs = dict(host.named(core, args, kwargs))
+        kwargs = dict(host.named_arguments(core, args, kwargs))
         if host.is_replica(core):
             raise DuetError("DataParallel copies of a model cannot be compressed: start one process for each device.")
         state, kwargs = self.read(core, kwargs, calls.at_core(kwargs))
         return (), kwargs if state is None else kwargs | {ARGUMENT: state}
 
-    def after_core(self, core: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def after_core(self, core: Core, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         self.passes.leave()
         if output is None:
             forget_announced(host.cache_of(kwargs))
@@ -162,7 +163,7 @@ class Engine:
         state.deepstack = [spread(x.to(kwargs["inputs_embeds"]), mask) for x in embeds]
         return args, kwargs | {"deepstack_visual_embeds": None, "visual_pos_masks": None}
 
-    def before_layer(self, layer: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def before_layer(self, layer: DecoderLayer, args: Any, kwargs: dict[str, Any]) -> Any:
         state: ForwardPass | None = kwargs.pop(ARGUMENT, None)
         match state:
             case Decode():  # first: a decoding step has no time to ask the others
@@ -189,14 +190,13 @@ class Engine:
 
     # ---- steps ----
 
-    def read(self, core: Any, kwargs: dict[str, Any], call: calls.Call) -> tuple[ForwardPass | None, dict[str, Any]]:
+    def read(self, core: Core, kwargs: dict[str, Any], call: calls.ModelCall) -> Entry:
         """What a call of the core model is, and its arguments with images encoded; None for one that is stock."""
         plan, ids, cache = self.plan, kwargs.get("input_ids"), host.cache_of(kwargs)
         past = 0 if cache is None else cache.get_seq_length()
-        otherwise: Decode | None = None
-        if is_pruned(cache):
-            check_whole(cache, plan.layers)
-            otherwise = Decode(plan)
+        otherwise = Decode(plan) if is_pruned(cache) else None
+        if otherwise is not None:
+            check_equal_lengths(cache, plan.layers)
         images = prompt.has_pixels(kwargs) or prompt.has_features(kwargs)
         if ids is None:
             if images and plan.compresses:
@@ -215,16 +215,16 @@ class Engine:
         encoding.for_everyone()  # what `generate` encodes before its first forward is encoded now
         host.check_attention(host.decoder_of(core))
         if plan.config.proportional:
-            merge_sizes.check_attention(host.decoder_of(core))
+            merge_sizes.check_adds_mask(host.decoder_of(core))
         if cache is not None:
             check_prunable(cache)
-            check_whole(cache, plan.layers)
-        padded = padding.read(ids, kwargs, past, call.together)
+            check_equal_lengths(cache, plan.layers)
+        padded = padding.read_padding(ids, kwargs, past, call.together)
         encoded = prompt.encode(core, kwargs)
         labels = calls.labels_of(call, calls.generation(self), ids, past)
-        return prompt.read(plan, ids, encoded, padded, labels) or (otherwise, kwargs)
+        return prompt.read_prompt(plan, ids, encoded, padded, labels) or (otherwise, kwargs)
 
-    def enter_layer(self, layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefill) -> Tensor:
+    def enter_layer(self, layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Prefill) -> Tensor:
         """Rank, drop, and give the layer what belongs to the tokens that are kept; (B, n, D) -> (B, m, D)."""
         i, device, stored = layer.self_attn.layer_idx, host.device_of(layer, hidden.device), stored_by(layer, kwargs)
         hidden = filler.without(hidden, state.present.count).to(device)

@@ -41,7 +41,7 @@ def restrict(labels: Tensor) -> dict[str, Tensor]:
     return {"logits_to_keep": keep, "shift_labels": following[keep]}
 
 
-def fill_back(logits: Tensor, keep: Tensor) -> Tensor:
+def fill_logits(logits: Tensor, keep: Tensor) -> Tensor:
     """(n, V) logits of the places that `keep` (B, S) marks -> (B, S, V), not a number elsewhere.
 
     A metric that reads a place without a label becomes not a number too, instead of being silently wrong.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..host import attention_kind, cache_of
+from ..host.types import DecoderLayer
 from ..tensors.tokens import take, take_mask
 from .cache import NOTHING, Held, PrunedLayer, pruned_layer
 from .forward_pass import Decode, Prefill
@@ -15,14 +16,14 @@ from .merge_sizes import add_size_bias
 from .restriction import Restriction, Rope
 
 
-def stored_by(layer: Any, kwargs: dict[str, Any]) -> PrunedLayer | None:
+def stored_by(layer: DecoderLayer, kwargs: dict[str, Any]) -> PrunedLayer | None:
     """What a decoder layer stores its keys and values in; None without a cache."""
     cache = cache_of(kwargs)
     return None if cache is None else pruned_layer(cache, layer.self_attn.layer_idx)
 
 
 def restriction_for(
-    layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefill | Decode, stored: PrunedLayer | None
+    layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Prefill | Decode, stored: PrunedLayer | None
 ) -> Restriction:
     """What belongs to the segment that this layer is in; made where none that suits was made before.
 
@@ -46,7 +47,9 @@ def restriction_for(
     return made
 
 
-def _of_prompt(layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held) -> Restriction:
+def _of_prompt(
+    layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held
+) -> Restriction:
     """Of the tokens of a prompt that are present."""
     present, device = state.present, hidden.device
     mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
@@ -87,7 +90,7 @@ def _rope(hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held) 
 
 
 def _of_text(
-    layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Decode, before: Held, layers: list[PrunedLayer]
+    layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Decode, before: Held, layers: list[PrunedLayer]
 ) -> Restriction:
     """Of text that follows compressed prompts, all of which is there."""
     stock = mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
@@ -116,7 +119,9 @@ def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary:
     return [(r, (c, s)) for r, c, s in zip(held, cos.split(batch), sin.split(batch), strict=True)]
 
 
-def _mask(layer: Any, hidden: Tensor, mask: Tensor | None, rows: Tensor, columns: Tensor, after: Held) -> Tensor | None:
+def _mask(
+    layer: DecoderLayer, hidden: Tensor, mask: Tensor | None, rows: Tensor, columns: Tensor, after: Held
+) -> Tensor | None:
     """`take_mask` in the form that the layer takes, with the weight of merged tokens where there are any."""
     flash = "flash" in attention_kind(layer.self_attn)
     mask = None if mask is None else mask.to(columns.device)

@@ -39,8 +39,8 @@ def write_page(
     """
     smallest = runs_of_the_smallest_budget(runs, results)
     chosen = disagreements(records, smallest, answers, EXAMPLES)
-    shown = drawn_runs(runs, smallest, results["reference"])
-    budgets = {run.budget for run in shown} - {None}
+    drawn = drawn_runs(runs, smallest, results["reference"])
+    budgets = {run.budget for run in drawn} - {None}
     categories, yes_no = category_rows(results), yes_no_rows(results)
     page = environment().get_template(TEMPLATE)
     text = page.render(
@@ -55,8 +55,8 @@ def write_page(
         category_rows=categories,
         yes_no_rows=yes_no,
         yes_no_title=several(results["metrics"].get("yes_no", 0), "yes/no question"),
-        where=_where(smallest, shown),
-        examples=[example(asker, record, shown, answers, len(budgets) > 1) for record in chosen],
+        where=_where(smallest, drawn),
+        examples=[example(asker, record, drawn, answers, len(budgets) > 1) for record in chosen],
     )
     write_whole(folder / PAGE, text)
 
@@ -87,8 +87,8 @@ def _note(results: dict[str, Any]) -> str:
     )
 
 
-def _where(smallest: list[Run], shown: list[Run]) -> str:
+def _where(smallest: list[Run], drawn: list[Run]) -> str:
     budgets = {run.budget for run in smallest if run.budget is not None}
-    others = {run.method for run in shown if run not in smallest}
+    others = {run.method for run in drawn if run not in smallest}
     at = f" at budget {budgets.pop():g}" if budgets else ""
     return at + (f", and what {others.pop()} kept at its other budgets" if others else "")

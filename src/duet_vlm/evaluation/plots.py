@@ -34,11 +34,11 @@ def write_plots(results: dict[str, Any], folder: Path) -> None:
 
 def methods_of(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Method -> its runs from the largest budget to the smallest, without the full model."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_method: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         if run["method"] != FULL:
-            found.setdefault(run["method"], []).append(run)
-    return {name: sorted(rows, key=lambda row: -row["tokens_avg"]) for name, rows in found.items()}
+            by_method.setdefault(run["method"], []).append(run)
+    return {name: sorted(rows, key=lambda row: -row["tokens_avg"]) for name, rows in by_method.items()}
 
 
 def height_of(run: dict[str, Any]) -> float:

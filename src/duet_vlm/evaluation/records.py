@@ -60,7 +60,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Problem:
+class Skipped:
     """Something that could not be evaluated, and why; `line` of the manifest if it has one."""
 
     reason: str
@@ -76,7 +76,7 @@ def source_of(record: Record) -> str:
     return record.source or f"record {record.id}"
 
 
-def read_manifest(file: Path) -> tuple[list[Record], list[Problem]]:
+def read_manifest(file: Path) -> tuple[list[Record], list[Skipped]]:
     """The records of a JSONL manifest, one object per line; empty lines are skipped.
 
     Fields: `question`, where LLaVA's "<image>" on a line of its own is read as the image's place and left out, since
@@ -84,11 +84,11 @@ def read_manifest(file: Path) -> tuple[list[Record], list[Problem]]:
     manifest's folder; and if wanted `id` (else the number of the line), `category`, `metric` (else "exact_match").
 
     Raises:
-        DuetError: the file cannot be read; what is wrong with one line is a `Problem`.
+        DuetError: the file cannot be read; what is wrong with one line is a `Skipped`.
     """
     text = read_text(file, "manifest", "a JSONL file, or 'demo'")
     records: list[Record] = []
-    problems: list[Problem] = []
+    problems: list[Skipped] = []
     used: dict[str, int] = {}
     for number, line in lines(text):
         try:
@@ -96,7 +96,7 @@ def read_manifest(file: Path) -> tuple[list[Record], list[Problem]]:
             if record.id in used:
                 raise DuetError(f"id {record.id!r} was used in line {used[record.id]} already: give each its own.")
         except DuetError as error:
-            problems.append(Problem(str(error), number))
+            problems.append(Skipped(str(error), number))
             continue
         used[record.id] = number
         records.append(record)

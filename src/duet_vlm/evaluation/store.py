@@ -56,14 +56,14 @@ class Folder:
         _drop_half_a_line(self.file)
 
     def _claim(self, settings: dict[str, Any], runs: list[Any], records: list[Any]) -> None:
-        file, asked = self.path / SETTINGS, self.path / RECORDS
+        file, records_file = self.path / SETTINGS, self.path / RECORDS
         before: dict[str, Any] = {}
         listed: dict[str, Any] = {}
         if file.exists():
             before = _parsed(file, file.read_bytes())
-            if asked.exists():
-                lines = asked.read_bytes().splitlines()
-                listed = {line["id"]: line for line in (_parsed(asked, line) for line in lines)}
+            if records_file.exists():
+                lines = records_file.read_bytes().splitlines()
+                listed = {line["id"]: line for line in (_parsed(records_file, line) for line in lines)}
             self._compare(before, settings, runs, listed, {record["id"]: record for record in records})
         elif self.path.exists():
             others = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(SETTINGS)]
@@ -80,7 +80,7 @@ class Folder:
             write_whole(file, json.dumps(now, indent=1) + "\n", self.rank)
         held = listed | {record["id"]: record for record in records}
         if held != listed:
-            write_whole(asked, _lines(held.values()), self.rank)
+            write_whole(records_file, _lines(held.values()), self.rank)
 
     def _compare(
         self,
@@ -162,12 +162,12 @@ def write_whole(file: Path, text: str, rank: int = 0) -> None:
 
 def _parsed(file: Path, text: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        data = json.loads(text)
     except ValueError as error:
         raise DuetError(f"{str(file)!r} is not as duet eval wrote it ({error}): give another folder.") from error
-    if not isinstance(found, dict):
+    if not isinstance(data, dict):
         raise DuetError(f"{str(file)!r} is not as duet eval wrote it: give another folder.")
-    return found
+    return data
 
 
 def _drop_half_a_line(file: Path) -> None:

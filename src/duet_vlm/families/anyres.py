@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from ..errors import DuetError
 from ..host import tiles_of
 from .family import Family
 from .image_shape import ImageShape, largest_grid
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class AnyRes(Family):
@@ -22,7 +25,7 @@ class AnyRes(Family):
 
     def image_shape(
         self,
-        config: Any,
+        config: PreTrainedConfig,
         grid: tuple[int, ...] | None = None,
         tiles: int | None = None,
         size: tuple[int, int] | None = None,
@@ -39,7 +42,7 @@ class AnyRes(Family):
         return ImageShape(patches + rows * (columns + 1), 1 + crops, patches, unit="crop", row_ends=rows, size=size)
 
     def pixels(
-        self, config: Any, make: Callable[[tuple[int, ...]], Tensor], count: int = 1, *,
+        self, config: PreTrainedConfig, make: Callable[[tuple[int, ...]], Tensor], count: int = 1, *,
         grid: tuple[int, ...] | None = None, tiles: int = 1, size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
         """Of images of a size in pixels."""
@@ -47,13 +50,13 @@ class AnyRes(Family):
             raise DuetError(f"images of a {config.model_type} are timed by their pixels: give --image, no grid=.")
         return self.crops(config, make, count, size)
 
-    def blank_image(self, config: Any) -> dict[str, Tensor]:
+    def blank_image(self, config: PreTrainedConfig) -> dict[str, Tensor]:
         """Of the smallest grid of crops."""
         smallest = min(config.image_grid_pinpoints, key=lambda size: size[0] * size[1])
         return self.crops(config, torch.ones, 1, tuple(smallest))
 
     def crops(
-        self, config: Any, make: Callable[[tuple[int, ...]], Tensor], count: int, size: tuple[int, ...]
+        self, config: PreTrainedConfig, make: Callable[[tuple[int, ...]], Tensor], count: int, size: tuple[int, ...]
     ) -> dict[str, Tensor]:
         """`count` images of this (height, width) in pixels: (count, crops, 3, side, side), the base crop first."""
         channels, height, width = self.crop_size(config)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from .llava import Llava, LlavaStage1
 from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 
 class VideoLlavaStage1(LlavaStage1):
-    def together(self, patches: Tensor) -> int:
+    def images_per_chunk(self, patches: Tensor) -> int:
         """A video may have hundreds of frames."""
         return 1
 
@@ -33,5 +36,5 @@ class VideoLlava(Llava, model_types=("video_llava",)):
     video_processor = VideoLlavaVideoProcessor
     towers = ("image_tower", "video_tower")
 
-    def is_whole(self, config: Any, tokens: int) -> bool:
+    def is_whole(self, config: PreTrainedConfig, tokens: int) -> bool:
         return tokens in (self.visual_tokens(config), self.visual_tokens(config) + 1)  # frames keep CLS

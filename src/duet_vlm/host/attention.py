@@ -93,7 +93,7 @@ def _recorder(attention: Any, needed: tuple[str, ...], note: Note) -> nn.Module:
 
 
 @torch.no_grad()
-def entrance(layer: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
+def attention_input(layer: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
     """(B, n, D) what a decoder layer gives to its `self_attn`: normed, where it norms before.
 
     The layer's own forward says so, as far as it goes.
@@ -108,8 +108,8 @@ def entrance(layer: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
     try:
         type(layer).forward(looking, hidden, **kwargs)
     except _Seen as seen:
-        given: Tensor = seen.args[0]
-        return given
+        hidden_given: Tensor = seen.args[0]
+        return hidden_given
     raise AssertionError(f"{type(layer).__name__} did not call self_attn")
 
 

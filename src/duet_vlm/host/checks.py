@@ -76,10 +76,10 @@ def _is_pair(decoder: Any) -> bool:
     """Whether rotary embeddings are cosines and sines; true as well where nothing but a call of the model can tell."""
     place = torch.zeros(1, 1, dtype=torch.long, device=device_of(decoder, torch.device("cpu")))
     try:
-        found = decoder.rotary_emb(place[..., None].float(), place)
+        rope = decoder.rotary_emb(place[..., None].float(), place)
     except (TypeError, ValueError, RuntimeError, IndexError):
         return True
-    return isinstance(found, tuple) and len(found) == 2
+    return isinstance(rope, tuple) and len(rope) == 2
 
 
 def check_attention(decoder: Any) -> None:
@@ -164,8 +164,8 @@ def check_host() -> None:
     Raises:
         DuetError: names both versions.
     """
-    found = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    if found < OLDEST:
+    installed = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    if installed < OLDEST:
         raise DuetError(
             f"apply of duet-vlm {__version__} needs transformers {OLDEST[0]}.{OLDEST[1]} or newer, and "
             f"{transformers.__version__} is installed: update it with pip install -U transformers."

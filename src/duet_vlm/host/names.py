@@ -58,7 +58,7 @@ def argument_names(kind: Any) -> tuple[str, ...] | None:
     return None
 
 
-def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call of a module, positional ones by the names that its forward gives them."""
     if not args:
         return kwargs

@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..config.methods import stages
 from ..config.values import check_budget
 from ..errors import DuetError
 from ..presets import DuetConfig, preset, saved_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 SAVED = "saved"  # the method's name where a model brings its settings
 NO_BUDGET = "there is no budget: give --tokens, an average per layer, or --keep, a fraction."
@@ -111,7 +114,7 @@ def check_choices(
 
 
 def chosen(
-    config: Any,
+    config: PreTrainedConfig,
     method: str | None,
     tokens: float | None,
     keep: float | None,
@@ -137,12 +140,12 @@ def chosen(
     if method == "none":
         return Chosen(DuetConfig(), method, f"nothing compressed{aside}")
     if budget:
-        asked = f"--tokens {tokens:g}" if keep is None else f"--keep {keep:g}"
+        budget_words = f"--tokens {tokens:g}" if keep is None else f"--keep {keep:g}"
     else:
-        keep, asked = default_keep, "a third of the visual tokens (no budget was given)"
+        keep, budget_words = default_keep, "a third of the visual tokens (no budget was given)"
     with option_names():
         settings = preset(method, model=config, tokens=tokens, keep=keep, grid=grid)
-    return Chosen(settings, method, f"{method}, {asked}{aside}")
+    return Chosen(settings, method, f"{method}, {budget_words}{aside}")
 
 
 @contextmanager

@@ -6,13 +6,16 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError, reason
 from ..families import family_of
 from ..families.anyres import AnyRes
 from .model_folders import existing, reading
 from .shapes import shape_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, ProcessorMixin
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Layout:
 
 
 def layout(
-    config: Any,
+    config: PreTrainedConfig,
     model: str | None,
     shape: str | None,
     pixels: tuple[int, int] | None,
@@ -83,7 +86,7 @@ def _processor(model: str | None, shape: str | None) -> Any:
         return AutoImageProcessor.from_pretrained(folder)
 
 
-def _encoded(config: Any, processor: Any, pixels: tuple[int, int]) -> Any:
+def _encoded(config: PreTrainedConfig, processor: ProcessorMixin, pixels: tuple[int, int]) -> Any:
     from PIL import Image
 
     try:

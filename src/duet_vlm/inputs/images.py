@@ -210,6 +210,6 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     elif low >= 0 and high < 1 << DEPTHS[-1] and not (finite % 1).any():
         low, high = 0.0, next(float((1 << bits) - 1) for bits in DEPTHS if high < 1 << bits)
     span = high - low or 1.0
-    shown = (np.nan_to_num(wide, nan=low, posinf=high, neginf=low) - low) / span * 255
-    bytes_: np.ndarray = shown.round().astype(np.uint8)
+    levels = (np.nan_to_num(wide, nan=low, posinf=high, neginf=low) - low) / span * 255
+    bytes_: np.ndarray = levels.round().astype(np.uint8)
     return bytes_

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 
 @contextlib.contextmanager
@@ -19,7 +22,7 @@ def processing(what: str, advice: str) -> Iterator[None]:
         raise DuetError(f"the model's processor refuses {what} ({told}): {advice}.") from error
 
 
-def prompt(processor: Any, question: str, media: list[dict[str, str]] | None = None) -> str:
+def prompt(processor: ProcessorMixin, question: str, media: list[dict[str, str]] | None = None) -> str:
     """The question after the media, in the model's chat format.
 
     Args:
@@ -27,11 +30,11 @@ def prompt(processor: Any, question: str, media: list[dict[str, str]] | None = N
     """
     media = [{"type": "image"}] if media is None else media
     if getattr(processor, "chat_template", None):
-        said = [*media, {"type": "text", "text": question}]
+        said: Any = [*media, {"type": "text", "text": question}]
         text: str = processor.apply_chat_template([{"role": "user", "content": said}], add_generation_prompt=True)
         return text
     tokens = "".join(getattr(processor, f"{part['type']}_token", f"<{part['type']}>") for part in media)
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer: Any = getattr(processor, "tokenizer", processor)
     if getattr(tokenizer, "chat_template", None):
         messages = [{"role": "user", "content": f"{tokens}\n{question}"}]
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -39,8 +42,8 @@ def prompt(processor: Any, question: str, media: list[dict[str, str]] | None = N
     return f"USER: {tokens}\n{question} ASSISTANT:"
 
 
-def special_tokens(processor: Any) -> dict[str, bool]:
+def special_tokens(processor: ProcessorMixin) -> dict[str, bool]:
     """What to tell the processor: a chat template that writes the first token itself would get it twice."""
-    tokenizer = getattr(processor, "tokenizer", processor)
-    start, shown = tokenizer.bos_token, prompt(processor, "")
-    return {"add_special_tokens": False} if start and shown.startswith(start) else {}
+    tokenizer: Any = getattr(processor, "tokenizer", processor)
+    start, around = tokenizer.bos_token, prompt(processor, "")
+    return {"add_special_tokens": False} if start and around.startswith(start) else {}

@@ -19,16 +19,16 @@ from ..applying import apply
 from ..config.values import is_whole
 from ..demo.model import folder as demo_folder
 from ..errors import DuetError, shown
-from ..evaluation.asked import DEMO
+from ..evaluation.request import DEMO
 from ..evaluation.runs import saved
 from ..host import output_cache
 from ..inputs.checkpoints import read_config, read_model
 from ..inputs.choice import SAVED
 from ..inputs.devices import check_device, check_dtype
 from ..presets import DuetConfig, preset
-from .conversation import Conversation, Reader
-from .generation import cut, settings
-from .measures import Clock, Measures, measure, summary
+from .conversation import ChatQuestion, Reader
+from .generation import cut, generation_settings
+from .measures import FirstTokenClock, Measures, measures_of, summary
 
 SETTINGS = {field.name for field in fields(DuetConfig)} - {"dominant", "contextual", "drops"}
 
@@ -137,7 +137,7 @@ class DuetHF(lmms):
         results = [GenerationResult(text, measured) for text, measured in zip(texts, measures, strict=True)]
         return list(order.get_original(results))
 
-    def conversation(self, arguments: tuple[Any, ...]) -> Conversation:
+    def conversation(self, arguments: tuple[Any, ...]) -> ChatQuestion:
         """One request's document, with its images read."""
         _, doc_to_messages, _, document, task, split = arguments
         messages = doc_to_messages(self.task_dict[task][split][document])
@@ -146,16 +146,16 @@ class DuetHF(lmms):
 
     @torch.inference_mode()
     def answer(
-        self, conversations: list[Conversation], asked: dict[str, Any]
+        self, conversations: list[ChatQuestion], task_settings: dict[str, Any]
     ) -> tuple[list[str], list[Measures], float]:
         """Answer a batch with one set of generation settings: answers, measures, and the seconds of `generate`."""
         inputs = self.reader.encode(conversations).to(self.device, self.model.dtype)
-        generation, until = settings(asked)
+        generation, until = generation_settings(task_settings)
         generation["pad_token_id"] = self.tokenizer.pad_token_id
         if not self.warm:  # the first call on a device costs more than any other
             self.model.generate(**inputs, **generation | {"max_new_tokens": 1})
             self.warm = True
-        clock = Clock()
+        clock = FirstTokenClock()
         out = self.model.generate(
             **inputs, **generation, logits_processor=LogitsProcessorList([clock]), return_dict_in_generate=True
         )
@@ -163,7 +163,7 @@ class DuetHF(lmms):
         visual = self.visual(inputs["input_ids"])
         # a prompt without visual tokens leaves no trace, only the one of the prompt before
         trace = self.handle.trace if bool(visual.any()) else None
-        measures = measure(inputs, visual, trace, output_cache(out), clock)
+        measures = measures_of(inputs, visual, trace, output_cache(out), clock)
         written = out.sequences[:, inputs["input_ids"].shape[1] :]
         for row, measured in zip(written, measures, strict=True):
             measured.output_tokens = int((row != self.tokenizer.pad_token_id).sum())

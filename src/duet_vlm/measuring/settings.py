@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import DuetError
 from ..families.image_shape import ImageShape
@@ -13,6 +13,9 @@ from ..families.random_images import usual_grid
 from ..host import tiles_of
 from ..inputs.choice import SAVED, chosen
 from ..presets import Drop, DuetConfig, preset
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 STOCK = "stock"
 
@@ -33,7 +36,7 @@ class Setting:
 
 
 def settings(
-    config: Any,
+    config: PreTrainedConfig,
     methods: list[str],
     budgets: list[float],
     layers: int | None = None,
@@ -82,7 +85,7 @@ def settings(
     return listed
 
 
-def usual_budgets(config: Any, grid: tuple[int, ...] | None = None) -> tuple[list[float], list[float]]:
+def usual_budgets(config: PreTrainedConfig, grid: tuple[int, ...] | None = None) -> tuple[list[float], list[float]]:
     """The budgets that are timed where none is given: tokens, fractions.
 
     LLaVA-1.5's published 192, 128 and 64 of 576, and about the same fractions where an image (crop, tile) has more or
@@ -102,7 +105,7 @@ def scaled(config: DuetConfig, full: int, layers: int) -> DuetConfig:
     return replace(config, drops=[drop for layer, drop in at.items() if layer < layers])
 
 
-def shortened(config: Any, layers: int | None) -> Any:
+def shortened(config: PreTrainedConfig, layers: int | None) -> PreTrainedConfig:
     """The config with fewer decoder layers."""
     config = copy.deepcopy(config)
     if layers is not None:

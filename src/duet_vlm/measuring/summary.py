@@ -58,11 +58,11 @@ def summarise(
 
 def rankings_over_layers(counts: list[int], notes: dict[str, list[Any]]) -> list[dict[str, float]]:
     """Each ranking against the decoder layers before it that work on the tokens it ranks."""
-    found = []
+    listed = []
     for layer in notes.get("rankings", [{}])[0]:
         ranked = counts[max(0, layer - 1)]
         alike = [i for i in range(max(1, layer)) if counts[i] == ranked]
         ranking = median([run[layer] for run in notes["rankings"]])
         whole = median([run[i] for run in notes["layers"] for i in alike])
-        found.append({"layer": layer, "ms": 1e3 * ranking, "layer_ms": 1e3 * whole, "over_layer": ranking / whole})
-    return found
+        listed.append({"layer": layer, "ms": 1e3 * ranking, "layer_ms": 1e3 * whole, "over_layer": ranking / whole})
+    return listed

@@ -155,8 +155,8 @@ class PeakMemory:
 
 
 def _resident(field: str) -> int | None:
-    found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.M)
-    return None if found is None else int(found[1]) * 1024
+    match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.M)
+    return None if match is None else int(match[1]) * 1024
 
 
 def hardware(device: str) -> dict[str, Any]:

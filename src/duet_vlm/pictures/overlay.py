@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -14,10 +14,15 @@ from .frames import seen
 from .shading import GONE, MERGED, tinted
 from .spread import CLS, patches_of
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, ProcessorMixin
+
 SIDE = 336  # pixels, about
 
 
-def kept_picture(image: Any, trace: Trace | None, inputs: Any, processor: Any, config: Any) -> Any:
+def kept_picture(
+    image: Any, trace: Trace | None, inputs: Any, processor: ProcessorMixin, config: PreTrainedConfig
+) -> Any:
     """The image as the vision tower saw it; each patch fades into grey stripes as it is in fewer decoder layers.
 
     Patches merged into a contextual token are tinted orange; what is in no layer is grey stripes alone.

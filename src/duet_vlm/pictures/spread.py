@@ -32,12 +32,12 @@ class Spread:
 
     def places(self, trace: Trace) -> dict[int, int]:
         """Place in the prompt -> patch, for the tokens that enter the language model."""
-        visual, entering = trace.samples[0].visual, entrance(trace)
+        visual, entering = trace.samples[0].visual, entering_places(trace)
         return {visual[i]: patch for i, patch in self.tokens.items() if visual[i] in entering}
 
     def row_ends(self, trace: Trace) -> set[int]:
         """Places in the prompt of the row ends that enter the language model."""
-        return {trace.samples[0].visual[i] for i in self.ends} & entrance(trace)
+        return {trace.samples[0].visual[i] for i in self.ends} & entering_places(trace)
 
     def merged(self, trace: Trace) -> ImageTrace:
         """What stage 1 did to the picture's patches."""
@@ -52,7 +52,7 @@ class Spread:
         return ImageTrace([], dominant, anchors, clusters)
 
 
-def entrance(trace: Trace) -> set[int]:
+def entering_places(trace: Trace) -> set[int]:
     """Places in the prompt of the visual tokens that enter the language model."""
     sample = trace.samples[0]
     return set(next((drop.kept for drop in sample.drops if drop.layer == 0), sample.visual))
@@ -158,7 +158,7 @@ def patches_of(trace: Trace, patches: int, number: int = 0, tokens: int | None =
     tokens = patches if tokens is None else tokens
     visual = trace.samples[0].visual
     span = visual[number * tokens : (number + 1) * tokens]
-    entering = entrance(trace)
+    entering = entering_places(trace)
     in_place = {place: i - (tokens - patches) for i, place in enumerate(span) if place in entering}
     if not trace.images:
         return in_place

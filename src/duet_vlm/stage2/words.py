@@ -84,9 +84,9 @@ def salient_spans(text: str, language: str = "en") -> list[Span]:
     check_language(language)
     question = _without_template(text)
     pipeline = _pipeline(language)
-    found = _built_in_rule(question, language) if pipeline is None else _by_spacy(question, language, pipeline)
-    inside = {place for start, end in found for place in range(start, end)}
-    return sorted(found + [span for span in marks(question) if span[0] not in inside])
+    words = _built_in_rule(question, language) if pipeline is None else _by_spacy(question, language, pipeline)
+    inside = {place for start, end in words for place in range(start, end)}
+    return sorted(words + [span for span in marks(question) if span[0] not in inside])
 
 
 def token_spans(ids: Sequence[int], tokenizer: Any) -> tuple[str, list[Span]]:
@@ -169,12 +169,12 @@ def _without_template(text: str) -> str:
 
 def _built_in_rule(text: str, language: str) -> list[Span]:
     """The words without the marks."""
-    rules, seen = LANGUAGES[language], shape(text)
+    rules, shapes = LANGUAGES[language], shape(text)
     spans: list[Span] = []
-    for piece in _PIECE.finditer(seen):
+    for piece in _PIECE.finditer(shapes):
         if plain(text[slice(*piece.span())]).replace(" ", "") in rules.stop_words:
             continue
-        parts = [part.span() for part in _PART.finditer(seen, *piece.span())]
+        parts = [part.span() for part in _PART.finditer(shapes, *piece.span())]
         for start, end in parts:
             word = plain(text[start:end])
             stop = word in rules.stop_words or (len(parts) > 1 and word in rules.clitics)

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..families.video.sampling import spread
+from ..families.video.sampling import starts
 from ..inputs.images import read_image
 from ..inputs.video.decoding import Clip, read_frames
 from ..stage2.queries import IGNORED
 from .conversations import Rendered, Renderer
 from .records import Conversation
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Conversations(Dataset[Loaded]):
 
 def read_video(path: Path, count: int) -> Clip:
     """`count` frames or all of a shorter video, from its whole length."""
-    return read_frames(path, lambda total, rate: spread(total, min(count, total)))
+    return read_frames(path, lambda total, rate: starts(total, min(count, total)))
 
 
 class Collator:
@@ -65,9 +68,9 @@ class Collator:
         max_length: longer conversations lose their end, in tokens after images are expanded; None for no limit.
     """
 
-    def __init__(self, processor: Any, max_length: int | None = None):
+    def __init__(self, processor: ProcessorMixin, max_length: int | None = None):
         self.processor, self.max_length = processor, max_length
-        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.tokenizer: Any = getattr(processor, "tokenizer", processor)
 
     def __call__(self, rows: Sequence[Loaded]) -> dict[str, Any]:
         """(B, S) input_ids, attention_mask, labels, and what else the processor gives."""

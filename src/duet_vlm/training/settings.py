@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,9 @@ from ..errors import DuetError
 from ..inputs.text_files import read_yaml
 from ..presets import DuetConfig, preset, stages
 from .fields import EmptyIfNothing, Number, Strict, Text, Texts, read
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 # what may change when a run is resumed: no loss depends on it
 FREE: Any = {"output": True, "save": True, "log_every": True, "report": True, "workers": True, "lora": {"merge"}}
@@ -53,7 +56,7 @@ class Compression(Strict):
             raise DuetError("compression.method 'settings' needs compression.settings, the fields of a DuetConfig.")
         return self
 
-    def config(self, model_config: Any) -> DuetConfig:
+    def config(self, model_config: PreTrainedConfig) -> DuetConfig:
         """The compression at its full strength, for a model's config.
 
         Raises:

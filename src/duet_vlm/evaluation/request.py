@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..demo.model import folder as demo_folder
 from ..errors import DuetError
@@ -13,25 +13,28 @@ from ..inputs.checkpoints import read_config, read_model
 from ..inputs.choice import SAVED
 from ..inputs.devices import check_device, check_dtype
 from .processes import Process
-from .records import Problem, Record, read_manifest
+from .records import Record, Skipped, read_manifest
 from .runs import Run, runs_of
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 DEMO = "demo"
 
 
 @dataclass
-class Asked:
+class EvalRequest:
     """Everything found good, and the problems of the rest."""
 
     model: Any
-    processor: Any
+    processor: ProcessorMixin
     records: list[Record]
     runs: list[Run]
-    problems: list[Problem]
+    problems: list[Skipped]
     about: dict[str, Any]
 
 
-def prepare(
+def read_request(
     model: str,
     data: str,
     methods: Sequence[str] | None,
@@ -43,7 +46,7 @@ def prepare(
     device: str | None,
     process: Process,
     status: Callable[[str], Any] = lambda _: None,
-) -> Asked:
+) -> EvalRequest:
     """Read and check everything, the cheap things first; see `duet eval --help`.
 
     Without methods and budgets a model is asked under the settings that it brings.
@@ -69,10 +72,10 @@ def prepare(
     kind = "float32" if model == DEMO and dtype == "auto" else dtype
     network, processor = read_model(source, kind, where)
     about = {"model": model, "data": data, "limit": limit}
-    return Asked(network, processor, records, runs, problems, about)
+    return EvalRequest(network, processor, records, runs, problems, about)
 
 
-def read_data(data: str, limit: int | None) -> tuple[list[Record], list[Problem]]:
+def read_data(data: str, limit: int | None) -> tuple[list[Record], list[Skipped]]:
     """The first `limit` good records of the built-in benchmark or of a manifest, and what is wrong up to there."""
     if data == DEMO:
         from .benchmark import make_records
