@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..applying import apply
-from ..families import visual_token_ids
+from ..families import family_of, visual_token_ids
 from ..host import output_cache
 from ..inputs.choice import SAVED
 from ..inputs.files import writing
@@ -63,7 +63,7 @@ def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) ->
         report["uncompressed"] = stock | _tokens(whole, [whole] * layers, DuetConfig())
         report["note"] = "One run of each after a warm-up, no benchmark; to measure speed use duet bench."
     report["kept"] = report["tokens_average"] / whole
-    if prepared.config.merges and "image_sizes" in prepared.inputs:
+    if prepared.config.merges and family_of(model.config).packed_sizes(prepared.inputs) is not None:
         report["note"] += ROW_ENDS.format(report["kept"])
     if request.show is not None:
         status("Drawing")

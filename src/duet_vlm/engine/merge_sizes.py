@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import DuetError
+from ..host import attention_kind
 from ..tensors.tokens import spread, take
 
 IMPLEMENTATIONS = ("sdpa", "eager")  # that add a mask to the logits
@@ -27,7 +28,7 @@ def check_attention(decoder: Any) -> None:
     Raises:
         ValueError: an implementation other than sdpa and eager.
     """
-    found = decoder.layers[0].self_attn.config._attn_implementation
+    found = attention_kind(decoder.layers[0].self_attn)
     if found not in IMPLEMENTATIONS:
         raise DuetError(
             f"proportional needs attention that adds a mask, and the language model uses {found!r}: "

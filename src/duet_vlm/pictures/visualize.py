@@ -47,14 +47,11 @@ def picture(prepared: Prepared, trace: Trace | None, *, title: str, counts: list
     grid = family.token_grid(config, prepared.inputs, None if clip is None else len(visual) // len(clip.indices))
     if clip is None:
         shown = shown_image(prepared, len(visual), grid)
-        there, parts = 1, "tiles"
-        if family.grid_of(prepared.inputs) is None:  # elsewhere pixels are flat patches of the whole picture
-            there = len(prepared.inputs["pixel_values"].flatten(0, -4))
+        crops = family.crops_in(prepared.inputs)
+        there, parts = 1 if crops is None else len(crops), "tiles"
     else:
-        shown = shown_frames(prepared, len(visual), grid)
-        there, parts = len(clip.indices), "frames"
-        if "video_grid_thw" in prepared.inputs:
-            there, parts = int(prepared.inputs["video_grid_thw"][0, 0]), "encoded pairs of frames"
+        shown, together = shown_frames(prepared, len(visual), grid), family.frames_together(prepared.processor)
+        there, parts = -(-len(clip.indices) // together), "frames" if together == 1 else "encoded pairs of frames"
     placed = any(one.spread is not None for one in shown)
     note = "" if placed or len(shown) == there else f"{len(shown)} of {there} {parts} are drawn."
     small = prepared.config.downsample

@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from .. import host
 from ..errors import DuetError
 from ..inputs.images import read_image, size_of
 from ..stage2.queries import IGNORED
@@ -145,10 +146,9 @@ class Checker:
         if not sizes:
             return []
         try:
-            counts: list[int] = self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+            return host.image_tokens(self.processor, sizes)
         except ValueError as error:  # of an image that is too narrow, for example
             raise DuetError(f"the model's processor refuses its images ({str(error).rstrip('.')})") from error
-        return counts
 
     def probe(self, path: Path) -> tuple[int, int]:
         """(height, width) of a picture as training will read it, which the processor takes."""
