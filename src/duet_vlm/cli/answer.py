@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from ..applying import apply
+from ..config.budget_rule import SAVED
 from ..families import family_of, visual_token_ids
 from ..host import output_cache
-from ..inputs.choice import SAVED
 from ..inputs.files import writing
 from ..inputs.model_folders import DEMO
 from ..inputs.prepared import Prepared

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..config.budget_rule import SAVED
 from ..console import terminal
 from ..console.options import (
     AnyModel,
@@ -25,7 +26,7 @@ from ..console.options import (
     sides,
 )  # fmt: skip
 from ..errors import DuetError
-from ..inputs.choice import SAVED, check_choices, option_names
+from ..inputs.choice import check_choices, option_names
 from ..inputs.devices import check_device, check_dtype
 from ..inputs.files import STDOUT
 from ..inputs.model_folders import brings_settings

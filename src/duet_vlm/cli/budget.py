@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from ..config.budget_rule import WITHOUT_BUDGET, Budget
 from ..console import terminal
 from ..console.options import (
     AnyModel,
@@ -93,13 +95,12 @@ def settings_asked(
     methods: list[str] | None, tokens: list[float] | None, keep: list[float] | None
 ) -> list[tuple[str | None, float | None, float | None]]:
     """Every method at every budget; methods that have none of their own once: (method, tokens, keep)."""
-    budgets: list[Any] = [*((n, None) for n in tokens or []), *((None, x) for x in keep or [])] or [(None, None)]
-    if not methods:
-        return [(None, *budget) for budget in budgets]
-    several = len(methods) > 1
+    budgets = Budget.several(tokens, keep) or [Budget()]
+    named: Sequence[str | None] = methods or [None]
+    several = len(named) > 1
     return [
-        (method, *budget)
-        for method in methods
+        (method, budget.tokens, budget.keep)
+        for method in named
         # beside others at a budget these stand without one
-        for budget in ([(None, None)] if several and method in ("none", "saved") else budgets)
+        for budget in ([Budget()] if several and method in WITHOUT_BUDGET else budgets)
     ]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.budget_rule import SAVED
 from ..demo.model import folder as demo_folder
 from ..errors import DuetError
 from ..inputs.checkpoints import read_config, read_model
-from ..inputs.choice import SAVED
 from ..inputs.devices import check_device, check_dtype
 from .processes import Process
 from .records import Problem, Record, read_manifest

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from transformers import LogitsProcessorList
 
 from ..applying import apply
+from ..config.budget_rule import SAVED, Budget
 from ..config.values import is_whole
 from ..demo.model import folder as demo_folder
 from ..errors import DuetError, shown
@@ -23,7 +24,6 @@ from ..evaluation.asked import DEMO
 from ..evaluation.runs import saved
 from ..host import output_cache
 from ..inputs.checkpoints import read_config, read_model
-from ..inputs.choice import SAVED
 from ..inputs.devices import check_device, check_dtype
 from ..presets import DuetConfig, preset
 from .conversation import Conversation, Reader
@@ -79,8 +79,8 @@ class DuetHF(lmms):
             )
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise DuetError(f"batch size {batch_size!r} is not possible with duet_hf: give a whole number from 1.")
-        if method == "none" and not (tokens is None and keep is None):
-            raise DuetError("method 'none' compresses nothing: leave out tokens and keep, or choose another.")
+        if method is not None:
+            Budget.parse(method, tokens, keep)
         if max_frames is not None and not is_whole(max_frames, 1):
             raise DuetError(f"max_frames {shown(max_frames)} shows the model nothing: give 1 or more.")
         self.batch_size = int(batch_size)
@@ -93,8 +93,8 @@ class DuetHF(lmms):
         model_config, said = read_config(source), changes or not (tokens is None and keep is None)
         if method is None:
             method = "duet" if said or getattr(model_config, "duet", None) is None else SAVED
-        if method == SAVED and said:
-            raise DuetError("method 'saved' has its own budget and fields: leave out tokens, keep and the others.")
+        if method == SAVED and changes:
+            raise DuetError(f"method 'saved' brings its fields: leave out {', '.join(changes)}, or choose another.")
         if method == SAVED:
             config = saved(model_config).config
         else:
