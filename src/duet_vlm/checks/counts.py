@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..config.budget import DecoderShape, after_drops, stage1_counts
 from ..engine.trace import ImageTrace
-from ..families import family_of, visual_token_ids
+from ..families import family_of, is_visual, visual_token_ids
 from ..host import output_cache
 from ..pictures import spread
 from ..presets import DuetConfig
@@ -82,8 +82,7 @@ def kv_bytes(promise: str, subject: Subject) -> Line:
         counts = [0] * shape.layers
         if _has_picture(subject, row):
             counts = schedule(subject.model, subject.config, row, images, shape.layers)
-        visual = list(visual_token_ids(subject.model.config).values())
-        text = sum(i not in visual for i in row["input_ids"][0].tolist())
+        text = int((~is_visual(subject.model.config, row["input_ids"])).sum())
         expected.append([text + n for n in counts])
         stored.append([int(layer.keys.shape[-2]) for layer in cache.layers])
         measured += _bytes(cache)

@@ -6,11 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from ..applying import apply
 from ..config.budget_rule import SAVED
-from ..families import family_of, visual_token_ids
+from ..families import family_of, is_visual
 from ..host import output_cache
 from ..inputs.files import writing
 from ..inputs.model_folders import DEMO
@@ -42,8 +40,7 @@ def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) ->
         status("Answering")
         found = _generate(prepared)
         trace = handle.trace
-    places = torch.tensor(list(visual_token_ids(model.config).values()), device=model.device)
-    whole = int(torch.isin(prepared.inputs["input_ids"], places).sum())
+    whole = int(is_visual(model.config, prepared.inputs["input_ids"]).sum())
     layers = model.config.get_text_config().num_hidden_layers
     counts = [whole] * layers if trace is None else trace.samples[0].tokens_per_layer
     report = {

@@ -14,7 +14,7 @@ import torch
 from ..applying import apply
 from ..engine.trace import Trace
 from ..errors import DuetError
-from ..families import visual_token_ids
+from ..families import is_visual
 from ..families.placeholders import check_text
 from ..host import output_cache
 from ..inputs.prompts import processing, prompt, special_tokens
@@ -111,7 +111,7 @@ class Asker:
         if longest is not None and length > longest:
             raise DuetError(f"its prompt of {length} tokens exceeds the model's context of {longest}: shorten it.")
         ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
-        visual = torch.isin(ids, torch.tensor(list(visual_token_ids(config).values()), device=ids.device)).sum(1)
+        visual = is_visual(config, ids).sum(1)
         return Batch(records, inputs, visual.tolist(), (real.sum(1) - visual).tolist())
 
     def ask(self, run: Run, batch: Batch) -> list[Answer]:

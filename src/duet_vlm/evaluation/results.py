@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..console import terminal
-from .asked import DEMO
+from ..inputs.model_folders import DEMO
 from .processes import Process
 
 KEEP = (0.33, 0.22, 0.11)

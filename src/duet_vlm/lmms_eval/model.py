@@ -16,12 +16,12 @@ from tqdm import tqdm
 from transformers import LogitsProcessorList
 
 from ..applying import apply
+from ..config.arguments import tokenizer_of
 from ..config.budget_rule import SAVED, Budget
 from ..config.values import is_whole
-from ..demo.model import folder as demo_folder
 from ..errors import DuetError, shown
-from ..evaluation.asked import DEMO
 from ..evaluation.runs import saved
+from ..families import is_visual
 from ..host import output_cache
 from ..inputs.checkpoints import read_config, read_model
 from ..inputs.devices import check_device, check_dtype
@@ -89,8 +89,7 @@ class DuetHF(lmms):
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.device = torch.device(self.accelerator.device if self._world_size > 1 else check_device(device))
         check_dtype(dtype)
-        source = str(demo_folder()) if pretrained == DEMO else pretrained
-        model_config, said = read_config(source), changes or not (tokens is None and keep is None)
+        model_config, said = read_config(pretrained), changes or not (tokens is None and keep is None)
         if method is None:
             method = "duet" if said or getattr(model_config, "duet", None) is None else SAVED
         if method == SAVED and changes:
@@ -99,10 +98,8 @@ class DuetHF(lmms):
             config = saved(model_config).config
         else:
             config = preset(method, model=model_config, tokens=tokens, keep=keep, **changes)
-        # the demonstration model is saved in half precision to be small; it computes in full
-        kind = "float32" if pretrained == DEMO and dtype == "auto" else dtype
-        self.model, self.processor = read_model(source, kind, str(self.device))
-        self.tokenizer = getattr(self.processor, "tokenizer", self.processor)
+        self.model, self.processor = read_model(pretrained, dtype, str(self.device))
+        self.tokenizer = tokenizer_of(self.processor)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.reader = Reader(self.model.config, self.processor, max_frames)
@@ -172,9 +169,7 @@ class DuetHF(lmms):
 
     def visual(self, ids: torch.Tensor) -> torch.Tensor:
         """(B, n) where the prompts have visual tokens."""
-        config = self.model.config
-        kinds = [getattr(config, name, None) for name in ("image_token_id", "video_token_id")]
-        return torch.isin(ids, torch.tensor([kind for kind in kinds if kind is not None], device=ids.device))
+        return is_visual(self.model.config, ids)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Refused: lmms-eval hands chat models nothing but questions to generate for."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..engine.trace import ImageTrace, Trace
-from ..families import family_of, visual_token_ids
+from ..families import family_of, is_visual
 from ..inputs.prepared import Prepared
 from .frames import Shown, shown_frames, shown_image
 from .picture_words import as_written, words_of
@@ -36,8 +36,7 @@ def picture(prepared: Prepared, trace: Trace | None, *, title: str, counts: list
         video a row of these for every frame that is shown, their labels ending in " of frame N".
     """
     config, ids = prepared.model.config, prepared.inputs["input_ids"][0].tolist()
-    ours = set(visual_token_ids(config).values())
-    visual = [i for i, token in enumerate(ids) if token in ours]
+    visual = is_visual(config, prepared.inputs["input_ids"][0]).nonzero()[:, 0].tolist()
     queries = [] if trace is None else trace.samples[0].queries
     marks = set(prepared.processor.tokenizer.all_special_ids)  # ends of images
     start = next((i for i in range(visual[-1] + 1, len(ids)) if ids[i] not in marks), len(ids))
