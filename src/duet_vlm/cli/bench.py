@@ -128,13 +128,13 @@ def bench(
         else:
             status("Filling random weights")
             network = random_model(shortened(config, layers), how.dtype, how.device)
-    with terminal.progress(train_bench.steps(listed, training) if train else steps(listed, how)) as advance:
+    with terminal.progress(train_bench.steps(listed, training) if train else steps(listed, how)) as bar:
         if train:
-            figures = train_bench.benchmark(network, listed, training, advance)
+            figures = train_bench.benchmark(network, listed, training, bar.begin)
             whole = settings(config, methods, counted, keep=shares)
             train_bench.add_full_depth(figures, config, whole, training)
         else:
-            figures = benchmark(network, listed, how, advance)
+            figures = benchmark(network, listed, how, bar.begin)
     report = {"model": name, **figures}
     terminal.write_json(report, json_file)
     if json_file != STDOUT:

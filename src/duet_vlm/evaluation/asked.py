@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..config.budget_rule import SAVED
+from ..console.processes import Process
 from ..errors import DuetError
 from ..inputs.checkpoints import read_config, read_model
 from ..inputs.devices import check_device, check_dtype
 from ..inputs.model_folders import DEMO
-from .processes import Process
 from .records import Problem, Record, read_manifest
 from .runs import Run, runs_of
 

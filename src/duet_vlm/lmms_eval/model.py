@@ -28,7 +28,7 @@ from ..inputs.devices import check_device, check_dtype
 from ..presets import DuetConfig, preset
 from .conversation import Conversation, Reader
 from .generation import cut, settings
-from .measures import Clock, Measures, measure, summary
+from .measures import FirstLogits, Measures, measure, summary
 
 SETTINGS = {field.name for field in fields(DuetConfig)} - {"dominant", "contextual", "drops"}
 
@@ -152,7 +152,7 @@ class DuetHF(lmms):
         if not self.warm:  # the first call on a device costs more than any other
             self.model.generate(**inputs, **generation | {"max_new_tokens": 1})
             self.warm = True
-        clock = Clock()
+        clock = FirstLogits(self.device)
         out = self.model.generate(
             **inputs, **generation, logits_processor=LogitsProcessorList([clock]), return_dict_in_generate=True
         )

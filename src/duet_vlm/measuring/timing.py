@@ -30,10 +30,11 @@ def median(values: list[float]) -> float:
 class Clock:
     """Wall time in seconds, read when the device has finished what was asked of it."""
 
-    def __init__(self, device: str):
+    def __init__(self, device: str | torch.device):
         self.device = torch.device(device)
 
     def now(self) -> float:
+        """Seconds, of which only differences mean anything."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
