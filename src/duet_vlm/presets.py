@@ -13,6 +13,7 @@ from .config.fitting import Problem
 from .config.methods import CHANGES, stages
 from .config.registry import STAGE1
 from .config.settings import Settings
+from .config.values import check_budget
 from .errors import DuetError, reason
 
 
@@ -76,10 +77,10 @@ def preset(
     """What `DuetConfig.preset` does, which describes the arguments."""
     first, second = stages(name)
     grid = None if grid is None else as_grid(grid)
-    off = (first, second) == (NONE, NONE)
-    budget = Budget.parse(NONE if off else name, tokens, keep)
-    if off:
+    if (first, second) == (NONE, NONE):
+        check_budget(tokens, keep)  # whoever tries all methods at one budget may try this one, too
         return DuetConfig.from_dict(changes)
+    budget = Budget.parse(name, tokens, keep)
     if model is None:
         raise DuetError(f"preset {name!r} needs model=: the model to compress, or its config.")
     from .families import facts_of, family_of

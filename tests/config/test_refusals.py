@@ -118,7 +118,6 @@ PRESETS: list[tuple[dict[str, Any], str]] = [
     (dict(name="tome", tokens=64), "method 'tome' is unknown: choose one of duet, duet-plus, visionzip"),
     (dict(name="duet"), "there is no budget: give tokens="),
     (dict(name="duet", tokens=9, keep=0.5), "tokens 9 and keep 0.5 are both a budget"),
-    (dict(name="none", keep=0.5), "method 'none' compresses nothing: leave out tokens= and keep="),
     (dict(name="duet", keep=1.5), "keep 1.5 must be a fraction"),
     (dict(name="duet", tokens=36), "duet cannot meet a budget of 36 tokens here"),
     (dict(name="visionzip", tokens=0.5), "visionzip cannot meet a budget of 0.5 tokens here"),
