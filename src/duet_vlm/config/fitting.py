@@ -174,7 +174,7 @@ class Problem:
 
 
 def last_that(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """The last number from `low` to below `high` where `holds` is true; it is at `low`, and from some place on no more."""
+    """The last of the numbers from `low` to below `high` where `holds` is true: it is at `low`, and later no more."""
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)
