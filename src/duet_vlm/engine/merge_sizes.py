@@ -3,7 +3,8 @@
 This is the proportional attention of ToMe (arXiv 2210.09461, section 3, equation 1): softmax(Q K^T * scaling + log s).
 A token that is the mean of s equal ones then gets what the s would have got.
 
-How many tokens each one stands for is `Merge.sizes`, which leaves the encoder in its `Outcome`.
+How many each token stands for (`Merge.sizes`) stands beside the encoder's features (`families.encoding.Outcome`), in
+the same order: tiles are packed and padding is cut off in both alike.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import DuetError
+from ..host import attention_kind
 from ..tensors.tokens import spread, take
 
 IMPLEMENTATIONS = ("sdpa", "eager")  # that add a mask to the logits
@@ -26,7 +28,7 @@ def check_adds_mask(decoder: Any) -> None:
     Raises:
         ValueError: an implementation other than sdpa and eager.
     """
-    kind = decoder.layers[0].self_attn.config._attn_implementation
+    kind = attention_kind(decoder.layers[0].self_attn)
     if kind not in IMPLEMENTATIONS:
         raise DuetError(
             f"proportional needs attention that adds a mask, and the language model uses {kind!r}: "

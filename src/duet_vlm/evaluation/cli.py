@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,7 +76,7 @@ def evaluate(
     if data != DEMO:
         check_file(Path(data), "manifest", "a JSONL file, or 'demo'")
     with terminal.status() as status:
-        from .processes import Process
+        from ..console.processes import Process
         from .request import read_request
 
         terminal.set_threads(threads)
@@ -90,11 +90,12 @@ def evaluate(
     from .evaluate import evaluate as run
 
     total = len(request.records) * len(request.runs)
-    with stoppable(out, process.is_main), counter(total // process.count, visible=process.is_main) as advance:
+    visible = process.is_main
+    with stoppable(out, visible), terminal.progress(total // process.count, "Answers", visible) as bar:
         results = run(
             request.model, request.processor, request.records, request.runs, out, batch_size=batch_size, seed=seed,
             max_new_tokens=max_new_tokens, strict=strict, problems=request.problems, about=request.about,
-            process=process, advance=advance, on_start=partial(going_on, out, total, process.is_main),
+            process=process, advance=bar.add, on_start=partial(going_on, out, total, visible),
         )  # fmt: skip
     if results is not None:
         terminal.write_json(results, json_file)
@@ -118,19 +119,6 @@ def stoppable(out: Path, is_main: bool) -> Iterator[None]:
         if is_main:
             print(f"duet: stopped; the same command goes on with the answers in {out}.", file=sys.stderr)
         raise typer.Exit(130) from error
-
-
-@contextlib.contextmanager
-def counter(total: int, visible: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr for `total` answers; call it with how many came."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = [*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn()]
-    console = Console(stderr=True)  # a file gets no line of a bar that is gone
-    with Progress(*columns, console=console, transient=True, disable=not (visible and console.is_terminal)) as bar:
-        task = bar.add_task("Answers", total=total)
-        yield lambda count: bar.advance(task, count)
 
 
 def show(results: dict[str, Any], out: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from ..console import terminal
-from .processes import Process
-from .request import DEMO
+from ..console.processes import Process
+from ..inputs.model_folders import DEMO
 
 KEEP = (0.33, 0.22, 0.11)
 ABLATION_KEEP = 0.22
@@ -48,7 +48,6 @@ def evaluate_both(model: str, work: Path, limit: int, seed: int, process: Proces
     """{"methods", "ablations"} -> what `evaluate` returns, which is None in every process but the first."""
     from ..config.methods import names
     from .ablations import ablation_runs
-    from .cli import counter
     from .evaluate import evaluate
     from .request import read_request
 
@@ -60,10 +59,10 @@ def evaluate_both(model: str, work: Path, limit: int, seed: int, process: Proces
     }
     results = {}
     for name, (runs, problems) in tables.items():
-        with counter(limit * len(runs) // process.count, visible=process.is_main) as advance:
+        with terminal.progress(limit * len(runs) // process.count, "Answers", process.is_main) as bar:
             results[name] = evaluate(
                 request.model, request.processor, request.records, runs, work / name, batch_size=BATCH, seed=seed,
-                problems=problems, about=request.about, process=process, advance=advance,
+                problems=problems, about=request.about, process=process, advance=bar.add,
             )  # fmt: skip
     return results
 

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..config.budget_rule import NONE, SAVED, Budget
 from ..errors import DuetError
-from ..inputs.choice import SAVED, check_choices
+from ..inputs.choice import check_choices
 from ..presets import DuetConfig, preset, saved_config, stages
 from .records import Skipped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-FULL = "none"
+FULL = NONE
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,12 @@ def runs_of(
         except DuetError as error:
             problems.append(Skipped(str(error)))
             continue
-        for budget in tokens or keep:
+        for budget in Budget.several(tokens, keep):
             try:
-                if tokens:
-                    settings = preset(method, model=config, tokens=budget)
-                else:
-                    settings = preset(method, model=config, keep=budget)
-                runs.append(Run(method, settings, budget))
+                settings = preset(method, model=config, tokens=budget.tokens, keep=budget.keep)
+                runs.append(Run(method, settings, budget.value))
             except DuetError as error:
-                problems.append(Skipped(f"{method} at {budget:g}: {error}"))
+                problems.append(Skipped(f"{method} at {budget.value:g}: {error}"))
     if compressed and len(runs) == 1:
         raise DuetError(str(problems[0]))
     return runs, problems

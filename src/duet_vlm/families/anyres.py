@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -40,6 +40,10 @@ class AnyRes(Family):
             return ImageShape(patches + ends, 1 + crops, patches, dynamic=True, row_ends=ends, size=size)
         patches = self.visual_tokens(config)
         return ImageShape(patches + rows * (columns + 1), 1 + crops, patches, unit="crop", row_ends=rows, size=size)
+
+    def packed_sizes(self, inputs: Mapping[str, Any]) -> Tensor | None:
+        found: Tensor | None = inputs.get("image_sizes")
+        return found
 
     def pixels(
         self, config: PreTrainedConfig, make: Callable[[tuple[int, ...]], Tensor], count: int = 1, *,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..config.arguments import tokenizer_of
 from ..errors import DuetError
 from . import visual_token_ids
 
@@ -33,7 +34,7 @@ def check_text(text: str, processor: ProcessorMixin, config: PreTrainedConfig) -
     Raises:
         DuetError: one is there, and the model would look for its picture.
     """
-    tokenizer: Any = getattr(processor, "tokenizer", processor)
+    tokenizer = tokenizer_of(processor)
     tokens = [getattr(processor, f"{kind}_token", None) for kind in ("image", "video")]
     tokens += tokenizer.convert_ids_to_tokens(list(visual_token_ids(config).values()))
     for token in filter(None, tokens):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from transformers import LogitsProcessor
 
 from ..engine.trace import Trace
 from ..measuring.generation import bytes_per_token
+from ..measuring.timing import Clock
 
 LOGGED = ("tokens_in", "tokens_avg", "tokens_last", "kv_bytes", "prefill_ms")
 
@@ -44,8 +44,9 @@ class Measures(TokenCounts):
 class FirstTokenClock(LogitsProcessor):
     """Notes when the first logits are there; changes nothing."""
 
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
+    def __init__(self, device: torch.device) -> None:
+        self.clock = Clock(device)
+        self.started = self.clock.now()
         self.first: float | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -55,9 +56,7 @@ class FirstTokenClock(LogitsProcessor):
 
     def elapsed(self) -> float:
         """Seconds since it was made, with the device's work done."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter() - self.started
+        return self.clock.now() - self.started
 
 
 def measures_of(

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..config.arguments import tokenizer_of
 from ..errors import DuetError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Renderer:
 
     def __init__(self, processor: ProcessorMixin):
         self.processor = processor
-        self.tokenizer: Any = getattr(processor, "tokenizer", processor)
+        self.tokenizer = tokenizer_of(processor)
         self.template = getattr(processor, "chat_template", None) or getattr(self.tokenizer, "chat_template", None)
         if not self.template:
             raise DuetError("the model's processor has no chat template: set processor.chat_template and save it.")
