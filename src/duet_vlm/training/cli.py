@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..console.terminal import no_bars
 from ..errors import DuetError
 
 
@@ -41,7 +42,7 @@ def train(
       accelerate launch --num_processes 8 --no_python duet train --config eight_gpus.yaml
     """
     first = int(os.environ.get("RANK", "0")) == 0
-    with _once(first), _parting():
+    with _once(first), _parting(), no_bars():
         _needed()
         from .command import prepare
         from .settings import read_settings
