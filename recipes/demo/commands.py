@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from duet_vlm.console import terminal
-from duet_vlm.console.commands import DEBUG, Commands, Command
+from duet_vlm.console.commands import DEBUG, Command, Commands
 from duet_vlm.console.options import JsonFile
 from duet_vlm.errors import DuetError
 from duet_vlm.inputs.files import STDOUT, check_folder
