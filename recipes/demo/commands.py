@@ -11,7 +11,7 @@ import typer
 
 from duet_vlm.cli.demo import Validation, show, split_of
 from duet_vlm.console import terminal
-from duet_vlm.console.commands import DEBUG, Commands, Loud
+from duet_vlm.console.commands import DEBUG, Command, Commands
 from duet_vlm.console.options import JsonFile
 from duet_vlm.errors import DuetError
 from duet_vlm.inputs.files import check_writable_folder
@@ -34,7 +34,7 @@ def options(
     """How the demonstration model was made: its training from scratch, and the tables of its model card."""
 
 
-@app.command(cls=Loud)
+@app.command(cls=Command)
 def train(
     out: Annotated[Path, typer.Option(help="Folder for the model (a from_pretrained folder) and its checkpoints.")],
     steps_scale: Annotated[
@@ -77,7 +77,7 @@ def train(
     typer.echo(f"Saved the model in {out}. Measure it with: duet demo eval --model {out}")
 
 
-@app.command("train-time", cls=Loud)
+@app.command("train-time", cls=Command)
 def train_time(
     keep: Annotated[list[float], typer.Option(min=0.02, max=0.99, help="Budgets, as fractions.")] = [0.33, 0.22, 0.11],  # noqa: B006
     rounds: Annotated[int, typer.Option(min=1, help="Steps of each, in turn, after two for warming up.")] = 8,
@@ -98,7 +98,7 @@ def train_time(
     show(table, results, json_file)
 
 
-@app.command(cls=Loud)
+@app.command(cls=Command)
 def ablations(
     limit: Annotated[int, typer.Option(min=9, help="Number of questions, an equal share per skill.")] = 5000,
     model: Annotated[Path | None, typer.Option(help="Folder of another copy of the model.")] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..checks.cli import check
-from ..console.commands import DEBUG, Command, Commands, Loud
+from ..console.commands import DEBUG, Command, Commands
 from ..evaluation.cli import evaluate
 from ..training.cli import train
 from .bench import bench
@@ -56,7 +56,7 @@ app.command(cls=Command)(run)
 app.command(cls=Command)(budget)
 app.command(cls=Command)(bench)
 app.command("eval", cls=Command)(evaluate)
-app.command(cls=Loud)(train)
+app.command(cls=Command)(train)
 app.command(cls=Command)(check)
 app.add_typer(demo, name="demo")
 

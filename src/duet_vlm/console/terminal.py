@@ -39,19 +39,25 @@ def status() -> Iterator[Any]:
     """A line on stderr that says what takes so long; call it with new text."""
     from rich.console import Console
 
-    with Console(stderr=True).status("Loading torch and transformers") as spinner:
-        from transformers.utils import logging
+    with Console(stderr=True).status("Loading torch and transformers") as spinner, no_bars():
+        yield spinner.update
 
-        bars, hub = logging.is_progress_bar_enabled(), getLogger("huggingface_hub")
-        level = hub.level
-        logging.disable_progress_bar()  # one line is enough
-        hub.setLevel(ERROR)  # without a network it tells of every attempt
-        try:
-            yield spinner.update
-        finally:
-            hub.setLevel(level)
-            if bars:
-                logging.enable_progress_bar()
+
+@contextlib.contextmanager
+def no_bars() -> Iterator[None]:
+    """Transformers' bars for every file are not shown; one line of ours is enough."""
+    from transformers.utils import logging
+
+    bars, hub = logging.is_progress_bar_enabled(), getLogger("huggingface_hub")
+    level = hub.level
+    logging.disable_progress_bar()
+    hub.setLevel(ERROR)  # without a network it tells of every attempt
+    try:
+        yield
+    finally:
+        hub.setLevel(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def set_threads(threads: int | None) -> None:

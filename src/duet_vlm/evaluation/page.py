@@ -51,8 +51,10 @@ def write_page(
         words=word_rows(results),
         confidence=confidence(results),
         skipped=results["skipped"],
-        pareto=_plot(folder / PARETO),
-        categories=_plot(folder / CATEGORIES) if categories else None,
+        pareto=_plot(folder / PARETO, "Accuracy over visual tokens and over time; the first table has its figures"),
+        categories=_plot(folder / CATEGORIES, "Accuracy per category; the next table has its figures")
+        if categories
+        else None,
         category_rows=categories,
         yes_no_rows=yes_no,
         yes_no_title=several(results["metrics"].get("yes_no", 0), "yes/no question"),
@@ -70,12 +72,12 @@ def environment() -> Environment:
     )  # fmt: skip
 
 
-def _plot(file: Path) -> dict[str, Any]:
+def _plot(file: Path, alt: str) -> dict[str, Any]:
     """A plot at its own size, so that its letters are as large as the page's."""
     with Image.open(file) as picture:
         width = round(picture.width * CSS_DPI / DPI)
     held = base64.b64encode(file.read_bytes()).decode()
-    return {"name": file.stem, "width": width, "data": f"data:image/png;base64,{held}"}
+    return {"alt": alt, "width": width, "data": f"data:image/png;base64,{held}"}
 
 
 def _note(results: dict[str, Any]) -> str:

@@ -48,7 +48,7 @@ def write_report(
         "settings": {name: value for name, value in settings.items() if name != "versions"},
         "versions": settings["versions"],
         "hardware": hardware(settings["device"]),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
     }
     write_whole(folder.path / "results.json", json.dumps(results, indent=1) + "\n", RESULTS)
     from .page import write_page
@@ -58,6 +58,14 @@ def write_report(
         write_plots(results, folder.path)
     write_page(asker, records, runs, answers, results, folder.path)
     return results
+
+
+def command_line() -> str:
+    """What was typed: `duet eval ...`, or `python -m MODULE ...` where a module was run."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None or not spec.name:
+        return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join(["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]])
 
 
 def figures(records: Sequence[Record], runs: list[Run], answers: Answers, seed: int) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def train(
       accelerate launch --num_processes 8 --no_python duet train --config eight_gpus.yaml
     """
     is_main = Process.this().is_main
-    with _once(is_main), _parting():
+    with _once(is_main), _parting(), terminal.no_bars():
         _needed()
         from .command import prepare_training
         from .settings import read_settings

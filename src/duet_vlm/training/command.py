@@ -21,6 +21,7 @@ from .arguments import training_arguments
 from .checking import Broken, Checked, Checker, check_records, data_key
 from .conversations import Renderer
 from .dataset import Collator, Conversations
+from .progress import TrainingProgress
 from .records import conversation, read_records
 from .schedule import Budget, BudgetSchedule
 from .settings import TrainSettings
@@ -148,13 +149,13 @@ def trainer_of(run: TrainingRun) -> DuetTrainer:
     sharded = bool(arguments.fsdp) or arguments.deepspeed_plugin is not None or _launched_sharded()
     if sharded and settings.train == "lora" and settings.lora.merge:
         raise DuetError("lora.merge cannot put sharded weights together: set it to false and merge afterwards.")
-    from transformers import set_seed
+    from transformers import PrinterCallback, ProgressCallback, set_seed
 
     set_seed(settings.seed)
     model = models.load(settings, sharded)
     processor = run.renderer.processor
     handle = apply(model, run.full, tokenizer=processor, full_logits=False)
-    return DuetTrainer(
+    trainer = DuetTrainer(
         handle=handle,
         lengths=run.checked.lengths if settings.group_by_length else None,
         stamp=lambda folder: (folder / resuming.FILE).write_text(json.dumps(run.stamp, indent=2), encoding="utf-8"),
@@ -163,8 +164,11 @@ def trainer_of(run: TrainingRun) -> DuetTrainer:
         data_collator=Collator(processor, settings.max_length),
         train_dataset=run.dataset,
         processing_class=processor,
-        callbacks=[BudgetSchedule(handle.use, run.budget)],
+        callbacks=[BudgetSchedule(handle.use, run.budget), TrainingProgress()],
     )
+    for shown in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(shown)
+    return trainer
 
 
 def train(run: TrainingRun) -> Path:
