@@ -65,7 +65,7 @@ def test_bugs_are_no_problems_of_an_evaluation(error: Exception, monkeypatch: py
     with pytest.raises(type(error), match="a bug"):
         runs.runs_of(None, ["duet"], [], [0.3])
     with pytest.raises(type(error), match="a bug"):
-        evaluate.prepare(SimpleNamespace(medium=fail), [SimpleNamespace(id="1")], timed=False)  # type: ignore[arg-type, list-item]
+        evaluate.prepare_batch(SimpleNamespace(load_media=fail), [SimpleNamespace(id="1")], timed=False)  # type: ignore[arg-type, list-item]
 
 
 @pytest.mark.parametrize("bug", [TypeError("a bug"), RuntimeError("shapes do not fit"), OSError(28, "No space left")])

@@ -20,7 +20,7 @@ from train_data import plain, written
 
 from duet_vlm import DuetError
 from duet_vlm.demo import evaluate as demo_evaluate
-from duet_vlm.evaluation.store import Folder, write_whole
+from duet_vlm.evaluation.store import Folder
 from duet_vlm.training import command
 from duet_vlm.training.trainer import of_the_disk
 
@@ -127,7 +127,7 @@ def test_a_full_disk_in_an_evaluation_is_a_line(tmp_path: Path, monkeypatch: pyt
     one_sentence(error)
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(DuetError, match=r"the results cannot be written to .*results\.json.*No space left"):
-        write_whole(tmp_path / "results.json", "{}")
+        write_whole(tmp_path / "results.json", "{}", "the results")
     assert not (tmp_path / "results.json").exists()
 
 

@@ -159,7 +159,7 @@ def test_a_checkpoint_with_a_damaged_stamp_is_refused(text: str, tmp_path: Path)
     (tmp_path / resuming.FILE).write_text(text)
     now = {"settings": {}, "model": "a", "data": "b", "processes": 1}
     with pytest.raises(DuetError, match="was not written by") as error:
-        resuming.check(tmp_path, now)
+        resuming.check_checkpoint(tmp_path, now)
     assert str(error.value).endswith("choose another output folder.")
 
 

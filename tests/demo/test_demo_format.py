@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import duet_vlm
-from duet_vlm.demo.evaluate import VALIDATION_SEED, prompt, scene_at
+from duet_vlm.demo.evaluate import VALIDATION_SEED, demo_prompt, scene_at
 from duet_vlm.demo.model import VISUAL_TOKENS, config
 from duet_vlm.demo.questions import SKILLS
 from duet_vlm.demo.vocabulary import ASSISTANT, IDS, IMAGE, WORDS, encode_question, processor, tokenizer, unknown_words
@@ -52,7 +52,7 @@ def test_the_chat_template_writes_the_training_format(tmp_path: Path) -> None:
     turn = [{"role": "user", "content": content}]
     ids = loaded.apply_chat_template(turn, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
     assert list(ids[0]) == expected
-    direct = loaded(images=scene.image, text=prompt(asked[0].text), return_tensors="pt")
+    direct = loaded(images=scene.image, text=demo_prompt(asked[0].text), return_tensors="pt")
     assert direct["input_ids"][0].tolist() == expected
     answer = {"role": "assistant", "content": [{"type": "text", "text": asked[0].answer}]}
     whole = loaded.apply_chat_template([*turn, answer], tokenize=True, return_dict=True)["input_ids"]

@@ -13,6 +13,7 @@ from PIL import Image
 from saved import LAYERS, PATCHES
 
 from duet_vlm import DuetConfig
+from duet_vlm.console.processes import Process
 from duet_vlm.evaluation.answering import Asker
 from duet_vlm.evaluation.evaluate import evaluate
 from duet_vlm.evaluation.records import read_manifest

@@ -61,7 +61,7 @@ def test_strict_stops(here: Path, tmp_path: Path, line: int | None) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--tokens", "60"], "--tokens and --keep are both budgets: give one of them."),
+        (["--tokens", "60"], "are both a budget: give one of them."),
         (["--data", "none.jsonl"], "manifest 'none.jsonl' does not exist: give a JSONL file, or 'demo'."),
         (["--model", "./nowhere"], "is no folder"),
         (["--dtype", "int3"], "dtype 'int3' is unknown"),

@@ -14,7 +14,7 @@ from duet_vlm.cli import request
 from duet_vlm.cli.main import app
 from duet_vlm.demo import model as demo_model
 from duet_vlm.demo import scenes
-from duet_vlm.evaluation import asked
+from duet_vlm.evaluation import request as eval_request
 from duet_vlm.measuring import costs, settings
 from duet_vlm.training import command
 
@@ -42,11 +42,11 @@ def refused(result: Any, message: str) -> str:
 
 # command -> the first thing of ours that it calls to get to work, and its arguments
 WORK: dict[str, tuple[Any, str, list[str]]] = {
-    "run": (request, "prepare", ["run", "photo.png", "--ask", "what ?"]),
-    "budget": (costs, "report", ["budget", "--shape", "tiny", "--tokens", "20"]),
+    "run": (request, "prepare_run", ["run", "photo.png", "--ask", "what ?"]),
+    "budget": (costs, "cost_report", ["budget", "--shape", "tiny", "--tokens", "20"]),
     "bench": (settings, "settings", ["bench", "--shape", "tiny", "--tokens", "20"]),
-    "eval": (asked, "prepare", ["eval", "--keep", "0.5", "--out", "out"]),
-    "train": (command, "prepare", ["train", "--config", "train.yaml"]),
+    "eval": (eval_request, "read_request", ["eval", "--keep", "0.5", "--out", "out"]),
+    "train": (command, "prepare_training", ["train", "--config", "train.yaml"]),
     "demo scene": (scenes, "make_scene", ["demo", "scene", "scene.png"]),
     "demo eval": (demo_model, "load", ["demo", "eval"]),
 }
