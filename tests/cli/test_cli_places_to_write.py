@@ -21,6 +21,7 @@ from train_data import plain, written
 from duet_vlm import DuetError
 from duet_vlm.demo import evaluate as demo_evaluate
 from duet_vlm.evaluation.store import Folder
+from duet_vlm.inputs.files import write_whole
 from duet_vlm.training import command
 from duet_vlm.training.trainer import of_the_disk
 
