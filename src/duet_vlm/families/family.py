@@ -178,7 +178,7 @@ class Family:
         self, config: PreTrainedConfig, make: Make, count: int = 1, *,
         grid: tuple[int, ...] | None = None, tiles: int = 1, size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """What `get_image_features` is given for `count` images, as the processor would hand them over.
+        """Make the arguments of `get_image_features` for `count` images, as the processor would hand them over.
 
         Args:
             make: (shape) -> the pixels.
@@ -189,7 +189,7 @@ class Family:
         return {"pixel_values": make((count * tiles, *self.crop_size(config)))}
 
     def blank_image(self, config: PreTrainedConfig) -> dict[str, Tensor]:
-        """The same for one image without content, as small as the model takes them; some towers take zeros for padding.
+        """Make them for one image without content, as small as the model takes; some towers take zeros for padding.
 
         Returns:
             float32 ones, and whatever integers go with them, on the CPU.
@@ -197,7 +197,7 @@ class Family:
         return self.pixels(config, torch.ones)
 
     def extra_inputs(self, config: PreTrainedConfig, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What a processor hands the language model beside (B, S) ids: what each token is, and sizes for positions."""
+        """Make what a processor gives beside ids (B, S): the kind of each token, and sizes for positions."""
         return {}
 
     def frame_rule(self, processor: ProcessorMixin) -> Sampling:

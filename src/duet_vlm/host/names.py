@@ -107,7 +107,7 @@ def is_replica(module: nn.Module) -> bool:
 
 
 def tiles_of(config: Any, size: tuple[int, int]) -> tuple[int, int, int]:
-    """Of an AnyRes image of (height, width) pixels: its crops beside the base, rows and columns of patches in them.
+    """Count an AnyRes image's crops beside the base, and its rows and columns of patches; `size` is (height, width).
 
     Stock code chooses the grid and cuts off what is padding.
     """
