@@ -110,14 +110,13 @@ class ClsStage1(Stage1):
 
     def decide(self, layer: Any, call: EncoderCall) -> list[Merge]:
         """Decide what is merged by the attention and keys of `layer`, a few images at a time."""
-        assert call.hidden is not None and call.output is not None
+        assert call.output is not None
         patches = call.output[:, 1:]
         chunks = self.chunks(call, patches)
         return [self.merge_of(layer, call, part, patches[part]) for part in chunks]
 
     def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
         """Decide for some of the images; their attention statistics are gone when this returns."""
-        assert call.hidden is not None
         scores, metric = cls_attention(attention_of(layer), call.hidden[part])
         return merge(self.config, Encoded(scores, metric, patches, grid(self.core.config)), self.reserved)
 

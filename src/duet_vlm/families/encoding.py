@@ -70,7 +70,7 @@ class EncoderCall:
     engine_only: bool
     arguments: dict[str, Any] = field(default_factory=dict)
     tower_kwargs: dict[str, Any] = field(default_factory=dict)
-    hidden: Tensor | None = None
+    hidden: Tensor = field(init=False)  # there once the attention ran
     output: Tensor | None = None
     scores: list[Tensor] = field(default_factory=list)
     keys: list[Tensor] = field(default_factory=list)

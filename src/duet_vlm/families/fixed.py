@@ -42,7 +42,6 @@ class FixedStage1(Stage1):
 
     def score(self, call: EncoderCall, image: int) -> tuple[Tensor, Tensor]:
         """Score one image's patches by the attention each receives: (1, patches), and keys (1, patches, d)."""
-        assert call.hidden is not None
         return received(self.attention, call.hidden[image : image + 1])[0]
 
     def pool(self, x: Tensor) -> Tensor:

@@ -88,7 +88,6 @@ class LlavaNextStage1(Packed, cls_tower.ClsStage1):
         return call.shares
 
     def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
-        assert call.hidden is not None
         share = self.shares(call)[part.start]
         scores, keys = cls_tower.cls_attention(cls_tower.attention_of(layer), call.hidden[part])
         if not share.dominant:

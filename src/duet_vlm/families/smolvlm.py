@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 class SmolVLMStage1(fixed.FixedStage1):
     def score(self, call: EncoderCall, image: int) -> tuple[Tensor, Tensor]:
         """Score as if the tile's padding were not there: it neither gives nor receives attention."""
-        assert call.hidden is not None
         hidden, real = call.hidden[image : image + 1], call.tower_kwargs["patch_attention_mask"][image].flatten()
         scores, keys = received(self.attention, hidden[:, real])[0]
         places = real.nonzero()[:, 0]
