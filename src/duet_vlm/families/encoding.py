@@ -70,7 +70,7 @@ class EncoderCall:
     engine_only: bool
     arguments: dict[str, Any] = field(default_factory=dict)
     tower_kwargs: dict[str, Any] = field(default_factory=dict)
-    hidden: Tensor = field(init=False)  # there once the attention ran
+    hidden: Tensor = field(init=False, repr=False)  # there once the attention was called
     output: Tensor | None = None
     scores: list[Tensor] = field(default_factory=list)
     keys: list[Tensor] = field(default_factory=list)
