@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class Family:
         stage1: what hooks the encoders.
     """
 
-    positions = "renumber"
+    positions: Literal["renumber", "keep"] = "renumber"
     position_axes = 1
     dynamic = False
     runs: tuple[str, ...] = ()
