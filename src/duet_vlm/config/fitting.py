@@ -33,11 +33,11 @@ class BudgetSolver:
 
     @property
     def contextual(self) -> Fraction:
-        """The share of contextual tokens."""
+        """Return the share of contextual tokens."""
         return Fraction(STAGE1[self.stage1].contextual)
 
     def stage2_settings(self, ratios: Mapping[int, float] | None = None) -> Fields:
-        """The schedule's settings, with its own ratios or others."""
+        """Return the schedule's settings, with its own ratios or others."""
         if self.stage2 == "none":
             return {}
         ratios = self.schedule.at(self.layers, self.keep_ratios) if ratios is None else ratios
@@ -49,7 +49,7 @@ class BudgetSolver:
         return settings if self.stage1 == "duet" else settings | {"merging": self.stage1}
 
     def counts(self, budget: float, visual_tokens: int) -> Fields:
-        """Settings for images of so many visual tokens."""
+        """Find the settings for images of `visual_tokens`."""
         if (self.stage1, self.stage2) == ("duet", "duet"):
             for (whole, layers, average), settings in PUBLISHED.items():
                 enough = settings["dominant"] + settings["contextual"] <= visual_tokens
@@ -63,7 +63,7 @@ class BudgetSolver:
         return self._closest(budget, visual_tokens, lambda n: self.stage1_settings(n) | stage_2, 2, visual_tokens)
 
     def counts_of_any_image(self, budget: float) -> Fields:
-        """Counts for images whose size is not known, or ratios that need none."""
+        """Find counts for images whose size is not known."""
         if self.stage1 == "none":
             raise DuetError(
                 f"{self.name} keeps fractions of an image's tokens: give the budget as keep=, or the image's grid= too."
@@ -71,7 +71,7 @@ class BudgetSolver:
         return self.counts(budget, LARGE_IMAGE)
 
     def shares(self, keep: float) -> Fields:
-        """Fractions, for images of any size."""
+        """Find fractions, which suit images of any size."""
         if (self.stage1, self.stage2) == ("duet", "duet"):
             for (layers, share), settings in PUBLISHED_SHARES.items():
                 if layers == self.layers and abs(share - keep) < 1e-6:
@@ -91,7 +91,7 @@ class BudgetSolver:
         return settings | stage_2
 
     def _ratios(self, budget: float, visual_tokens: int) -> Fields:
-        """Stage 2 alone: the power of the schedule's ratios that meets the budget."""
+        """Find, for a stage 2 alone, the power of the schedule's ratios that meets the budget."""
         ratios = self._early_enough(
             self.schedule.at(self.layers, self.keep_ratios), budget * self.layers / visual_tokens
         )

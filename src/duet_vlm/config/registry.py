@@ -147,7 +147,7 @@ def stage1_method(merging: Any) -> Stage1Method:
 
 
 def ranking_method(ranking: Any) -> Ranking:
-    """As `stage1_method`, for what ranks in stage 2."""
+    """Return the row of a ranking, as `stage1_method` does for stage 1."""
     row = named(RANKINGS, ranking)
     if row is not None:
         return row

@@ -20,7 +20,7 @@ from ..stage2.queries import IGNORED
 
 @dataclass
 class ModelCall:
-    """What one forward call of the whole model says; of the core model alone, where that is called by itself.
+    """What one forward call says: a call of the whole model, or of the core model where that is called by itself.
 
     Attributes:
         labels: (B, S) long, answers marked, from `labels` or `duet_labels`; None where the call has neither.
@@ -69,7 +69,7 @@ def begin() -> ModelCall:
 
 
 def at_core(kwargs: dict[str, Any]) -> ModelCall:
-    """What the call that is under way here says, once it has come to the core model with these arguments."""
+    """Return the call that is under way, together with what these arguments of the core model say."""
     call = _call.get() or ModelCall()
     if "duet_labels" in kwargs or "duet_together" in kwargs:
         call = replace(call)
@@ -96,13 +96,13 @@ def generating(owner: Any) -> Iterator[None]:
 
 
 def generation(owner: Any) -> Generation | None:
-    """The call of `generate` that is under way here, if it is of this owner's model."""
+    """Return the call of `generate` that is under way, if it is one of this owner's model."""
     under_way = _generation.get()
     return under_way if under_way is not None and under_way.owner is owner else None
 
 
 def scored_answer(kept: Any, length: int) -> int | None:
-    """How many tokens at the end `logits_to_keep` takes for an answer; None where it says nothing.
+    """Count the tokens at the end that `logits_to_keep` marks as an answer; None where it says nothing.
 
     The logits of n places at the end predict the n - 1 tokens behind the first of them, and one that is not there yet:
     a draft that is verified, or an answer that is scored.
@@ -120,7 +120,7 @@ def scored_answer(kept: Any, length: int) -> int | None:
 
 
 def labels_of(call: ModelCall, generation: Generation | None, ids: Tensor, past: int) -> Tensor | None:
-    """(B, S) what of ids (B, S) is an answer, as labels, drafts or generated text; None where nothing says so.
+    """Return labels (B, S) that mark the answers in `ids`: labels of the call, drafts, or generated text; None without.
 
     Args:
         call: of the model.

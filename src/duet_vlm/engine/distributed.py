@@ -18,7 +18,7 @@ from ..host.types import Core
 
 
 def is_needed(core: Core) -> bool:
-    """Whether this forward is one of several that train together."""
+    """Tell whether this forward pass is one of several processes that train together."""
     return bool(core.training) and is_available() and is_initialized() and get_world_size() > 1
 
 

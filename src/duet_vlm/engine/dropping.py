@@ -28,7 +28,7 @@ Watch = Callable[[int, Callable[[], Tensor]], Tensor]
 def compress(
     layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill, watch: Watch | None = None
 ) -> Tensor:
-    """Rank and drop what this layer's entrance ranks and drops; (B, n, D) -> (B, m, D).
+    """Rank and drop visual tokens at the entrance of one layer, as the plan says; (B, n, D) -> (B, m, D).
 
     Args:
         layer: the decoder layer.
@@ -63,7 +63,7 @@ def compress(
 
 
 def run_to_no_effect(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], text: TextOnly) -> Tensor:
-    """Run what a prompt with images runs here, to no effect but gradients of 0; (B, n, D) -> (B, n, D)."""
+    """Run the modules that a prompt with images runs here, without any effect but gradients of 0; (B, n, D) stays."""
     i, device = layer.self_attn.layer_idx, host.device_of(layer, hidden.device)
     hidden = hidden.to(device)
     text.prompt.to(device)
@@ -76,7 +76,7 @@ def run_to_no_effect(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any]
 
 
 def kept(tokens: Tensor, keep: float) -> Tensor:
-    """`budget.keep_count` of (n,) long counts, without leaving their device: floor(keep * tokens)."""
+    """Compute floor(keep * tokens) of (n,) long counts on their device, as `budget.keep_count` does on the host."""
     return (tokens * round(keep * _FINE) + round(SLACK * _FINE)) >> 40
 
 
@@ -89,7 +89,7 @@ def rank(
     rope: Rope,
     stored: PrunedLayer | None = None,
 ) -> Tensor:
-    """(B, n) float, the score of every present token with the weights of this layer; docs/method.md, 2.2.
+    """Score every present token with the weights of this layer: (B, n) float. docs/method.md, 2.2.
 
     Args:
         layer: the decoder layer.
@@ -144,7 +144,7 @@ def rank(
 
 
 def _cached(stored: PrunedLayer, prompt: Prefill) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What a cache holds of earlier calls.
+    """Read what a layer's cache holds of earlier calls.
 
     Returns:
         (B, Hkv, P, d) keys; (B, P) their places, -1 where they are not real; (B, P) log sizes, or None.

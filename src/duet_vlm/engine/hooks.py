@@ -191,7 +191,7 @@ class Engine:
     # ---- steps ----
 
     def read(self, core: Core, kwargs: dict[str, Any], call: calls.ModelCall) -> Entry:
-        """What a call of the core model is, and its arguments with images encoded; None for one that is stock."""
+        """Tell what a call of the core model is, None for a stock one, and give its arguments with images encoded."""
         plan, ids, cache = self.plan, kwargs.get("input_ids"), host.cache_of(kwargs)
         past = 0 if cache is None else cache.get_seq_length()
         otherwise = Decode(plan) if is_pruned(cache) else None

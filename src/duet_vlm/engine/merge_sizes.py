@@ -37,7 +37,7 @@ def check_adds_mask(decoder: Any) -> None:
 
 
 def log_sizes(sizes: Tensor, there: Tensor) -> Tensor:
-    """(tokens,) sizes at the visual tokens there (B, S) -> (B, S) float32, 0 at text and what stands for itself."""
+    """Put the log of sizes (tokens,) at the visual tokens that `there` (B, S) marks: (B, S) float32, 0 at text."""
     return spread(sizes.detach().to(there.device, torch.float32)[:, None], there)[..., 0].clamp(min=1).log()
 
 

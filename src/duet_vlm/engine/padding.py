@@ -29,7 +29,7 @@ class Padding:
 
 
 def read_padding(ids: Tensor, kwargs: dict[str, Any], past: int, together: bool = False) -> Padding:
-    """Padding of a call of the core model, from its attention mask of two or four dimensions.
+    """Read which tokens of a call are padding from its attention mask, of two or four dimensions.
 
     Args:
         ids: (B, S).
@@ -72,7 +72,7 @@ def _check_flags(mask: Tensor) -> None:
 
 
 def _check_positions(positions: Any, valid: Tensor) -> None:
-    """Positions that go back within a row begin another sample."""
+    """Refuse positions that go back within a row, because there another sample begins."""
     if not isinstance(positions, Tensor) or positions.shape[-1] != valid.shape[1]:
         return
     axis = (positions[0] if positions.ndim == 3 else positions).to(valid.device)
@@ -82,7 +82,7 @@ def _check_positions(positions: Any, valid: Tensor) -> None:
 
 
 def _of_causal(mask: Tensor, batch: int, past: int) -> Padding:
-    """Padding in a causal mask (B or 1, 1, S, P + S), bool or additive."""
+    """Read padding from a causal mask (B or 1, 1, S, P + S), bool or additive."""
     visible = (mask if mask.dtype == torch.bool else mask == 0)[:, 0].expand(batch, -1, -1)
     valid = visible[:, -1]  # the last token sees everything that is real
     length = visible.shape[1]

@@ -53,7 +53,7 @@ class Plan:
 
     @classmethod
     def of(cls, model: Any, config: Settings, tokenizer: Any) -> Plan:
-        """What `config` means on `model`.
+        """Work out what `config` means on `model`.
 
         Raises:
             DuetError: settings that do not fit it; nothing was touched.

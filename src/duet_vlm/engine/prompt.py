@@ -60,7 +60,7 @@ def encode(plan: Plan, core: Core, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def outcome_of(plan: Plan, output: Any) -> Outcome | None:
-    """What stage 1 decided about an encoder's output; None where stage 1 is off.
+    """Return what stage 1 decided about an encoder's output, or None where stage 1 is off.
 
     Raises:
         DuetError: features about which nothing was decided, or under other settings.
@@ -80,7 +80,7 @@ def outcome_of(plan: Plan, output: Any) -> Outcome | None:
 
 
 def order_of(output: Any, outcome: Outcome, there: Tensor) -> list[int]:
-    """Which of the encoder's entries each entry of its output is, that `generate` may have repeated since.
+    """Match the entries of an encoder's output, which `generate` may have repeated, with those that were encoded.
 
     Where there are k times as many, each row of the prompt stands k times, one behind the other, and so do its entries.
 
@@ -113,7 +113,7 @@ def order_of(output: Any, outcome: Outcome, there: Tensor) -> list[int]:
 def read_prompt(
     plan: Plan, ids: Tensor, kwargs: dict[str, Any], padding: Padding, labels: Tensor | None
 ) -> tuple[Prefill, dict[str, Any]] | None:
-    """What is known before the first layer, and the call with what stage 1 made; None where no visual token comes in.
+    """Find and number the visual tokens and choose the query tokens; None where no visual token comes in.
 
     Args:
         plan: the settings.
@@ -182,7 +182,7 @@ def read_prompt(
 
 
 def with_merged_features(output: Any, outcome: Outcome, order: list[int]) -> Any:
-    """The encoder's output with what stage 1 made in the place of its features; the output itself stays as it is."""
+    """Return a copy of the encoder's output that has what stage 1 made in the place of its features."""
     new, features = copy.copy(output), outcome.features
     if order != list(range(len(outcome.sizes))):
         chosen = [features[i] for i in order]

@@ -17,7 +17,7 @@ from .restriction import Restriction, Rope
 
 
 def stored_by(layer: DecoderLayer, kwargs: dict[str, Any]) -> PrunedLayer | None:
-    """What a decoder layer stores its keys and values in; None without a cache."""
+    """Return the cache layer that a decoder layer stores its keys and values in; None without a cache."""
     cache = cache_of(kwargs)
     return None if cache is None else pruned_layer(cache, layer.self_attn.layer_idx)
 
@@ -25,7 +25,7 @@ def stored_by(layer: DecoderLayer, kwargs: dict[str, Any]) -> PrunedLayer | None
 def restriction_for(
     layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Prefill | Decode, stored: PrunedLayer | None
 ) -> Restriction:
-    """What belongs to the segment that this layer is in; made where none that suits was made before.
+    """Return the restriction of the segment that this layer is in, and make it where none that suits was made.
 
     Args:
         layer: the decoder layer.
@@ -50,7 +50,7 @@ def restriction_for(
 def _of_prompt(
     layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held
 ) -> Restriction:
-    """Of the tokens of a prompt that are present."""
+    """Make the restriction of a prompt to the tokens that are present."""
     present, device = state.present, hidden.device
     mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
     after = before.after_prompt(
@@ -72,7 +72,7 @@ def _of_prompt(
 
 
 def _rope(hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held) -> Rope:
-    """Gathered where positions stay, computed where they are renumbered."""
+    """Gather rotary embeddings where positions stay, and compute them where they are renumbered."""
     present, device = state.present, hidden.device
     renumbers = state.plan.renumbers and present.kept is not None
     if before.removed is None and not renumbers:
@@ -92,7 +92,7 @@ def _rope(hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held) 
 def _of_text(
     layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Decode, before: Held, layers: list[PrunedLayer]
 ) -> Restriction:
-    """Of text that follows compressed prompts, all of which is there."""
+    """Make the restriction of text that follows compressed prompts; none of the text is dropped."""
     stock = mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
     (batch, n), after = hidden.shape[:2], before.after_text(hidden.shape[1])
     if mask is not None or before.holes or before.log_sizes is not None:
@@ -107,7 +107,7 @@ def _of_text(
 
 
 def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary: Any) -> list[tuple[Tensor, Rope]]:
-    """The rotary embeddings of every segment in one call: decoding cannot afford one each."""
+    """Compute the rotary embeddings of every segment in one call, as decoding cannot afford one call each."""
     held: list[Tensor] = []
     for layer in layers:
         removed = layer.held.removed
@@ -122,7 +122,7 @@ def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary:
 def _mask(
     layer: DecoderLayer, hidden: Tensor, mask: Tensor | None, rows: Tensor, columns: Tensor, after: Held
 ) -> Tensor | None:
-    """`take_mask` in the form that the layer takes, with the weight of merged tokens where there are any."""
+    """Cut the mask by `take_mask` to the form that the layer takes, and add the weight of merged tokens."""
     flash = "flash" in attention_kind(layer.self_attn)
     mask = None if mask is None else mask.to(columns.device)
     restricted = take_mask(mask, rows, columns, after.holes, flash)

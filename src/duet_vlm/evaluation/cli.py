@@ -82,7 +82,8 @@ def evaluate(
         terminal.set_threads(threads)
         process = Process.this()
         request = read_request(
-            model, data, method, tokens or [], keep or [], limit, strict, dtype, device, process, status,
+            model, data, methods=method, tokens=tokens or [], keep=keep or [], limit=limit, strict=strict, dtype=dtype,
+            device=device, process=process, status=status,
         )  # fmt: skip
     if process.is_main:
         for problem in request.problems:

@@ -91,7 +91,7 @@ def evaluate(
     folder = Folder(out, settings, runs, listed, process.rank)
     answers_before = folder.answered()
     on_start(sum((*run.key, record.id) in answers_before for record in records for run in runs))
-    ask_all(asker, records, runs, folder, batch_size, strict, process, advance)
+    ask_all(asker, records, runs, folder, batch_size=batch_size, strict=strict, process=process, advance=advance)
     if not process.is_main:
         return None
     answers, failed = _gather(folder, records, runs)
@@ -111,6 +111,7 @@ def ask_all(
     records: Sequence[Record],
     runs: list[Run],
     folder: Folder,
+    *,
     batch_size: int,
     strict: bool,
     process: Process,

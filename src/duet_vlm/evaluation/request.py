@@ -35,6 +35,7 @@ class EvalRequest:
 def read_request(
     model: str,
     data: str,
+    *,
     methods: Sequence[str] | None,
     tokens: Sequence[float],
     keep: Sequence[float],

@@ -52,7 +52,10 @@ def evaluate_both(model: str, work: Path, limit: int, seed: int, process: Proces
     from .request import read_request
 
     methods = [*names(), "visionzip+fastv"]
-    request = read_request(model, DEMO, methods, [], KEEP, limit, False, "float32", None, process)
+    request = read_request(
+        model, DEMO, methods=methods, tokens=[], keep=KEEP, limit=limit, strict=False, dtype="float32", device=None,
+        process=process,
+    )  # fmt: skip
     tables = {
         "methods": (request.runs, request.problems),
         "ablations": (ablation_runs(request.model.config, ABLATION_KEEP), []),

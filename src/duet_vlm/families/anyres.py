@@ -49,13 +49,13 @@ class AnyRes(Family):
         self, config: PreTrainedConfig, make: Callable[[tuple[int, ...]], Tensor], count: int = 1, *,
         grid: tuple[int, ...] | None = None, tiles: int = 1, size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """Of images of a size in pixels."""
+        """Make pixels of images of a size in pixels."""
         if size is None:
             raise DuetError(f"images of a {config.model_type} are timed by their pixels: give --image, no grid=.")
         return self.crops(config, make, count, size)
 
     def blank_image(self, config: PreTrainedConfig) -> dict[str, Tensor]:
-        """Of the smallest grid of crops."""
+        """Make a blank image of the smallest grid of crops."""
         smallest = min(config.image_grid_pinpoints, key=lambda size: size[0] * size[1])
         return self.crops(config, torch.ones, 1, tuple(smallest))
 

@@ -80,7 +80,7 @@ def check_tower(config: PreTrainedConfig, duet: Settings, reserved: int) -> None
 
 @torch.no_grad()
 def cls_attention(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N) attention that CLS pays to every patch, summed over heads, and (B, N, d) keys averaged over heads."""
+    """Return the attention of CLS to every patch (B, N), summed over heads, and keys (B, N, d), averaged over heads."""
     query, softmax = queries(attention, hidden[:, :1])
     key = keys(attention, hidden)
     scores = column_sums(query, key, softmax)[:, 1:] * query.shape[1]
@@ -109,15 +109,14 @@ class ClsStage1(Stage1):
         call.decisions = self.decide(layer, call)
 
     def decide(self, layer: Any, call: EncoderCall) -> list[Merge]:
-        """What is merged, a few images at a time, by the attention and keys of `layer`."""
-        assert call.hidden is not None and call.output is not None
+        """Decide what is merged by the attention and keys of `layer`, a few images at a time."""
+        assert call.output is not None
         patches = call.output[:, 1:]
         chunks = self.chunks(call, patches)
         return [self.merge_of(layer, call, part, patches[part]) for part in chunks]
 
     def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
-        """Of some images; their attention statistics are gone when this returns."""
-        assert call.hidden is not None
+        """Decide for some of the images; their attention statistics are gone when this returns."""
         scores, metric = cls_attention(attention_of(layer), call.hidden[part])
         return merge(self.config, Encoded(scores, metric, patches, grid(self.core.config)), self.reserved)
 
@@ -148,22 +147,22 @@ class ClsStage1(Stage1):
         return features if call.engine_only else None
 
     def gathered(self, kept: list[Tensor]) -> Tensor:
-        """What is retained of each part, (b, K, D), in one tensor."""
+        """Join what is retained of each chunk, (b, K, D), to one tensor."""
         return torch.cat(kept)
 
     def chunks(self, call: EncoderCall, patches: Tensor) -> list[slice]:
-        """(B, N, D) -> the images whose attention statistics are held at a time."""
+        """Cut the images (B, N, D) into chunks whose attention statistics are held at a time."""
         images_per_chunk = self.images_per_chunk(patches)
         return [slice(start, start + images_per_chunk) for start in range(0, len(patches), images_per_chunk)]
 
     def images_per_chunk(self, patches: Tensor) -> int:
-        """How many images' attention statistics are held at a time: one frame's, or what fills 16 MB."""
+        """Count the images whose attention statistics are held at a time: as many as fill 16 MB, at least one."""
         return max(1, _STATISTICS // (patches.shape[1] * patches.shape[2]))
 
     def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
-        """(B, N, D) patches and (B, 1, D) CLS -> (B, K, D), what the projector gets."""
+        """Make what the projector gets, (B, K, D), from patches (B, N, D) and CLS (B, 1, D)."""
         raise NotImplementedError
 
     def placed(self, projected: Tensor, decisions: list[Merge], length: int) -> tuple[Tensor, Tensor]:
-        """(B, K, D) projected tokens -> (B, length, D) with zeros where a token was removed, and (B, length) sizes."""
+        """Place projected tokens (B, K, D): (B, length, D), zeros where one was removed, and sizes (B, length)."""
         raise NotImplementedError

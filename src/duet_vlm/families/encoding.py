@@ -70,7 +70,7 @@ class EncoderCall:
     engine_only: bool
     arguments: dict[str, Any] = field(default_factory=dict)
     tower_kwargs: dict[str, Any] = field(default_factory=dict)
-    hidden: Tensor | None = None
+    hidden: Tensor = field(init=False, repr=False)  # there once the attention was called
     output: Tensor | None = None
     scores: list[Tensor] = field(default_factory=list)
     keys: list[Tensor] = field(default_factory=list)
@@ -160,18 +160,18 @@ class Stage1:
         raise NotImplementedError
 
     def before_attention(self, call: EncoderCall, attention: Any, hidden: Tensor, others: dict[str, Any]) -> None:
-        """What the scoring attention is given, (B, n, D), and its other arguments; see `taps.Tap`."""
+        """Note what the scoring attention is given, (B, n, D), and its other arguments; see `taps.Tap`."""
         call.hidden = hidden
 
     def after_layer(self, call: EncoderCall, layer: Any) -> None:
-        """`call.output` is there."""
+        """Go on once `call.output` is there."""
 
     def after_tower(self, call: EncoderCall, tower: Any, output: Any) -> None:
-        """The tower is done."""
+        """Go on once the tower is done."""
 
     @torch.compiler.disable  # a graph would keep the answer of the call that traced it
     def call(self) -> EncoderCall | None:
-        """The call of this model's encoder that is under way here; None outside, and in a backward pass."""
+        """Return the call of this model's encoder that is under way; None outside of one, and in a backward pass."""
         call = _call.get()
         return call if call is not None and call.stage is self else None
 
@@ -224,7 +224,7 @@ def paused() -> AbstractContextManager[None]:
 
 
 def settings_of(config: Settings) -> tuple[Any, ...]:
-    """What of a config stage 1 depends on."""
+    """Return the settings that stage 1 depends on."""
     names = ("dominant", "contextual", "cluster_width", "merging", "combine", "diverse", "rest", "downsample")
     return tuple(getattr(config, name) for name in names)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ class Family(PixelInputs):
         stage1: what hooks the encoders.
     """
 
-    positions = "renumber"
+    positions: Literal["renumber", "keep"] = "renumber"
     position_axes = 1
     dynamic = False
     runs: tuple[str, ...] = ()
@@ -175,7 +175,7 @@ class Family(PixelInputs):
         self, config: PreTrainedConfig, make: Make, count: int = 1, *,
         grid: tuple[int, ...] | None = None, tiles: int = 1, size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """What `get_image_features` is given for `count` images, as the processor would hand them over.
+        """Make the arguments of `get_image_features` for `count` images, as the processor would hand them over.
 
         Args:
             make: (shape) -> the pixels.
@@ -186,7 +186,7 @@ class Family(PixelInputs):
         return {"pixel_values": make((count * tiles, *self.crop_size(config)))}
 
     def blank_image(self, config: PreTrainedConfig) -> dict[str, Tensor]:
-        """The same for one image without content, as small as the model takes them; some towers take zeros for padding.
+        """Make them for one image without content, as small as the model takes; some towers take zeros for padding.
 
         Returns:
             float32 ones, and whatever integers go with them, on the CPU.
@@ -194,7 +194,7 @@ class Family(PixelInputs):
         return self.pixels(config, torch.ones)
 
     def extra_inputs(self, config: PreTrainedConfig, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What a processor hands the language model beside (B, S) ids: what each token is, and sizes for positions."""
+        """Make what a processor gives beside ids (B, S): the kind of each token, and sizes for positions."""
         return {}
 
     def frame_rule(self, processor: ProcessorMixin) -> Sampling:

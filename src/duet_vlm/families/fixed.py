@@ -41,12 +41,11 @@ class FixedStage1(Stage1):
         return feature_layer(self.core.config, self.tower.encoder.layers).self_attn
 
     def score(self, call: EncoderCall, image: int) -> tuple[Tensor, Tensor]:
-        """(1, patches) scores and (1, patches, d) keys of one image: the attention that a patch receives."""
-        assert call.hidden is not None
+        """Score one image's patches by the attention each receives: (1, patches), and keys (1, patches, d)."""
         return received(self.attention, call.hidden[image : image + 1])[0]
 
     def pool(self, x: Tensor) -> Tensor:
-        """(B, patches, C) -> (B, n, C), the mean over the patches that make one visual token."""
+        """Average over the patches that make one visual token: (B, patches, C) -> (B, n, C)."""
         raise NotImplementedError
 
     def taps(self) -> list[Any]:
@@ -69,14 +68,14 @@ class FixedStage1(Stage1):
         call.features, call.sizes = (torch.cat([part[i].flatten(0, 1) for part in parts]) for i in (0, 1))
 
     def statistics(self, call: EncoderCall, image: int) -> Tensor:
-        """(1, patches, 1 + d) the score and the key of every patch of one image."""
+        """Return the score and the key of every patch of one image: (1, patches, 1 + d)."""
         scores, keys = self.score(call, image)
         return torch.cat([scores[..., None].to(keys), keys], dim=2)
 
     def merged(
         self, call: EncoderCall, statistics: Tensor, features: Tensor, grid: tuple[int, int] | None
     ) -> tuple[Tensor, Tensor]:
-        """(1, n, D) tokens in place and (1, n) sizes, from (1, n, 1 + d) statistics and (1, n, D) features."""
+        """Merge features (1, n, D) by statistics (1, n, 1 + d): tokens in place (1, n, D), and sizes (1, n)."""
         statistics = statistics.to(features.device)  # tower and projector may live on different ones
         # the trace keeps the scores; a view would keep the keys with them
         encoded = Encoded(statistics[..., 0].clone(), statistics[..., 1:], features, grid)

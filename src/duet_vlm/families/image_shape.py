@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..config.budget import after_drops, stage1_counts
 from ..config.settings import Settings
@@ -32,7 +32,7 @@ class ImageShape:
     patches: int
     dynamic: bool = False
     spans: int = 1
-    unit: str = "image"
+    unit: Literal["image", "crop", "tile"] = "image"
     row_ends: int = 0
     size: tuple[int, int] | None = None
 

@@ -24,7 +24,6 @@ class InternVLStage1(fixed.FixedStage1):
         return feature_layer(self.core.config, self.tower.encoder.layer).attention
 
     def score(self, call: EncoderCall, image: int) -> tuple[Tensor, Tensor]:
-        assert call.hidden is not None
         return cls_tower.cls_attention(self.attention, call.hidden[image : image + 1])
 
     def pool(self, x: Tensor) -> Tensor:

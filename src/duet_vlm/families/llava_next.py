@@ -32,7 +32,7 @@ class Packed(Stage1):
         return [*super().hook(), wrap(self.core, "pack_image_features", self.around_packing)]
 
     def around_packing(self, pack: Any, image_features: Any, image_sizes: Any, *args: Any, **kwargs: Any) -> Any:
-        """As stock; then what stage 1 made of the crops is packed in the same way, row ends left out."""
+        """Pack as stock does, then pack what stage 1 made of the crops in the same way, without row ends."""
         call = self.call()
         if call is None or call.features is None or call.sizes is None:
             return pack(image_features, image_sizes, *args, **kwargs)
@@ -80,7 +80,7 @@ class LlavaNextStage1(Packed, cls_tower.ClsStage1):
         return chunks
 
     def shares(self, call: EncoderCall) -> list[Share]:
-        """Of every crop, in the order of encoding."""
+        """Return the share of every crop, in the order of encoding."""
         if call.shares is None:
             sizes = torch.as_tensor(call.arguments["image_sizes"]).tolist()
             known = {size: shares(self.core, self.config, size) for size in {tuple(size) for size in sizes}}
@@ -88,7 +88,6 @@ class LlavaNextStage1(Packed, cls_tower.ClsStage1):
         return call.shares
 
     def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
-        assert call.hidden is not None
         share = self.shares(call)[part.start]
         scores, keys = cls_tower.cls_attention(cls_tower.attention_of(layer), call.hidden[part])
         if not share.dominant:
@@ -126,7 +125,7 @@ class LlavaNextStage1(Packed, cls_tower.ClsStage1):
 
 
 def shares(core: Any, config: Settings, size: tuple[int, int]) -> list[Share]:
-    """Of the crops of one image of this (height, width).
+    """Divide what one image of this (height, width) retains among its crops.
 
     Stock itself packs the numbers of the patches, so what is left of them is no padding.
     """

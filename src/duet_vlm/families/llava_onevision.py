@@ -42,7 +42,7 @@ class LlavaOneVisionStage1(fixed.FixedStage1):
     def around_packing(
         self, pack: Any, image_features: Any, image_sizes: Any, image_newline: Tensor | None = None, **how: Any
     ) -> Any:
-        """As stock; then every image is merged, base crop and tiles together."""
+        """Pack as stock does, then merge every image, its base crop and tiles together."""
         packed, lengths = pack(image_features, image_sizes, image_newline, **how)
         call, parts, done = self.call(), [], 0
         if call is None:
@@ -67,7 +67,7 @@ class LlavaOneVisionStage1(fixed.FixedStage1):
         return packed, lengths
 
     def around_pooling(self, pooling: Any, image_features: Tensor) -> Tensor:
-        """As stock; then every frame is merged alone."""
+        """Pool as stock does, then merge every frame alone."""
         pooled: Tensor = pooling(image_features)
         call = self.call()
         if call is not None:
@@ -115,7 +115,7 @@ class LlavaOneVision(AnyRes, model_types=("llava_onevision",)):
     stage1 = LlavaOneVisionStage1
 
     def tokens_of_grid(self, config: PreTrainedConfig, grid: tuple[int, ...]) -> int:
-        """Of an image whose tiles hold this many rows and columns, base crop included; or of one frame of a video."""
+        """Count an image whose tiles hold so many rows and columns, base crop included; or one frame of a video."""
         if len(grid) == 3 and grid[0] > 1:
             return math.ceil(side_of(config) / 2) ** 2
         rows, columns = shrunk(config, grid)

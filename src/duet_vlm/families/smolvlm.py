@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 class SmolVLMStage1(fixed.FixedStage1):
     def score(self, call: EncoderCall, image: int) -> tuple[Tensor, Tensor]:
-        """As if the tile's padding were not there: it neither gives nor receives."""
-        assert call.hidden is not None
+        """Score as if the tile's padding were not there: it neither gives nor receives attention."""
         hidden, real = call.hidden[image : image + 1], call.tower_kwargs["patch_attention_mask"][image].flatten()
         scores, keys = received(self.attention, hidden[:, real])[0]
         places = real.nonzero()[:, 0]

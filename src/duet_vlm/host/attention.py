@@ -94,7 +94,7 @@ def _recorder(attention: Any, needed: tuple[str, ...], note: Note) -> nn.Module:
 
 @torch.no_grad()
 def attention_input(layer: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
-    """(B, n, D) what a decoder layer gives to its `self_attn`: normed, where it norms before.
+    """Return what a decoder layer gives to its `self_attn`, (B, n, D): normed, where it norms before.
 
     The layer's own forward says so, as far as it goes.
 
@@ -115,14 +115,14 @@ def attention_input(layer: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
 
 @torch.no_grad()
 def queries(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> tuple[Tensor, Softmax]:
-    """(B, H, n, d) queries of `hidden` (B, n, D), normed and rotated as the module does, and how it attends."""
+    """Compute queries (B, H, n, d) of `hidden` (B, n, D), normed and rotated as the module does, and how it attends."""
     query, _, softmax = _first(attention, "q_proj", hidden, kwargs)
     return query, softmax
 
 
 @torch.no_grad()
 def keys(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
-    """(B, Hkv, n, d) keys of `hidden` (B, n, D), normed and rotated as the module does."""
+    """Compute keys (B, Hkv, n, d) of `hidden` (B, n, D), normed and rotated as the module does."""
     return _first(attention, "k_proj", hidden, kwargs)[1]
 
 
@@ -142,7 +142,7 @@ def _first(attention: nn.Module, needed: str, hidden: Tensor, kwargs: dict[str, 
 
 @torch.no_grad()
 def received(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> list[tuple[Tensor, Tensor]]:
-    """The attention that each token receives, and its key, for every segment that the module attends within.
+    """Compute the attention that each token receives, and its key, for every segment that the module attends within.
 
     docs/method.md, 1.1, encoders without CLS. One segment (image, frame) is looked at after the other.
 

@@ -72,7 +72,7 @@ def check_decoder(model: Any) -> None:
 
 @torch.no_grad()
 def _is_pair(decoder: Any) -> bool:
-    """Whether rotary embeddings are cosines and sines; true as well where nothing but a call of the model can tell."""
+    """Tell whether rotary embeddings are cosines and sines; True as well where only a call of the model can tell."""
     place = torch.zeros(1, 1, dtype=torch.long, device=device_of(decoder, torch.device("cpu")))
     try:
         rope = decoder.rotary_emb(place[..., None].float(), place)
@@ -145,7 +145,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
 
 
 def missing() -> list[str]:
-    """What the installed transformers lacks of `NEEDS`."""
+    """List what the installed transformers lacks of `NEEDS`."""
     return [name for name, there in NEEDS.items() if not _holds(there)]
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from functools import cache as remembered
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ..errors import DuetError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 CACHE_NAMES = ("cache", "past_key_values")  # the newer first: where both are known, the older is an alias
 LAYER_NAMES = ("attention_mask", "position_embeddings")  # what a decoder layer is given by keyword
@@ -119,8 +122,8 @@ def is_replica(module: nn.Module) -> bool:
     return bool(vars(module).get("_is_replica"))
 
 
-def tiles_of(config: Any, size: tuple[int, int]) -> tuple[int, int, int]:
-    """Of an AnyRes image of (height, width) pixels: its crops beside the base, rows and columns of patches in them.
+def tiles_of(config: PreTrainedConfig, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Count an AnyRes image's crops beside the base, and its rows and columns of patches; `size` is (height, width).
 
     Stock code chooses the grid and cuts off what is padding.
     """

@@ -19,7 +19,7 @@ from .options import discards, diversified, with_rest
 
 
 def merge(config: Settings, encoded: Encoded, reserved: int = 0, dynamic: bool = False) -> Merge:
-    """What the config makes of these images: counts, method and options.
+    """Merge these images as the config says: by its counts, its method and its options.
 
     Args:
         config: its `dominant`, `contextual`, `cluster_width`, `merging`, `combine`, `diverse` and `rest`.

@@ -28,6 +28,6 @@ def divprune(encoded: Encoded, dominant: int, contextual: int, cluster_width: in
 
 
 def _gaps(direction: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    """(B, n) how far the nearest neighbour of each token at places (B, n) is."""
+    """Measure how far the nearest neighbour of each token at places `part` (B, n) is: (B, n)."""
     distance = 1 - cosines(at(direction, part), direction)
     return distance.scatter_(2, part[..., None], torch.inf).amin(-1)

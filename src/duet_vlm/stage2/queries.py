@@ -16,7 +16,7 @@ IGNORED = -100  # the label of what is no answer
 def query_places(
     config: Settings, tokenizer: Any, ids: Tensor, visual: Tensor, valid: Tensor, labels: Tensor | None
 ) -> Tensor:
-    """(B, q) long places of every row's query tokens, -1 for holes; a row without an image has none.
+    """Find every row's query tokens: (B, q) long places, -1 for holes. A row without an image has none.
 
     Args:
         ids: (B, S) the prompt.
@@ -40,7 +40,7 @@ def query_places(
 
 
 def has_answer(labels: Tensor) -> Tensor:
-    """(B, 1) bool: whether a row of labels (B, S) has an answer. One without loses no token in stage 2."""
+    """Tell which rows of labels (B, S) have an answer: (B, 1) bool. A row without one loses no token in stage 2."""
     return (labels != IGNORED).any(1, keepdim=True)
 
 

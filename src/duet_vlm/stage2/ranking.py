@@ -57,7 +57,7 @@ class RankingInputs:
 
 
 def ranked(row: Ranking, inputs: RankingInputs) -> Tensor:
-    """(B, n) scores by a method, of which the best are kept; a set counts as 1 for what is in it and 0 for the rest.
+    """Score the tokens (B, n) by a method; the best are kept. A set counts as 1 for what is in it and 0 for the rest.
 
     Raises:
         DuetError: a method of one's own that gives neither scores nor a set, or a set of another size.
@@ -92,13 +92,13 @@ def _what(result: object) -> str:
 
 
 def average_token(hidden: Tensor, visual: Tensor) -> Tensor:
-    """The mean of a row's visual tokens, in every place: (B, n, D) and (B, n) bool to (B, n, D); summed in float32."""
+    """Put the mean of a row's visual tokens in every place: (B, n, D), summed in float32. `visual` is (B, n) bool."""
     total = wide(hidden).masked_fill(~visual[..., None], 0).sum(1, keepdim=True)
     return (total / visual.sum(1)[:, None, None].clamp(min=1)).to(hidden.dtype).expand_as(hidden)
 
 
 def corrected(inputs: RankingInputs, places: Places) -> Tensor:
-    """`text_to_vision`, divided by what the average visual token would get in each place where that is given.
+    """Compute `text_to_vision`, divided by what the average visual token would get in each place, where that is given.
 
     Attention falls off with distance, so that where a token stands decides part of its score. The average token has no
     content of its own: what it would get is the part of the place. It stands for itself alone: how many tokens a merged
@@ -116,7 +116,7 @@ def corrected(inputs: RankingInputs, places: Places) -> Tensor:
 def text_to_vision(
     query: Tensor, key: Tensor, places: Places, softmax: Softmax, log_sizes: Tensor | None = None
 ) -> Tensor:
-    """(B, m) attention that the query tokens pay to every token, averaged over heads, then over queries, in float32.
+    """Average the attention of the query tokens to every token over heads, then over queries: (B, m) float32.
 
     docs/method.md, 2.2. A row without query tokens scores 0 everywhere.
 
@@ -133,7 +133,7 @@ def text_to_vision(
 
 
 def top_per_span(scores: Tensor, spans: Tensor, limits: Tensor) -> Tensor:
-    """(B, n) bool: the `limits` best tokens of every span; ties keep the earlier token.
+    """Mark the `limits` best tokens of every span: (B, n) bool. Ties keep the earlier token.
 
     Args:
         scores: (B, n), higher is better.

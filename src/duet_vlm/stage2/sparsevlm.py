@@ -42,7 +42,7 @@ def sparsevlm(inputs: RankingInputs) -> Tensor:
 
 
 def _relevance(inputs: RankingInputs) -> Tensor:
-    """(B, q) how much the visual tokens point at each query token, a block of visual tokens after the other."""
+    """Measure how much the visual tokens point at each query token, (B, q), one block of visual tokens at a time."""
     visual, _ = pack(inputs.visual)
     questions, hole = wide(inputs.questions).transpose(1, 2), inputs.places.queries < 0
     relevance = questions.new_zeros(hole.shape)

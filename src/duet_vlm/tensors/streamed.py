@@ -40,13 +40,13 @@ class Places:
     keys: Tensor
 
     def visible(self, images: slice, block: slice, columns: slice, window: int | None) -> Tensor:
-        """(b, r, c) bool of a block."""
+        """Tell which keys the queries of one block see: (images, queries, columns) bool."""
         queries, keys = self.queries[images, block, None], self.keys[images, None, columns]
         visible = (keys <= queries) & (keys >= 0)
         return visible if window is None else visible & (keys > queries - window)
 
     def spans(self, block_size: int, window: int | None) -> list[tuple[int, int]]:
-        """For each block of so many queries: how many columns are visible to all of it, and behind which none is.
+        """Find, for each block of queries, how many columns all of it sees, and the column behind which it sees none.
 
         Read on the host, all at once.
         """
@@ -69,7 +69,7 @@ def exact(device: torch.device) -> Any:
 
 
 def wide(x: Tensor) -> Tensor:
-    """In float32, or as it is where that is more."""
+    """Return x in float32, or as it is where that is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -89,7 +89,7 @@ def column_sums(
     visible: Tensor | Places | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """(B, m) softmax attention that each key receives, averaged over heads and summed over queries.
+    """Compute the softmax attention that each key receives, averaged over heads and summed over queries: (B, m).
 
     Computed in float32 (or wider, where the inputs are), whatever autocast and the default dtype say. Holds a few times
     `block_size` numbers, besides one group of heads of the inputs in that precision.
@@ -137,7 +137,7 @@ def column_sums(
 def _blocks(
     query: Tensor, key: Tensor, softmax: Softmax, visible: Any
 ) -> Iterator[tuple[slice, slice, slice, tuple[int, int]]]:
-    """(images, key heads, queries, columns as in `Places.spans`) whose logits fit a block, or the least that can be."""
+    """Cut the work into blocks (images, key heads, queries, columns as in `Places.spans`) that fit `block_size`."""
     (batch, heads, queries, _), (groups, columns) = query.shape, key.shape[1:3]
     room, share = block_size(query.device), heads // groups
     images = min(batch, max(1, room // max(1, heads * queries * columns)))
