@@ -21,6 +21,7 @@ class AnyRes(Family):
     """What LLaVA-NeXT and LLaVA-OneVision share. Rows of packed patches end with `image_newline`, a parameter."""
 
     projectors = ("multi_modal_projector", "image_newline")
+    cut_by_size = True
     tiles_advice = ", and an image of its largest grid of crops is counted as a whole"
 
     def image_shape(

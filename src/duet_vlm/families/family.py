@@ -44,6 +44,7 @@ class Family(PixelInputs):
         tiled: whether a photo is cut into tiles, each with `visual_tokens`.
         tiles_apart: whether stage 2 ranks each tile by itself, as text stands between them.
         layout_options: what the image processor is told besides, to lay an image out as the model gets it.
+        cut_by_size: whether `image_shape` is given an image's size in pixels, by which it is cut into crops.
         crops_together: whether stage 1 merges all crops of an image together.
         every_patch: whether each patch of the tower is one visual token behind a projector of two layers, so that the
             operations of a training step can be counted.
@@ -66,6 +67,7 @@ class Family(PixelInputs):
     tiles_apart = False
     layout_options: ClassVar[dict[str, Any]] = {}
     tiles_advice = ""  # ends the refusal of `tiles`
+    cut_by_size = False
     crops_together = False
     every_patch = False
     towers: tuple[str, ...] = ("vision_tower",)

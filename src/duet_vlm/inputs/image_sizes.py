@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError, reason
 from ..families import family_of
-from ..families.anyres import AnyRes
 from .model_folders import existing, reading
 from .shapes import shape_of
 
@@ -62,7 +61,7 @@ def layout(
         if value is not None:
             raise DuetError(f"--image {width}x{height} says what {name} says: give one of them.")
     family = family_of(config)
-    if isinstance(family, AnyRes):
+    if family.cut_by_size:
         return Layout(size=(height, width))
     if not family.tiled and family.usual_grid(config) is None:
         return Layout()  # every image is made the same size
