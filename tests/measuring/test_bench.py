@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from commands import heads
 from typer.testing import CliRunner
 
 from duet_vlm import Drop, DuetConfig, apply
@@ -43,11 +44,7 @@ def test_a_tiny_shape_has_the_bytes_and_flops_of_its_schedule(tmp_path: Path) ->
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "share of the ideal" in result.stdout
-    # a setting's head is its method above its budget
-    heads = [
-        [cell.strip() for cell in line.strip("┃").split("┃")] for line in result.stdout.splitlines() if "┃" in line
-    ]
-    assert [" ".join(head).strip() for head in zip(*heads, strict=True)][2:] == ["duet 48", "visionzip 48"]
+    assert heads(result.stdout)[2:] == ["duet 48", "visionzip 48"]
     report = json.loads(file.read_text())
     duet, visionzip = report["settings"]
     counts = [77, 77, 38, 0]
