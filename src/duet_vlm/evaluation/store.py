@@ -53,7 +53,7 @@ class Folder:
             self._claim(_plain(settings), _plain([run.described() for run in runs]), _plain(list(records)))
         (path / PARTS).mkdir(exist_ok=True)
         self.file = path / PARTS / f"answers-{rank}.jsonl"
-        _drop_half_a_line(self.file)
+        drop_half_a_line(self.file)
 
     def _claim(self, settings: dict[str, Any], runs: list[Any], records: list[Any]) -> None:
         file, asked = self.path / SETTINGS, self.path / RECORDS
@@ -80,7 +80,7 @@ class Folder:
             write_whole(file, json.dumps(now, indent=1) + "\n", self.rank)
         held = listed | {record["id"]: record for record in records}
         if held != listed:
-            write_whole(asked, _lines(held.values()), self.rank)
+            write_whole(asked, as_lines(held.values()), self.rank)
 
     def _compare(
         self,
@@ -94,7 +94,7 @@ class Folder:
             raise DuetError(f"output folder {str(self.path)!r} belongs to another run: {what}; give another folder.")
 
         answered = {line["id"] for line in self.lines() if "answer" in line}
-        then, now = _flat(before), _flat(settings)
+        then, now = flat(before), flat(settings)
         for name in sorted({*then, *now} - {*NAMES, "runs", "weights"}):
             if then.get(name) != now.get(name):
                 refuse(f"its {name} was {_shown(then.get(name))} and is {_shown(now.get(name))} now")
@@ -133,7 +133,7 @@ class Folder:
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
         """Write lines, and have them on the disk before returning."""
         with writing(self.path, "the answers"), self.file.open("ab") as file:
-            file.write(_lines(lines).encode())
+            file.write(as_lines(lines).encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -146,7 +146,7 @@ class Folder:
         listed = {*wanted}
         lines = [answers[key] for key in [*wanted, *(key for key in answers if key not in listed)]]
         problems = [{"id": name, "problem": problem} for name, problem in self.problems().items()]
-        write_whole(self.path / ANSWERS, _lines(lines + problems))
+        write_whole(self.path / ANSWERS, as_lines(lines + problems))
         for file in (self.path / PARTS).glob("answers-*.jsonl"):
             file.unlink()
         (self.path / PARTS).rmdir()
@@ -170,7 +170,7 @@ def _parsed(file: Path, text: bytes) -> dict[str, Any]:
     return found
 
 
-def _drop_half_a_line(file: Path) -> None:
+def drop_half_a_line(file: Path) -> None:
     """Cut what a killed process was writing."""
     if file.exists():
         whole = file.read_bytes()
@@ -179,7 +179,8 @@ def _drop_half_a_line(file: Path) -> None:
             os.truncate(file, end)
 
 
-def _lines(entries: Iterable[dict[str, Any]]) -> str:
+def as_lines(entries: Iterable[dict[str, Any]]) -> str:
+    """JSON lines."""
     return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 
@@ -192,11 +193,12 @@ def _key(run: dict[str, Any]) -> tuple[str, float | None]:
     return run["method"], run["budget"]
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their whole names: `{"versions.torch": ...}`."""
+    found: dict[str, Any] = {}
     for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 def _shown(value: Any) -> str:
