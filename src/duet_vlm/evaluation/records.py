@@ -61,7 +61,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that could not be evaluated, and why; `line` of the manifest and `id` are given where they are known."""
+    """Something that could not be evaluated, and why; `line` of the manifest and `id` where they are known."""
 
     reason: str
     line: int | None = None

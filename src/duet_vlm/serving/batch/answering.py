@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from ...errors import DuetError, reason
 from ...evaluation.evaluate import batches_of
-from .attempts import Attempts, begun
+from .attempts import FarAttempts
 from .cluster import Share
 from .output import Output
 from .worker import Job, Worker, packed
@@ -44,7 +43,6 @@ def answer_all(
     batches = batches_of(output.left, batch_size)
     if not batches:
         return
-    attempts = ray.remote(num_cpus=0)(Attempts).remote()
     rows = [{"batch": json.dumps([packed(record) for record in batch])} for batch in batches]
     # a batch to a block, so that only the batch is asked again whose worker ended
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -53,7 +51,7 @@ def answer_all(
     pool = ray.data.ActorPoolStrategy(size=share.workers)
     # Ray Data takes one of the two
     resources = {"num_gpus": share.gpus} if share.gpus else {"num_cpus": share.cpus}
-    constructor = (job, share.threads, partial(begun, attempts))
+    constructor = (job, share.threads, FarAttempts(ray))
     data = data.map(worker, fn_constructor_args=constructor, compute=pool, **resources)
     try:
         for row in data.iter_rows():

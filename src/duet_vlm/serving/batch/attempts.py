@@ -1,4 +1,4 @@
-"""How often workers began something, counted where it outlives them. Imports nothing of ours."""
+"""What workers began and did not end, counted where it outlives them. Imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -6,23 +6,37 @@ from typing import Any
 
 
 class Attempts:
-    """Counts attempts by name; Ray keeps it in a process of its own."""
+    """Counts, by name, the attempts in a row that came to no end."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
 
-    def add(self, name: str) -> int:
-        """The number of attempts with this one."""
+    def begin(self, name: str) -> int:
+        """The number of attempts that came to no end, this one included."""
         self.counts[name] = self.counts.get(name, 0) + 1
         return self.counts[name]
 
+    def end(self, name: str) -> None:
+        """The attempt came to its end, whatever it found."""
+        self.counts.pop(name, None)
 
-def begun(attempts: Any, name: str) -> int:
-    """Count one attempt more from inside a worker; where the counter has ended, it is the first."""
-    import ray
 
-    try:
-        count: int = ray.get(attempts.add.remote(name))
-    except ray.exceptions.RayActorError:
-        return 1
-    return count
+class FarAttempts:
+    """The same in a process of its own, where Ray keeps it; if that has ended, each attempt is the first."""
+
+    def __init__(self, ray: Any):
+        self._actor = ray.remote(num_cpus=0)(Attempts).remote()
+
+    def begin(self, name: str) -> int:
+        """As of `Attempts`."""
+        import ray
+
+        try:
+            count: int = ray.get(self._actor.begin.remote(name))
+        except ray.exceptions.RayActorError:
+            return 1
+        return count
+
+    def end(self, name: str) -> None:
+        """As of `Attempts`."""
+        self._actor.end.remote(name)

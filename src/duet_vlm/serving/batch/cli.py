@@ -21,6 +21,8 @@ from ...inputs.paths import check_file
 if TYPE_CHECKING:
     from .request import Asked
 
+COUNTS = ("visual_tokens", "tokens_in", "tokens_avg", "tokens_last")  # of a line, and their means of a folder
+
 
 def batch(
     data: Annotated[
@@ -114,11 +116,15 @@ def summary(asked: Asked, lines: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures of a folder whose manifest was answered, JSON-able."""
     names = {record.id for record in asked.records}
     answers = [line for line in lines if line["id"] in names and "answer" in line]
-    mean = lambda name: sum(line[name] for line in answers) / len(answers) if answers else None  # noqa: E731
+
+    def mean(name: str) -> float | None:
+        return sum(line[name] for line in answers) / len(answers) if answers else None
+
+    counts = {name: mean(name) for name in COUNTS}
+    failed = sum("error" in line for line in lines)
     return {
-        **asked.settings, "settings": asked.words, "data": str(asked.data), "answered": len(answers),
-        "failed": sum("error" in line for line in lines), "visual_tokens": mean("visual_tokens"),
-        "tokens_in": mean("tokens_in"), "tokens_avg": mean("tokens_avg"), "tokens_last": mean("tokens_last"),
+        **asked.settings, "settings": asked.words, "data": str(asked.data), "answered": len(answers), "failed": failed,
+        **counts,
     }  # fmt: skip
 
 
@@ -127,6 +133,6 @@ def show(report: dict[str, Any], out: Path) -> None:
     console = terminal.console()
     console.print(f"{several(report['answered'], 'answer')} in {out / 'answers.jsonl'}", highlight=False, markup=False)
     if report["answered"]:
-        counts = [f"{report[name]:.1f}" for name in ("visual_tokens", "tokens_in", "tokens_avg", "tokens_last")]
+        counts = [f"{report[name]:.1f}" for name in COUNTS]
         told = "visual tokens: {} in, {} after stage 1, {} on average, {} in the last layer".format(*counts)
         console.print(f"{told}; {report['settings']}", style="dim", highlight=False, markup=False)

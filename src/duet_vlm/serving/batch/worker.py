@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ...evaluation.records import Record
 from ...evaluation.runs import Run
 from ...inputs.checkpoints import read_model
 from ...inputs.devices import check_device
+from .attempts import Attempts, FarAttempts
 
 TRIES = 2  # of one record alone, before it is held to be what ends the process
 
@@ -48,12 +49,11 @@ class Worker:
     Args:
         job: what to answer with.
         threads: of the CPU, to compute on.
-        begun: counts the attempts at something by all workers: called with its name, it gives how many there were,
-            this one included. So a record that ends the process is found, and ends it `TRIES` times at most.
+        attempts: counts what workers began and did not end, so that a record that ends the process is found.
     """
 
-    def __init__(self, job: Job, threads: int, begun: Callable[[str], int]):
-        self.job, self.begun = job, begun
+    def __init__(self, job: Job, threads: int, attempts: Attempts | FarAttempts):
+        self.job, self.attempts = job, attempts
         self.refused: str | None = None
         with quiet():
             try:
@@ -77,12 +77,15 @@ class Worker:
 
         A batch that ended a process, and one that fails as a whole, is asked record by record.
         """
-        if len(records) > 1 and self.begun(f"batch of {records[0].id}") == 1:
+        name, found = f"batch of {records[0].id}", list[dict[str, Any]]()
+        if len(records) > 1 and self.attempts.begin(name) == 1:
             try:
-                return self.together(records)
+                found = self.together(records)
             except Exception as error:
                 _end_if_broken(error)
-        return [self.alone(record) for record in records]
+        found = found or [self.alone(record) for record in records]
+        self.attempts.end(name)
+        return found
 
     def together(self, records: Sequence[Record]) -> list[dict[str, Any]]:
         """The answers of a batch, and the errors of records that cannot be asked."""
@@ -103,16 +106,20 @@ class Worker:
 
     def alone(self, record: Record) -> dict[str, Any]:
         """The line of one record, whatever happens while it is asked."""
-        if self.begun(f"record {record.id}") > TRIES:
+        name = f"record {record.id}"
+        if self.attempts.begin(name) > TRIES:
             told = f"the process that was asked ended {TRIES} times: look at the file, or leave it out."
-            return {"id": record.id, "error": told}
-        try:
-            return self.together([record])[0]
-        except DuetError as error:
-            return {"id": record.id, "error": str(error)}
-        except Exception as error:
-            _end_if_broken(error)
-            return {"id": record.id, "error": f"it cannot be answered ({type(error).__name__}: {reason(error)})."}
+        else:
+            try:
+                (found,) = self.together([record])
+                told = None
+            except DuetError as error:
+                told = str(error)
+            except Exception as error:
+                _end_if_broken(error)
+                told = f"it cannot be answered ({type(error).__name__}: {reason(error)})."
+        self.attempts.end(name)
+        return found if told is None else {"id": record.id, "error": told}
 
 
 def packed(record: Record) -> dict[str, Any]:
