@@ -39,12 +39,12 @@ def read(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def one_by_one(file: Path) -> dict[str, tuple[str, list[int]]]:
-    """Record -> its answer and its visual tokens in each layer, with `KEEP` of them kept."""
+def one_by_one(file: Path, names: list[str]) -> dict[str, tuple[str, list[int]]]:
+    """Of the records named: its answer and its visual tokens in each layer, with `KEEP` of them kept."""
     model, processor = load()
-    found = {}
+    found, records = {}, [json.loads(line) for line in file.read_text().splitlines() if line.startswith("{")]
     with apply(model, DuetConfig.preset("duet", model=model, keep=KEEP), tokenizer=processor) as handle:
-        for record in read(file):
+        for record in (one for one in records if one["id"] in names):
             said = [{"type": "image"}, {"type": "text", "text": record["question"]}]
             text = processor.apply_chat_template([{"role": "user", "content": said}], add_generation_prompt=True)
             with Image.open(file.parent / record["image"]) as image:

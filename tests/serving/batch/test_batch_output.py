@@ -105,5 +105,5 @@ def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
     Output(mixed, SETTINGS, records("a")).close()
     for text in ("nonsense\n", "[1]\n", "{}\n"):
         (mixed / "answers.jsonl").write_text(text)
-        with pytest.raises(DuetError, match="is not as duet batch wrote it.*: give another folder"):
+        with pytest.raises(DuetError, match=r"is not as duet batch wrote it.*: give another folder"):
             Output(mixed, SETTINGS, records("a"))

@@ -98,7 +98,7 @@ def test_a_record_that_ends_its_process_is_found_and_left_out(
         with pytest.raises(SystemExit):
             asked(worker, records)
     lines = {line["id"]: line for line in asked(worker, records)}
-    assert lines.keys() == {"q0", "q1", "q2", "q3"} and "ended 2 times" in lines["q1"]["error"]
+    assert lines.keys() == {"q0", "q1", "q2", "q3"} and "alone ended 2 times" in lines["q1"]["error"]
     assert counts["q1"] == 3 and all("answer" in lines[name] for name in ("q0", "q2", "q3"))
     with pytest.raises(SystemExit):  # a later run may ask it again
         asked(worker, records[1:2])

@@ -130,9 +130,9 @@ def summary(asked: Asked, lines: list[dict[str, Any]]) -> dict[str, Any]:
 
 def show(report: dict[str, Any], out: Path) -> None:
     """The same for people, on stdout."""
-    console = terminal.console()
-    console.print(f"{several(report['answered'], 'answer')} in {out / 'answers.jsonl'}", highlight=False, markup=False)
+    counts = ""
     if report["answered"]:
-        counts = [f"{report[name]:.1f}" for name in COUNTS]
-        told = "visual tokens: {} in, {} after stage 1, {} on average, {} in the last layer".format(*counts)
-        console.print(f"{told}; {report['settings']}", style="dim", highlight=False, markup=False)
+        shown = [f"{report[name]:.1f}" for name in COUNTS]
+        counts = ": {} visual tokens, {} after stage 1, {} on average, {} in the last layer".format(*shown)
+    print(f"{several(report['answered'], 'answer')} in {out / 'answers.jsonl'}")
+    print(f"{report['settings']}{counts}")

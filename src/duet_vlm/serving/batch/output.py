@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -159,10 +160,10 @@ class Output:
             os.fsync(file.fileno())
 
     def finish(self) -> list[dict[str, Any]]:
-        """All lines in the manifest's order; what it does not name, and its unreadable lines, come last."""
+        """All lines in the manifest's order; what it does not name any more comes last."""
         lines = [_parsed(self.file, line) for line in self.file.read_bytes().splitlines()]
-        place = {name: n for n, name in enumerate(self.records)}
-        lines.sort(key=lambda line: place.get(line["id"], len(place)))
+        place = {name: record.line for name, record in self.records.items()}
+        lines.sort(key=lambda line: place.get(line["id"]) or line.get("line", math.inf))
         write_whole(self.file, as_lines(lines))
         return lines
 

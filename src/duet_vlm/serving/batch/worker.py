@@ -108,7 +108,7 @@ class Worker:
         """The line of one record, whatever happens while it is asked."""
         name = f"record {record.id}"
         if self.attempts.begin(name) > TRIES:
-            told = f"the process that was asked ended {TRIES} times: look at the file, or leave it out."
+            told = f"the process that was asked it alone ended {TRIES} times: look at its file, or leave it out."
         else:
             try:
                 (found,) = self.together([record])
