@@ -49,10 +49,10 @@ def answer_all(
     data.context.enable_progress_bars = data.context.print_on_execution_start = False
     data.context.execution_no_progress_timeout_s = -1  # a long video, or a large model, takes its time
     pool = ray.data.ActorPoolStrategy(size=share.workers)
-    # Ray Data takes one of the two
-    resources = {"num_gpus": share.gpus} if share.gpus else {"num_cpus": share.cpus}
     constructor = (job, share.threads, FarAttempts(ray))
-    data = data.map(worker, fn_constructor_args=constructor, compute=pool, **resources)
+    data = data.map(
+        worker, fn_constructor_args=constructor, compute=pool, num_cpus=share.cpus, num_gpus=share.gpus or None
+    )
     try:
         for row in data.iter_rows():
             found = json.loads(row["found"])

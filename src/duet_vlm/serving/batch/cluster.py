@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
+import signal
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +29,7 @@ class Share:
     Attributes:
         workers: how many there are.
         cpus: what Ray counts for each; fewer than there are, as other parts of a run need some, too.
-        gpus: the same of GPUs.
+        gpus: the same of GPUs; with these, no CPUs.
         threads: the CPU threads that each computes on.
     """
 
@@ -58,16 +62,14 @@ def cluster(address: str | None) -> Iterator[Any]:
             return
         here: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE}
         with _without_its_words():
+            _check_address(address)
             try:
                 ray.init(address=address or "local", log_to_driver=False, **(here if address is None else {}))
             except (OSError, RuntimeError, ValueError) as error:
-                where = "on this machine" if address is None else f"at {address!r}"
-                raise DuetError(
-                    f"Ray cannot be reached {where} ({reason(error)}): give --address HOST:PORT of a running "
-                    "cluster, or none."
-                ) from error
+                raise _unreachable(address, error) from error
             try:
-                yield ray
+                with _stoppable():
+                    yield ray
             finally:
                 ray.shutdown()
 
@@ -96,9 +98,39 @@ def share(ray: Any, workers: int | None, device: str | None, threads: int | None
         workers = int(gpus) if on_gpus else sum(1 for node in ray.nodes() if node["Alive"])
     return Share(
         workers,
-        cpus=_floor(min(0.5, cpus / 2 / workers)),
+        cpus=0 if on_gpus else _floor(min(0.5, cpus / 2 / workers)),
         gpus=_floor(1 / math.ceil(workers / gpus)) if on_gpus else 0,
         threads=threads or max(1, int(cpus // workers)),
+    )
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM, which schedulers send, is Ctrl-C; Ray's own handler may abort the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_address(address: str | None) -> None:
+    """Ray itself tries for minutes to reach a cluster that is not there."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^\]]+?)\]?:(\d{1,5})", address or "")
+    if found is not None:
+        try:
+            socket.create_connection((found[1], int(found[2])), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str | None, error: Exception) -> DuetError:
+    where = "started on this machine" if address is None else f"reached at {address!r}"
+    return DuetError(
+        f"Ray cannot be {where} ({reason(error)}): give --address HOST:PORT of a running cluster, or none to start it."
     )
 
 
