@@ -23,7 +23,7 @@ from PIL import Image
 from duet_vlm.console.quiet import quiet
 from duet_vlm.evaluation.records import Record
 from duet_vlm.serving.batch.answering import answer_all
-from duet_vlm.serving.batch.cluster import Share, cluster, share
+from duet_vlm.serving.batch.cluster import Share, cluster
 from duet_vlm.serving.batch.output import Output
 from duet_vlm.serving.batch.request import Asked, prepare
 from duet_vlm.serving.batch.worker import Worker
@@ -124,28 +124,21 @@ def test_a_record_that_kills_every_worker_is_left_out(ray: Any, tmp_path: Path) 
     assert {line["id"] for line in lines if "error" in line} == {"q5"}
 
 
-def test_a_share_leaves_room_for_others(ray: Any) -> None:
-    cpus = ray.cluster_resources()["CPU"]
-    for workers in (1, 2, 3, 64):
-        found = share(ray, workers, None, None)
-        assert found.workers == workers and 0 < found.cpus <= 0.5 and found.cpus * workers <= cpus / 2
-        assert found.gpus == 0 and found.threads == max(1, int(cpus // workers))
-    assert share(ray, None, "cpu", 3) == Share(1, min(0.5, cpus / 2), 0, 3)
-
-
-def test_the_whole_command_killed_goes_on_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_the_whole_command_killed_goes_on_and_leaves_nothing_behind(ray: Any, tmp_path: Path) -> None:
     file, out = batches.manifest(tmp_path, 20), tmp_path / "out"
     records = [record | {"id": f"{record['id']}-{n}"} for n in range(10) for record in batches.read(file)]
     batches.write(file, records)
     command = [sys.executable, "-m", "duet_vlm", "batch", "--data", file, "--out", out, *COMMON]
     first = subprocess.Popen([str(word) for word in [*command, "--batch-size", 1]], stderr=subprocess.PIPE)
-    while first.poll() is None and not (out / "answers.jsonl").exists() or len(lines_of(out)) < 3:
+    while first.poll() is None and len(lines_of(out)) < 3:
         time.sleep(0.05)
     others = psutil.Process(first.pid).children(recursive=True)
     first.kill()
     assert first.communicate()[1] == b""
     before = lines_of(out)
     assert others and 3 <= len(before) < len(records)
+    # the other half of the work on a cluster that is there, which outlives the command
+    command += ["--address", ray.get_runtime_context().gcs_address]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == f"duet: {out} has {len(before)} of 200 answers already.\n"
     assert done.stdout.startswith(f"200 answers in {out / 'answers.jsonl'}\nduet, --keep 0.33: 196.0 visual tokens, ")

@@ -17,6 +17,7 @@ from typing import Any
 from ...errors import DuetError, reason
 
 STORE = 100 * 2**20  # bytes of shared memory for objects: records and answers are text
+STDERR = 2  # where C++ writes
 # where the user has not said otherwise
 EVERYWHERE = {"RAY_USAGE_STATS_ENABLED": "0"}
 LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's way to say: listen on 127.0.0.1 alone
@@ -139,12 +140,12 @@ def _without_its_words() -> Iterator[None]:
     """What Ray prints of workers that ended, and logs from C++, is kept from the terminal; our own stderr is not."""
     with open(os.devnull, "w") as nowhere, contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(nowhere))
-        with contextlib.suppress(OSError):  # a stderr that is no file
-            place = sys.stderr.fileno()
-            ours = stack.enter_context(os.fdopen(os.dup(place), "w", buffering=1))
-            stack.enter_context(contextlib.redirect_stderr(ours))
-            os.dup2(nowhere.fileno(), place)
-            stack.callback(os.dup2, ours.fileno(), place)
+        kept = stack.enter_context(os.fdopen(os.dup(STDERR), "w", buffering=1))
+        with contextlib.suppress(OSError):  # one that is no file
+            if sys.stderr.fileno() == STDERR:
+                stack.enter_context(contextlib.redirect_stderr(kept))
+        os.dup2(nowhere.fileno(), STDERR)
+        stack.callback(os.dup2, kept.fileno(), STDERR)
         yield
 
 
