@@ -23,6 +23,7 @@ COMMANDS = [
     "budget",
     "bench",
     "eval",
+    "batch",
     "check",
     "train",
     "demo scene",
@@ -64,7 +65,7 @@ def test_options_of_one_kind_have_one_name_and_one_look() -> None:
     for name in ("--json", "--method", "--tokens", "--keep", "--dtype", "--device", "--threads", "--config"):
         assert len(seen[name]) == 1, (name, seen[name])
     assert not {"--methods", "--budget", "--budgets"} & set(seen)
-    for command in ("run", "bench", "eval", "check"):
+    for command in ("run", "bench", "eval", "batch", "check"):
         assert {"--threads", "--json", "--config", "--method", "--model"} <= set(options_of(command))
     for command in ("budget",):
         assert "--json" in options_of(command)
@@ -82,12 +83,12 @@ def test_help_is_readable(command: str) -> None:
 
 
 def test_help_lists_every_method() -> None:
-    for command in ("run", "budget", "bench", "eval", "check"):
+    for command in ("run", "budget", "bench", "eval", "batch", "check"):
         words = page(command).replace(",", " ").replace(";", " ").split()
         assert set(names()) <= set(words)
 
 
-@pytest.mark.parametrize("command", ["", "run", "budget", "bench", "eval", "check", "train"])
+@pytest.mark.parametrize("command", ["", "run", "budget", "bench", "eval", "batch", "check", "train"])
 def test_examples_are_commands(command: str) -> None:
     """Lines that go on end in a backslash, options stay beside their values, and each example is understood."""
     examples = re.findall(r"^ +duet (?:.*\\\n)*.*$", page(command), re.MULTILINE)
@@ -110,7 +111,7 @@ def test_several_values_stand_behind_one_name_in_every_command() -> None:
     assert len(first["budgets"]) == 4 and all(other == first for other in others)
     for command in ("bench", "eval", "budget"):
         assert all(options_of(command)[name].multiple for name in ("--tokens", "--keep", "--method"))
-    for command in ("run", "check"):
+    for command in ("run", "batch", "check"):
         assert not any(options_of(command)[name].multiple for name in ("--tokens", "--keep", "--method"))
 
 

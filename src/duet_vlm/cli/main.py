@@ -9,6 +9,7 @@ import typer
 from ..checks.cli import check
 from ..console.commands import DEBUG, Command, Commands
 from ..evaluation.cli import evaluate
+from ..serving.batch.cli import batch
 from ..training.cli import train
 from .bench import bench
 from .budget import budget
@@ -56,6 +57,7 @@ app.command(cls=Command)(run)
 app.command(cls=Command)(budget)
 app.command(cls=Command)(bench)
 app.command("eval", cls=Command)(evaluate)
+app.command(cls=Command)(batch)
 app.command(cls=Command)(train)
 app.command(cls=Command)(check)
 app.add_typer(demo, name="demo")

@@ -55,7 +55,7 @@ class Folder:
             self._claim(_plain(settings), _plain([run.described() for run in runs]), _plain(list(records)))
         (path / PARTS).mkdir(exist_ok=True)
         self.file = path / PARTS / f"answers-{rank}.jsonl"
-        _drop_half_a_line(self.file)
+        drop_half_a_line(self.file)
 
     def _claim(self, settings: dict[str, Any], runs: list[Any], records: list[Any]) -> None:
         file, records_file = self.path / SETTINGS, self.path / RECORDS
@@ -82,7 +82,7 @@ class Folder:
             write_whole(file, json.dumps(now, indent=1) + "\n", RESULTS, self.rank)
         held = listed | {record["id"]: record for record in records}
         if held != listed:
-            write_whole(records_file, _lines(held.values()), RESULTS, self.rank)
+            write_whole(records_file, as_lines(held.values()), RESULTS, self.rank)
 
     def _compare(
         self,
@@ -135,7 +135,7 @@ class Folder:
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
         """Write lines, and have them on the disk before returning."""
         with writing(self.path, "the answers"), self.file.open("ab") as file:
-            file.write(_lines(lines).encode())
+            file.write(as_lines(lines).encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -148,7 +148,7 @@ class Folder:
         listed = {*wanted}
         lines = [answers[key] for key in [*wanted, *(key for key in answers if key not in listed)]]
         problems = [{"id": name, "problem": problem} for name, problem in self.problems().items()]
-        write_whole(self.path / ANSWERS, _lines(lines + problems), RESULTS)
+        write_whole(self.path / ANSWERS, as_lines(lines + problems), RESULTS)
         for file in (self.path / PARTS).glob("answers-*.jsonl"):
             file.unlink()
         (self.path / PARTS).rmdir()
@@ -164,7 +164,7 @@ def _parsed(file: Path, text: bytes) -> dict[str, Any]:
     return data
 
 
-def _drop_half_a_line(file: Path) -> None:
+def drop_half_a_line(file: Path) -> None:
     """Cut what a killed process was writing."""
     if file.exists():
         whole = file.read_bytes()
@@ -173,7 +173,8 @@ def _drop_half_a_line(file: Path) -> None:
             os.truncate(file, end)
 
 
-def _lines(entries: Iterable[dict[str, Any]]) -> str:
+def as_lines(entries: Iterable[dict[str, Any]]) -> str:
+    """JSON lines."""
     return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 
