@@ -17,7 +17,7 @@ from ..errors import DuetError
 from ..families import visual_token_ids
 from ..families.placeholders import check_text
 from ..host import output_cache
-from ..inputs.prompts import processing, prompt, special_tokens
+from ..inputs.prompts import context, processing, prompt, special_tokens
 from ..inputs.video.inputs import content, show_frames, video_inputs
 from ..measuring.generation import TokenTimes, bytes_per_token
 from .records import Record
@@ -152,16 +152,6 @@ class Asker:
             )  # fmt: skip
             _wait(device)
         return out, clock.times[1] - started, time.perf_counter() - started
-
-
-def context(config: Any) -> int | None:
-    """The longest prompt of a model, in tokens; None where its config does not say, or stretches it."""
-    text = config.get_text_config()
-    rotary = getattr(text, "rope_parameters", None) or {}
-    if "factor" in str(rotary):
-        return None
-    longest: int | None = getattr(text, "max_position_embeddings", None)
-    return longest
 
 
 def _wait(device: Any) -> None:

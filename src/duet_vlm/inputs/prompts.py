@@ -1,4 +1,4 @@
-"""A question in the model's chat format, and the processor that encodes it."""
+"""Questions and conversations in the model's chat format, and the processor that encodes them."""
 
 from __future__ import annotations
 
@@ -26,17 +26,34 @@ def prompt(processor: Any, question: str, media: list[dict[str, str]] | None = N
         media: what stands before the question in a chat; one image if not given.
     """
     media = [{"type": "image"}] if media is None else media
+    said = [*media, {"type": "text", "text": question}]
+    return conversation_prompt(processor, [{"role": "user", "content": said}])
+
+
+def conversation_prompt(processor: Any, messages: list[dict[str, Any]]) -> str:
+    """A conversation in the model's chat format, up to where the answer begins.
+
+    Args:
+        messages: {"role": "system", "user" or "assistant", "content": [{"type": "text", "text": ...} or {"type":
+            "image" or "video"}, ...]}, the latter for the places of pictures and videos.
+    """
     if getattr(processor, "chat_template", None):
-        said = [*media, {"type": "text", "text": question}]
-        text: str = processor.apply_chat_template([{"role": "user", "content": said}], add_generation_prompt=True)
+        text: str = processor.apply_chat_template(messages, add_generation_prompt=True)
         return text
-    tokens = "".join(getattr(processor, f"{part['type']}_token", f"<{part['type']}>") for part in media)
+    flat = [{"role": message["role"], "content": _flat(processor, message["content"])} for message in messages]
     tokenizer = getattr(processor, "tokenizer", processor)
     if getattr(tokenizer, "chat_template", None):
-        messages = [{"role": "user", "content": f"{tokens}\n{question}"}]
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        text = tokenizer.apply_chat_template(flat, add_generation_prompt=True, tokenize=False)
         return text
-    return f"USER: {tokens}\n{question} ASSISTANT:"
+    names = {"system": "", "user": "USER: ", "assistant": "ASSISTANT: "}
+    return " ".join([*(names[message["role"]] + message["content"] for message in flat), "ASSISTANT:"])
+
+
+def _flat(processor: Any, parts: list[dict[str, Any]]) -> str:
+    """Place holders first, then the text."""
+    kinds = [part["type"] for part in parts if part["type"] != "text"]
+    media = "".join(getattr(processor, f"{kind}_token", f"<{kind}>") for kind in kinds)
+    return "\n".join([media] * bool(media) + [part["text"] for part in parts if part["type"] == "text"])
 
 
 def special_tokens(processor: Any) -> dict[str, bool]:
@@ -44,3 +61,13 @@ def special_tokens(processor: Any) -> dict[str, bool]:
     tokenizer = getattr(processor, "tokenizer", processor)
     start, shown = tokenizer.bos_token, prompt(processor, "")
     return {"add_special_tokens": False} if start and shown.startswith(start) else {}
+
+
+def context(config: Any) -> int | None:
+    """The longest prompt of a model, in tokens; None where its config does not say, or stretches it."""
+    text = config.get_text_config()
+    rotary = getattr(text, "rope_parameters", None) or {}
+    if "factor" in str(rotary):
+        return None
+    longest: int | None = getattr(text, "max_position_embeddings", None)
+    return longest

@@ -10,7 +10,7 @@ from ..errors import DuetError
 from ..families import family_of
 from ..families.placeholders import check_text
 from ..inputs.images import read_image
-from ..inputs.prompts import special_tokens
+from ..inputs.prompts import conversation_prompt, special_tokens
 from ..inputs.video.decoding import Clip, read_frames
 from ..inputs.video.inputs import are_images, check_model, content
 
@@ -87,7 +87,7 @@ class Reader:
             media["do_sample_frames"] = False
         if len(conversations) > 1:
             media |= {"padding": True, "padding_side": "left"}
-        texts = [prompt(self.processor, conversation.messages) for conversation in conversations]
+        texts = [conversation_prompt(self.processor, conversation.messages) for conversation in conversations]
         return self.processor(text=texts, return_tensors="pt", **media, **special_tokens(self.processor))
 
     def _clip(self, part: dict[str, Any]) -> Clip:
@@ -100,27 +100,6 @@ class Reader:
             count = None if rule.count is None else min(rule.count, self.max_frames)
             rule = replace(rule, count=count, most=min(rule.most, self.max_frames))
         return read_frames(Path(source), rule)
-
-
-def prompt(processor: Any, messages: list[Message]) -> str:
-    """The conversation in the model's chat format, up to where the answer begins."""
-    if getattr(processor, "chat_template", None):
-        text: str = processor.apply_chat_template(messages, add_generation_prompt=True)
-        return text
-    flat = [{"role": m["role"], "content": _flat(processor, m["content"])} for m in messages]
-    tokenizer = getattr(processor, "tokenizer", processor)
-    if getattr(tokenizer, "chat_template", None):
-        text = tokenizer.apply_chat_template(flat, add_generation_prompt=True, tokenize=False)
-        return text
-    names = {"system": "", "user": "USER: ", "assistant": "ASSISTANT: "}
-    return " ".join([*(names[m["role"]] + m["content"] for m in flat), "ASSISTANT:"])
-
-
-def _flat(processor: Any, parts: list[dict[str, Any]]) -> str:
-    """Place holders first, then the text."""
-    kinds = [part["type"] for part in parts if part["type"] != "text"]
-    media = "".join(getattr(processor, f"{kind}_token", f"<{kind}>") for kind in kinds)
-    return "\n".join([media] * bool(media) + [part["text"] for part in parts if part["type"] == "text"])
 
 
 def _told(clip: Clip) -> dict[str, Any]:
