@@ -92,7 +92,9 @@ def test_a_model_without_a_template_gets_that_of_llava(tmp_path: Path) -> None:
 def test_a_system_prompt_stands_first(tmp_path: Path) -> None:
     model = DuetHF(str(saved.save(tmp_path, template=False)), method="none", device="cpu", system_prompt="look well .")
     messages = model._apply_system_prompt(user(picture(112, 112, 1), "find the ring ."), model.system_prompt)
-    assert conversation_prompt(model.processor, model.reader.read(messages).messages).startswith("look well . USER: <image>\n")
+    assert conversation_prompt(model.processor, model.reader.read(messages).messages).startswith(
+        "look well . USER: <image>\n"
+    )
 
 
 # ---- settings ----

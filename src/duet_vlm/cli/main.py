@@ -9,6 +9,7 @@ import typer
 from ..checks.cli import check
 from ..console.commands import DEBUG, Command, Commands, Loud
 from ..evaluation.cli import evaluate
+from ..serving.cli import serve
 from ..training.cli import train
 from .bench import bench
 from .budget import budget
@@ -58,6 +59,7 @@ app.command(cls=Command)(bench)
 app.command("eval", cls=Command)(evaluate)
 app.command(cls=Loud)(train)
 app.command(cls=Command)(check)
+app.command(cls=Command)(serve)
 app.add_typer(demo, name="demo")
 
 

@@ -1,0 +1,1 @@
+"""`duet serve`: an OpenAI-compatible server of a compressed model."""
