@@ -107,14 +107,10 @@ def open_bytes(data: bytes, pixels: int) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixels(f"the picture has far more than {pixels} pixels: give a smaller one.") from error
     except Exception as error:  # as in _open
-        raise DuetError(
-            f"a picture is expected, one of {', '.join(SENT)}, and these bytes are none of them."
-        ) from error
+        raise DuetError(f"these bytes are no picture: give one of {', '.join(SENT)}.") from error
     width, height = picture.size
     if width * height > pixels:
-        raise TooManyPixels(
-            f"the picture has {width}x{height} pixels: {pixels} in all are allowed, give a smaller one."
-        )
+        raise TooManyPixels(f"the picture has {width}x{height} pixels: {pixels} are allowed, give a smaller one.")
     return picture
 
 

@@ -22,6 +22,7 @@ class Metrics:
             "duet_requests", "Requests to /v1/chat/completions by HTTP status; 499: the client went away.", ["status"],
             registry=self.registry,
         )  # fmt: skip
+        self.gone = self._counter("duet_requests_gone", "Requests whose client went away before the answer's end.")
         self.running = self._gauge("duet_requests_running", "Requests that are computed now.")
         self.waiting = self._gauge("duet_requests_waiting", "Requests that come in or wait.")
         self.visual_in = self._counter("duet_visual_tokens_in", "Visual tokens of prompts before compression.")

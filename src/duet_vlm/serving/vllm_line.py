@@ -14,7 +14,6 @@ from .limits import Limits
 
 NOWHERE = "nowhere.invalid"  # a host that never is (RFC 6761): with it as the only one allowed, no URL is fetched
 DRAIN = 600  # seconds that requests have to end after SIGTERM
-BATCH = 8192  # tokens of a step that no prompt fills
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,6 @@ def arguments(model: str, config: Any, chosen: Chosen, limits: Limits, place: Pl
     if chosen.method != SAVED:
         settings = chosen.config.to_dict() if _compresses(chosen) else None
         words += ["--hf-overrides", json.dumps({"duet": settings})]
-    if chosen.config.drops:
-        # later layers' keys depend on the question, which has to stand in one step with its picture
-        words += ["--no-enable-prefix-caching", "--no-enable-chunked-prefill"]
-        words += ["--max-num-batched-tokens", str(max(most, BATCH))]
     if model == DEMO:
         # its pictures are resized by a filter that torchvision lacks
         words += ["--mm-processor-kwargs", json.dumps({"backend": "pil"})]

@@ -29,7 +29,8 @@ class Job:
 
     future: Future[Answer]
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
         self._gone = threading.Event()
@@ -44,7 +45,10 @@ class Job:
         return self._gone.is_set()
 
     def cancel(self) -> None:
-        """Leave the queue, or end after the token that is computed now."""
+        """Leave the queue, or end after the token that is computed now; nothing where all is done."""
+        if self.future.done():
+            return
+        self._metrics.gone.inc()
         self._gone.set()
         self.future.cancel()
 
@@ -103,7 +107,7 @@ class Worker:
         Args:
             done: called on the event loop when it has been answered, refused or given up.
         """
-        job, since = Job(), time.perf_counter()
+        job, since = Job(self._metrics), time.perf_counter()
         job.future = self._thread.submit(self._run, job, request, pictures, since)
         loop = asyncio.get_running_loop()
 
