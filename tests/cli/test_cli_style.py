@@ -28,6 +28,7 @@ COMMANDS = [
     "bench",
     "eval",
     "check",
+    "serve",
     "train",
     "demo scene",
     "demo eval",
@@ -72,6 +73,7 @@ def test_options_of_one_kind_have_one_name_and_one_look() -> None:
         assert {"--threads", "--json", "--config", "--method", "--model"} <= set(options_of(command))
     for command in ("budget",):
         assert "--json" in options_of(command)
+    assert {"--threads", "--config", "--method", "--model", "--tokens", "--keep"} <= set(options_of("serve"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -86,12 +88,12 @@ def test_help_is_readable(command: str) -> None:
 
 
 def test_help_lists_every_method() -> None:
-    for command in ("run", "budget", "bench", "eval", "check"):
+    for command in ("run", "budget", "bench", "eval", "check", "serve"):
         words = page(command).replace(",", " ").replace(";", " ").split()
         assert set(names()) <= set(words)
 
 
-@pytest.mark.parametrize("command", ["", "run", "budget", "bench", "eval", "check", "train"])
+@pytest.mark.parametrize("command", ["", "run", "budget", "bench", "eval", "check", "serve", "train"])
 def test_examples_are_commands(command: str) -> None:
     """Lines that go on end in a backslash, options stay beside their values, and each example is understood."""
     examples = re.findall(r"^ +duet (?:.*\\\n)*.*$", page(command), re.MULTILINE)
@@ -225,6 +227,10 @@ REFUSED = [
     ["check", "--method", "magic"],
     ["check", "--keep", "2"],
     ["check", "--model", "nowhere"],
+    ["serve", "--engine", "sglang"],
+    ["serve", "--engine", "transformers", "--print"],
+    ["serve", "--keep", "2"],
+    ["serve", "--dtype", "int3"],
 ]
 
 

@@ -90,9 +90,7 @@ class Remote:
                 if answer.status in REDIRECTS:
                     return urljoin(url, answer.getheader("Location", ""))
                 if answer.status != 200:
-                    raise RequestError(
-                        f"url {shown(url)} answers with status {answer.status}: give one that can be had."
-                    )
+                    raise RequestError(f"url {shown(url)} answers with status {answer.status}: send a data URL.")
                 return _read(answer, most)
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, RequestError):
