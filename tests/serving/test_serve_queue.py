@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import tiny
 from saved import config, processor
@@ -44,8 +44,8 @@ def served(model: Any, gate: Gate) -> Iterator[Served]:
         gate.remove()
 
 
-def ask(served: Served, tokens: int) -> httpx.Response:
-    return httpx.post(
+def ask(served: Served, tokens: int) -> httpx2.Response:
+    return httpx2.post(
         f"{served.url}/chat/completions", timeout=60, trust_env=False,
         json={"model": "demo", "messages": [QUESTION], "max_tokens": tokens},
     )  # fmt: skip
@@ -74,7 +74,7 @@ def test_a_full_queue_says_so_and_the_others_are_answered(served: Served, gate: 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_ends_its_answer(served: Served, gate: Gate, stream: bool) -> None:
     body = {"model": "demo", "messages": [QUESTION], "max_tokens": 900, "stream": stream}
-    asked = httpx.Client(trust_env=False, timeout=60)
+    asked = httpx2.Client(trust_env=False, timeout=60)
     request = asked.build_request("POST", f"{served.url}/chat/completions", json=body)
     with ThreadPoolExecutor(1) as clients:
         if stream:
@@ -102,9 +102,9 @@ def test_a_client_that_goes_away_leaves_the_queue(served: Served, gate: Gate) ->
     with ThreadPoolExecutor(1) as clients:
         first = clients.submit(ask, served, 3)
         until(lambda: waiting(served) == (1, 0))
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(
-                f"{served.url}/chat/completions", timeout=httpx.Timeout(60, read=0.3), trust_env=False,
+        with pytest.raises(httpx2.ReadTimeout):
+            httpx2.post(
+                f"{served.url}/chat/completions", timeout=httpx2.Timeout(60, read=0.3), trust_env=False,
                 json={"model": "demo", "messages": [QUESTION], "max_tokens": 900},
             )  # fmt: skip
         until(lambda: waiting(served) == (1, 0))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 from openai import OpenAI
 from PIL import Image
@@ -55,13 +55,13 @@ class Served:
     def __init__(self, name: str, serving: Serving, url: str):
         self.name, self.serving, self.url = name, serving, url
         self.client = OpenAI(base_url=url, api_key="none", timeout=LONGEST, max_retries=0)
-        self.http = httpx.Client(base_url=url, timeout=LONGEST, trust_env=False)
+        self.http = httpx2.Client(base_url=url, timeout=LONGEST, trust_env=False)
 
     def ask(self, *messages: dict[str, Any], **options: Any) -> Any:
         options = {"max_tokens": 8, "temperature": 0, **options}
         return self.client.chat.completions.create(model=self.name, messages=list(messages), **options)
 
-    def post(self, body: Any = None, **more: Any) -> httpx.Response:
+    def post(self, body: Any = None, **more: Any) -> httpx2.Response:
         """A request that need not be a good one; `body` goes over what a good one has."""
         whole = {"model": self.name, "messages": [user("find the ring .")], "max_tokens": 2, **(body or {})}
         return self.http.post("/chat/completions", **(more or {"json": whole}))
