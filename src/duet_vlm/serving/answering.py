@@ -104,9 +104,10 @@ class Answerer:
             raise RequestError(
                 f"the model's chat template refuses these messages ({reason(error)}): change them.", param="messages"
             ) from error
-        images = {"images": [read_image(picture) for picture in pictures]} if pictures else {}
+        # a list of lists, since some processors make fewer tokens of each of several pictures of one conversation
+        images = {"images": [[read_image(picture) for picture in pictures]]} if pictures else {}
         with processing("the request", "change its pictures or text"):
-            inputs = self.processor(text=text, return_tensors="pt", **images, **self.marks)
+            inputs = self.processor(text=[text], return_tensors="pt", **images, **self.marks)
         length = inputs["input_ids"].shape[1]
         if length > self.longest:
             raise RequestError(
