@@ -112,6 +112,7 @@ def test_the_line_for_vllm(model: Path) -> None:
 def test_the_line_for_the_demonstration_model() -> None:
     _, options = line()
     assert options["--model"] == str(DEMO_FOLDER) and options["--served-model-name"] == "demo"
+    assert options["--dtype"] == "float32"
     assert options["--max-model-len"] == "1024"  # the model's own
     assert json.loads(options["--mm-processor-kwargs"]) == {"backend": "pil"}
 

@@ -57,6 +57,8 @@ def arguments(model: str, config: Any, chosen: Chosen, limits: Limits, place: Pl
     most = limits.prompt_tokens + limits.new_tokens
     most = most if longest is None else min(most, longest)
     words = ["-m", "vllm.entrypoints.openai.api_server", "--model", existing(model), "--served-model-name", model]
+    # the demonstration model is saved in half precision to be small; it computes in full
+    dtype = "float32" if model == DEMO and dtype == "auto" else dtype
     words += ["--host", place.host, "--port", str(place.port), "--dtype", dtype, "--max-model-len", str(most)]
     words += ["--limit-mm-per-prompt", json.dumps({"image": limits.images})]
     words += ["--allowed-media-domains", NOWHERE, "--shutdown-timeout", str(DRAIN)]
