@@ -59,11 +59,11 @@ def waiting(served: Served) -> tuple[float, float]:
 def test_a_full_queue_says_so_and_the_others_are_answered(served: Served, gate: Gate) -> None:
     with ThreadPoolExecutor(QUEUE) as clients:
         asked = [clients.submit(ask, served, 2 + n) for n in range(QUEUE)]
-        until(lambda: waiting(served) == (1, QUEUE - 1))
-        assert gate.seen == 1  # the others wait for their turn
+        until(lambda: waiting(served) == (1, QUEUE - 1) and gate.seen == 1)
         refused = ask(served, 2)
         assert refused.status_code == 503 and refused.headers["Retry-After"] == "1"
         assert "3 requests run or wait already" in refused.json()["error"]["message"]
+        assert gate.seen == 1  # the others wait for their turn
         gate.remove()
         counts = [one.result().json()["usage"]["completion_tokens"] for one in asked]
     assert counts == [2, 3, 4]
@@ -142,3 +142,14 @@ def test_what_runs_and_waits_is_answered_before_the_server_ends(model: Any, gate
             clients.submit(lambda: (until(ending), gate.remove()))
         # the block has ended, and with it the server
         assert [one.result().json()["usage"]["completion_tokens"] for one in asked] == [3, 3]
+
+
+def test_a_second_signal_gives_up_what_runs(served: Served, gate: Gate) -> None:
+    with ThreadPoolExecutor(3) as clients:
+        asked = [clients.submit(ask, served, 900) for _ in range(2)]
+        until(lambda: waiting(served) == (1, 1) and gate.seen == 1)
+        served.server.force_exit = served.server.should_exit = True  # what the second SIGINT does
+        for one in asked:
+            answer = one.result()
+            assert answer.status_code == 503 and "the server was stopped" in answer.json()["error"]["message"]
+    assert gate.seen == 1

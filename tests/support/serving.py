@@ -52,8 +52,8 @@ def user(*parts: str | Image.Image) -> dict[str, Any]:
 class Served:
     """A server and its clients."""
 
-    def __init__(self, name: str, serving: Serving, url: str):
-        self.name, self.serving, self.url = name, serving, url
+    def __init__(self, name: str, server: Any, url: str):
+        self.name, self.server, self.url = name, server, url
         self.client = OpenAI(base_url=url, api_key="none", timeout=LONGEST, max_retries=0)
         self.http = httpx2.Client(base_url=url, timeout=LONGEST, trust_env=False)
 
@@ -84,7 +84,7 @@ def serve(
     thread.start()
     try:
         until(lambda: server.started)
-        served = Served("demo", serving, url)
+        served = Served("demo", server, url)
         yield served
         served.client.close()
         served.http.close()

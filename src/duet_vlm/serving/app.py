@@ -68,6 +68,9 @@ class Pages:
         except ClientDisconnect:
             status = GONE
             return Response(status_code=GONE)
+        except asyncio.CancelledError:  # a second signal gives up what runs
+            status = 503
+            return await _refused(request, RequestError("the server was stopped: ask again when it runs.", status))
         finally:
             self.metrics.requests.labels(status).inc()
 

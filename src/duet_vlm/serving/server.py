@@ -72,7 +72,13 @@ class Serving:
         """A server of the application, which on SIGTERM or SIGINT takes nothing more and finishes what it has."""
         return uvicorn.Server(
             uvicorn.Config(
-                self.app, log_config=None, access_log=False, ws="none", proxy_headers=False, server_header=False
+                self.app,
+                log_config=None,
+                access_log=False,
+                ws="none",
+                lifespan="off",
+                proxy_headers=False,
+                server_header=False,
             )
         )
 
