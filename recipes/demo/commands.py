@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 
+from duet_vlm.cli.demo import Validation, show, split_of
 from duet_vlm.console import terminal
 from duet_vlm.console.commands import DEBUG, Commands, Loud
 from duet_vlm.console.options import JsonFile
 from duet_vlm.errors import DuetError
-from duet_vlm.inputs.files import STDOUT, check_folder
+from duet_vlm.inputs.files import check_folder
 
 app = typer.Typer(
     cls=Commands,
@@ -86,7 +87,6 @@ def train_time(
 ) -> None:
     """Measure what a training step costs with and without compression, next to what its operations say."""
     terminal.check_json(json_file)
-    from rich.console import Console
     from rich.table import Table
 
     from . import timing
@@ -95,8 +95,7 @@ def train_time(
     table = Table("visual tokens", "CPU seconds", "time", "operations", title="forward and backward of a training step")
     for name, row in results["budgets"].items():
         table.add_row(name, f"{row['cpu_seconds']:.3f}", f"{row['time_ratio']:.1%}", f"{row['flops_ratio']:.1%}")
-    Console(stderr=json_file == STDOUT).print(table)
-    terminal.write_json(results, json_file)
+    show(table, results, json_file)
 
 
 @app.command(cls=Loud)
@@ -107,33 +106,26 @@ def ablations(
         list[float] | None,
         typer.Option(min=0.02, max=1, help="Measure at this budget instead, a fraction; may be given several times."),
     ] = None,
-    validation: Annotated[
-        bool, typer.Option("--validation", help="Ask about the scenes for decisions, not the held-out ones.")
-    ] = False,
+    validation: Validation = False,
     json_file: JsonFile = None,
 ) -> None:
     """Print the accuracy with all visual tokens dropped at each layer and with 11% of them selected, or by budget."""
     terminal.check_json(json_file)
-    from rich.console import Console
-    from rich.progress import Progress
     from rich.table import Table
 
-    from duet_vlm.demo.evaluate import HELD_OUT_SEED, VALIDATION_SEED, interval
+    from duet_vlm.demo.evaluate import interval
     from duet_vlm.demo.model import load
 
     from . import ablations as tables
 
     loaded, processor = load(model)
-    console, seed = Console(stderr=json_file == STDOUT), VALIDATION_SEED if validation else HELD_OUT_SEED
+    seed, split = split_of(validation)
     chosen = tables.budgets(loaded, keep) if keep else tables.settings(loaded)
-    with Progress(console=console) as progress:
-        task = progress.add_task("settings", total=len(chosen))
-        done = lambda *_: progress.advance(task)  # noqa: E731
-        results = tables.ablations(loaded, processor, limit, seed, done, chosen)
-    questions = f"{next(iter(results.values()))['questions']} {'validation' if validation else 'held-out'} questions"
+    with terminal.progress(len(chosen), "Settings") as bar:
+        results = tables.ablations(loaded, processor, limit, seed, lambda *_: bar.add(), chosen)
+    questions = f"{next(iter(results.values()))['questions']} {split} questions"
     table = Table("setting", "accuracy", "95% interval", title=f"{questions}, visual tokens dropped or selected")
     for name, result in results.items():
         low, high = interval(round(result["accuracy"] * result["questions"]), result["questions"])
         table.add_row(name, f"{result['accuracy']:.1%}", f"{low:.1%} to {high:.1%}")
-    console.print(table)
-    terminal.write_json(results, json_file)
+    show(table, results, json_file)

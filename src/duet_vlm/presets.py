@@ -7,6 +7,7 @@ from typing import Any
 
 from .config.arguments import config_of
 from .config.budget import as_grid
+from .config.budget_rule import NONE, Budget
 from .config.drops import Drop
 from .config.fitting import Problem
 from .config.methods import CHANGES, stages
@@ -76,13 +77,12 @@ def preset(
     """What `DuetConfig.preset` does, which describes the arguments."""
     first, second = stages(name)
     grid = None if grid is None else as_grid(grid)
-    check_budget(tokens, keep)
-    if (first, second) == ("none", "none"):
+    if (first, second) == (NONE, NONE):
+        check_budget(tokens, keep)  # whoever tries all methods at one budget may try this one, too
         return DuetConfig.from_dict(changes)
+    budget = Budget.parse(name, tokens, keep)
     if model is None:
         raise DuetError(f"preset {name!r} needs model=: the model to compress, or its config.")
-    if (tokens is None) == (keep is None):
-        raise DuetError("give the budget once: either tokens=, an average per layer, or keep=, a fraction in (0, 1].")
     from .families import facts_of, family_of
     from .families.family import check_downsampling
 
@@ -92,11 +92,11 @@ def preset(
     facts = facts_of(config, grid)
     problem = Problem(name=name, first=first, second=second, layers=facts.layers, late=facts.late)
     whole = facts.visual_tokens
-    if keep is not None:
-        solved = problem.shares(float(keep)) if whole is None else problem.counts(float(keep) * whole, whole)
-    else:
-        assert tokens is not None
-        solved = problem.counts_of_any_image(float(tokens)) if whole is None else problem.counts(float(tokens), whole)
+    match budget:
+        case Budget(keep=float(share)):
+            solved = problem.shares(share) if whole is None else problem.counts(share * whole, whole)
+        case Budget(tokens=float(count)):
+            solved = problem.counts_of_any_image(count) if whole is None else problem.counts(count, whole)
     return DuetConfig.from_dict(solved | CHANGES.get(name, {}) | changes)
 
 

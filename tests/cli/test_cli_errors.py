@@ -32,8 +32,9 @@ from duet_vlm.demo import evaluate as demo_evaluate
 from duet_vlm.demo import model as demo_model
 from duet_vlm.demo import scenes
 from duet_vlm.evaluation import asked, evaluate, runs
-from duet_vlm.evaluation.store import Folder, write_whole
+from duet_vlm.evaluation.store import Folder
 from duet_vlm.inputs.checkpoints import read_processor, read_weights
+from duet_vlm.inputs.files import write_whole
 from duet_vlm.measuring import costs, settings
 from duet_vlm.training import command, resuming
 from duet_vlm.training.fields import Number, Strict, read
@@ -215,7 +216,7 @@ def test_a_full_disk_in_an_evaluation_is_a_line(tmp_path: Path, monkeypatch: pyt
     one_sentence(error)
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(DuetError, match=r"the results cannot be written to .*results\.json.*No space left"):
-        write_whole(tmp_path / "results.json", "{}")
+        write_whole(tmp_path / "results.json", "{}", "the results")
     assert not (tmp_path / "results.json").exists()
 
 

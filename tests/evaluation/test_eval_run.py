@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from duet_vlm import DuetConfig
 from duet_vlm.cli.main import app
+from duet_vlm.console.processes import Process
 from duet_vlm.evaluation.answering import Asker
 from duet_vlm.evaluation.evaluate import evaluate
-from duet_vlm.evaluation.processes import Process
 from duet_vlm.evaluation.records import read_manifest
 from duet_vlm.evaluation.runs import Run
 from duet_vlm.inputs.checkpoints import read_model
@@ -269,7 +269,7 @@ def test_strict_stops(here: Path, tmp_path: Path, line: int | None) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--tokens", "60"], "--tokens and --keep are both budgets: give one of them."),
+        (["--tokens", "60"], "are both a budget: give one of them."),
         (["--data", "none.jsonl"], "manifest 'none.jsonl' does not exist: give a JSONL file, or 'demo'."),
         (["--model", "./nowhere"], "is no folder"),
         (["--dtype", "int3"], "dtype 'int3' is unknown"),

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from .. import applying
+from ..config.arguments import tokenizer_of
 from ..engine.handle import Duet
 from ..families import visual_token_ids
 from ..host import decoder_of
@@ -44,7 +45,7 @@ class Subject:
 
     def __init__(self, model: Any, processor: Any, config: DuetConfig):
         self.model, self.processor, self.config = model, processor, config
-        tokenizer = getattr(processor, "tokenizer", processor)
+        tokenizer = tokenizer_of(processor)
         padding = getattr(tokenizer, "pad_token_id", None) or 0
         special = set(tokenizer.all_special_ids) | set(visual_token_ids(model.config).values())
         for ids in (model.generation_config.eos_token_id, getattr(tokenizer, "eos_token_id", None)):

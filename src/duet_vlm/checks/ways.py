@@ -9,6 +9,7 @@ from threading import Barrier
 import torch
 from torch import Tensor
 
+from ..families import family_of
 from ..host import cache_argument, output_cache
 from ..stage2.queries import IGNORED
 from . import prompts
@@ -64,7 +65,7 @@ def second_turn(subject: Subject, trace: LastTrace) -> Pairs:
     row, answer = subject.singles[0], subject.answer
     out, seen = subject.forced(row), Kept.of(trace())
     turn = torch.cat([answer, subject.singles[-1]["input_ids"][0, -TURN:]])
-    following = {name: x for name, x in prompts.longer(row, turn).items() if not name.startswith("pixel_")}
+    following = family_of(subject.model.config).without_pixels(prompts.longer(row, turn))
     steps = subject.steps(following | cache_argument(type(subject.model).forward, output_cache(out)))[0]
     again = whole(subject, row, torch.cat([turn, answer[:-1]]))
     return [(Answer(steps, seen), Answer(again[-len(answer) :], Kept.of(trace())))]

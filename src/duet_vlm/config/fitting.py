@@ -162,18 +162,20 @@ class Problem:
         def average(n: int) -> float:
             return self._average(settings(n), visual_tokens)
 
-        low, high = least, most
-        self._check_reach(budget, visual_tokens, average(low), average(high))
-        while high - low > 1:
-            middle = (low + high) // 2
-            if average(middle) <= budget:
-                low = middle
-            else:
-                high = middle
-        best = min((low, high), key=lambda n: abs(average(n) - budget))
+        self._check_reach(budget, visual_tokens, average(least), average(most))
+        low = last_that(lambda n: average(n) <= budget, least, most)
+        best = min((low, min(low + 1, most)), key=lambda n: abs(average(n) - budget))
         if abs(average(best) - budget) > 0.5:
             raise DuetError(
                 f"{self.name} cannot meet a budget of {budget:g} tokens within half a token on {self.layers} layers: "
                 f"the closest is {average(best):g}."
             )
         return settings(best)
+
+
+def last_that(holds: Callable[[int], bool], low: int, high: int) -> int:
+    """The last of the numbers from `low` to below `high` where `holds` is true: it is at `low`, and later no more."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low

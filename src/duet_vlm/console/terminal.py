@@ -6,7 +6,8 @@ import contextlib
 import json
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
@@ -61,17 +62,36 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-@contextlib.contextmanager
-def progress(total: int) -> Iterator[Any]:
-    """A bar on stderr for `total` pieces of work; call it with a description before each."""
-    from rich.console import Console
-    from rich.progress import Progress, TimeRemainingColumn
+class Bar:
+    """How far some work is; `progress` makes it."""
 
-    columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Starting", total=total)
-        begun = iter(range(total + 1))
-        yield lambda text: bar.update(task, description=text, completed=next(begun))
+    def __init__(self, update: Callable[..., None]):
+        self._update, self._begun = update, 0
+
+    def add(self, count: int = 1) -> None:
+        """So many more pieces are done."""
+        self._update(advance=count)
+
+    def reach(self, done: int) -> None:
+        """So many pieces are done."""
+        self._update(completed=done)
+
+    def begin(self, text: str) -> None:
+        """The next piece begins, and this is what it is."""
+        self._update(description=text, completed=self._begun)
+        self._begun += 1
+
+
+@contextlib.contextmanager
+def progress(total: int, text: str = "Starting", shown: bool = True) -> Iterator[Bar]:
+    """A bar on stderr for `total` pieces of work, gone when they are done; a file gets none of it."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = [*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn()]
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as drawn:
+        yield Bar(partial(drawn.update, drawn.add_task(text, total=total)))
 
 
 def console() -> Any:

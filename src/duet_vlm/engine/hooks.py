@@ -108,7 +108,7 @@ class Engine:
     # ---- hooks, in the order a forward pass meets them ----
 
     def around_generate(self, generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        host.check_chunks(self._model(), args, kwargs, self.plan.compresses)
+        host.check_chunks(self._model(), args, kwargs, self.plan.compresses and prompt.has_pixels(self.plan, kwargs))
         # images are encoded first, for this model alone, unless a draft model gets them too
         alone = kwargs.get("assistant_model") is None
         with calls.generating(self), encoding.for_engine(alone):
@@ -126,7 +126,7 @@ class Engine:
             answer = calls.answer_asked_for(kwargs.get("logits_to_keep"), ids.shape[1])
             call.answer = answer or 0
             unsaid = answer is None and ids.shape[1] > 1 and calls.generation(self) is None
-            if unsaid and not self.warned and (prompt.has_pixels(kwargs) or prompt.has_features(kwargs)):
+            if unsaid and not self.warned and prompt.brings_images(self.plan, kwargs):
                 self.warned = label_logits.warn_without_labels(model)
         return (), kwargs
 
@@ -197,7 +197,7 @@ class Engine:
         if is_pruned(cache):
             check_whole(cache, plan.layers)
             otherwise = Decode(plan)
-        images = prompt.has_pixels(kwargs) or prompt.has_features(kwargs)
+        images = prompt.brings_images(plan, kwargs)
         if ids is None:
             if images and plan.compresses:
                 raise DuetError(
@@ -220,7 +220,7 @@ class Engine:
             check_prunable(cache)
             check_whole(cache, plan.layers)
         padded = padding.read(ids, kwargs, past, call.together)
-        encoded = prompt.encode(core, kwargs)
+        encoded = prompt.encode(plan, core, kwargs)
         labels = calls.labels_of(call, calls.generation(self), ids, past)
         return prompt.read(plan, ids, encoded, padded, labels) or (otherwise, kwargs)
 

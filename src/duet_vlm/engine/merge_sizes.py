@@ -3,8 +3,8 @@
 This is the proportional attention of ToMe (arXiv 2210.09461, section 3, equation 1): softmax(Q K^T * scaling + log s).
 A token that is the mean of s equal ones then gets what the s would have got.
 
-How many each token stands for (`Merge.sizes`) leaves the encoder as one more channel of its tokens, so that whatever
-stock code does to images on the way (pack tiles, cut padding off, repeat them for beams) happens to both alike.
+How many each token stands for (`Merge.sizes`) stands beside the encoder's features (`families.encoding.Outcome`), in
+the same order: tiles are packed and padding is cut off in both alike.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import DuetError
+from ..host import attention_kind
 from ..tensors.tokens import spread, take
 
 IMPLEMENTATIONS = ("sdpa", "eager")  # that add a mask to the logits
@@ -27,41 +28,12 @@ def check_attention(decoder: Any) -> None:
     Raises:
         ValueError: an implementation other than sdpa and eager.
     """
-    found = decoder.layers[0].self_attn.config._attn_implementation
+    found = attention_kind(decoder.layers[0].self_attn)
     if found not in IMPLEMENTATIONS:
         raise DuetError(
             f"proportional needs attention that adds a mask, and the language model uses {found!r}: "
             "set attn_implementation to 'sdpa' or 'eager', or leave proportional off."
         )
-
-
-def with_sizes(tokens: Tensor, sizes: Tensor) -> Tensor:
-    """Put sizes beside tokens, as one more channel.
-
-    Args:
-        tokens: (B, K, D).
-        sizes: (B, up to K) how many tokens each of the last ones stands for; the others stand for themselves.
-
-    Returns:
-        (B, K, D + 1).
-    """
-    sizes = pad(sizes, (tokens.shape[1] - sizes.shape[1], 0), value=1.0)
-    return torch.cat([tokens, sizes[..., None].to(tokens)], dim=2)
-
-
-def without_sizes(output: Any, width: int) -> None:
-    """Take the channel of sizes off an encoder's output; `output.duet_sizes` (tokens,) has them, 0 where one is gone.
-
-    Args:
-        output: `pooler_output` is (B, N, D), or a list of (N, D); nothing happens where D is `width` already.
-        width: of the language model's tokens.
-    """
-    features = output.pooler_output
-    if all(f.shape[-1] == width for f in features):
-        return
-    output.duet_sizes = torch.cat([f[..., width].flatten() for f in features])
-    tensor = isinstance(features, Tensor)
-    output.pooler_output = features[..., :width] if tensor else [f[..., :width] for f in features]
 
 
 def log_sizes(sizes: Tensor, there: Tensor) -> Tensor:

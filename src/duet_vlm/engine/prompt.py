@@ -12,7 +12,6 @@ from torch import Tensor
 from ..errors import DuetError
 from ..families import encoding, visual_token_ids
 from ..families.encoding import Outcome
-from ..host import PIXELS
 from ..stage1 import Merge
 from ..stage2.queries import has_answer, query_places
 from ..tensors.tokens import number_runs, number_spans, spread
@@ -22,29 +21,32 @@ from .padding import Seen
 from .plan import Plan
 
 
-def has_pixels(kwargs: dict[str, Any]) -> bool:
-    """Whether a call of the core model brings images or videos that are not encoded yet."""
-    return any(kwargs.get(name) is not None for names in PIXELS.values() for name in names)
+def has_pixels(plan: Plan, kwargs: dict[str, Any]) -> bool:
+    """Whether a call brings images or videos that are not encoded yet."""
+    return plan.family.pixels_in(kwargs) is not None
 
 
-def has_features(kwargs: dict[str, Any]) -> bool:
-    """Whether a call of the core model brings images or videos that are encoded already."""
-    return any(output is not None for output in (kwargs.get("mm_encoder_outputs") or {}).values())
+def brings_images(plan: Plan, kwargs: dict[str, Any]) -> bool:
+    """Whether a call brings images or videos, as pixels or encoded already."""
+    encoded = (kwargs.get("mm_encoder_outputs") or {}).values()
+    return has_pixels(plan, kwargs) or any(output is not None for output in encoded)
 
 
 @torch.compiler.disable(recursive=False)
-def encode(core: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+def encode(plan: Plan, core: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Encode the pixels here, as `generate` does, so that nothing of ours reaches the vision tower.
 
     Args:
-        kwargs: of the core model's call.
+        plan: the settings.
+        core: the core model.
+        kwargs: of its call.
 
     Returns:
         The same with `mm_encoder_outputs` in the place of pixels.
     """
     outputs, others = dict(kwargs.get("mm_encoder_outputs") or {}), dict(kwargs)
-    for modality, names in PIXELS.items():
-        if any(kwargs.get(name) is not None for name in names):
+    for modality, names in plan.family.pixel_arguments.items():
+        if plan.family.pixels_in(kwargs, modality) is not None:
             if outputs.get(modality) is not None:
                 raise DuetError(f"the {modality}s came both as pixels and encoded: give one of them.")
             encoder = getattr(core, f"get_{modality}_features")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +13,13 @@ import torch
 from ..applying import apply
 from ..engine.trace import Trace
 from ..errors import DuetError
-from ..families import visual_token_ids
+from ..families import is_visual
 from ..families.placeholders import check_text
 from ..host import output_cache
-from ..inputs.prompts import context, processing, prompt, special_tokens
+from ..inputs.prompts import processing, prompt, special_tokens
 from ..inputs.video.inputs import content, show_frames, video_inputs
 from ..measuring.generation import TokenTimes, bytes_per_token
+from ..measuring.timing import Clock
 from .records import Record
 from .runs import Run
 
@@ -111,7 +111,7 @@ class Asker:
         if longest is not None and length > longest:
             raise DuetError(f"its prompt of {length} tokens exceeds the model's context of {longest}: shorten it.")
         ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
-        visual = torch.isin(ids, torch.tensor(list(visual_token_ids(config).values()), device=ids.device)).sum(1)
+        visual = is_visual(config, ids).sum(1)
         return Batch(records, inputs, visual.tolist(), (real.sum(1) - visual).tolist())
 
     def ask(self, run: Run, batch: Batch) -> list[Answer]:
@@ -139,21 +139,26 @@ class Asker:
         return answers, trace
 
     def _generate(self, run: Run, batch: Batch) -> tuple[Any, float, float]:
-        clock, device = TokenTimes(), self.model.device
+        tokens, device = TokenTimes(), self.model.device
+        clock = Clock(device)
         # whatever else is asked, before or in the same batch, and in which process: an image draws the same tokens
         seed = f"{self.seed} {run.label}".encode()
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(int.from_bytes(hashlib.sha256(seed).digest()[:7]))
-            _wait(device)
-            started = time.perf_counter()
+            started = clock.now()
             out = self.model.generate(
-                **batch.inputs, do_sample=False, max_new_tokens=self.max_new_tokens, streamer=clock,
+                **batch.inputs, do_sample=False, max_new_tokens=self.max_new_tokens, streamer=tokens,
                 return_dict_in_generate=True,
             )  # fmt: skip
-            _wait(device)
-        return out, clock.times[1] - started, time.perf_counter() - started
+            ended = clock.now()
+        return out, tokens.times[1] - started, ended - started
 
 
-def _wait(device: Any) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def context(config: Any) -> int | None:
+    """The longest prompt of a model, in tokens; None where its config does not say, or stretches it."""
+    text = config.get_text_config()
+    rotary = getattr(text, "rope_parameters", None) or {}
+    if "factor" in str(rotary):
+        return None
+    longest: int | None = getattr(text, "max_position_embeddings", None)
+    return longest

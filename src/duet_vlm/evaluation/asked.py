@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..demo.model import folder as demo_folder
+from ..config.budget_rule import SAVED
+from ..console.processes import Process
 from ..errors import DuetError
 from ..inputs.checkpoints import read_config, read_model
-from ..inputs.choice import SAVED
 from ..inputs.devices import check_device, check_dtype
-from .processes import Process
+from ..inputs.model_folders import DEMO
 from .records import Problem, Record, read_manifest
 from .runs import Run, runs_of
-
-DEMO = "demo"
 
 
 @dataclass
@@ -53,8 +51,7 @@ def prepare(
     """
     check_dtype(dtype)
     where = process.device(check_device(device))
-    source = str(demo_folder()) if model == DEMO else model
-    config = read_config(source)
+    config = read_config(model)
     if methods is None:
         brings = getattr(config, "duet", None) is not None and not tokens and not keep
         methods = [SAVED] if brings else ["duet"]
@@ -65,9 +62,7 @@ def prepare(
     if strict and problems:
         raise DuetError(f"{problems[0]} (--strict stops here)")
     status("Loading the model")
-    # the demonstration model is saved in half precision to be small; it computes in full
-    kind = "float32" if model == DEMO and dtype == "auto" else dtype
-    network, processor = read_model(source, kind, where)
+    network, processor = read_model(model, dtype, where)
     about = {"model": model, "data": data, "limit": limit}
     return Asked(network, processor, records, runs, problems, about)
 

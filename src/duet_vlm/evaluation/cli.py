@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,8 +76,8 @@ def evaluate(
     if data != DEMO:
         check_file(Path(data), "manifest", "a JSONL file, or 'demo'")
     with terminal.status() as status:
+        from ..console.processes import Process
         from .asked import prepare
-        from .processes import Process
 
         terminal.set_threads(threads)
         process = Process.this()
@@ -90,11 +90,11 @@ def evaluate(
     from .evaluate import evaluate as run
 
     total = len(asked.records) * len(asked.runs)
-    with stoppable(out, process.first), counter(total // process.count, shown=process.first) as advance:
+    with stoppable(out, process.first), terminal.progress(total // process.count, "Answers", process.first) as bar:
         results = run(
             asked.model, asked.processor, asked.records, asked.runs, out, batch_size=batch_size, seed=seed,
             max_new_tokens=max_new_tokens, strict=strict, problems=asked.problems, about=asked.about,
-            process=process, advance=advance, found=partial(going_on, out, total, process.first),
+            process=process, advance=bar.add, found=partial(going_on, out, total, process.first),
         )  # fmt: skip
     if results is not None:
         terminal.write_json(results, json_file)
@@ -118,19 +118,6 @@ def stoppable(out: Path, first: bool) -> Iterator[None]:
         if first:
             print(f"duet: stopped; the same command goes on with the answers in {out}.", file=sys.stderr)
         raise typer.Exit(130) from error
-
-
-@contextlib.contextmanager
-def counter(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr for `total` answers; call it with how many came."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = [*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn()]
-    console = Console(stderr=True)  # a file gets no line of a bar that is gone
-    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
-        task = bar.add_task("Answers", total=total)
-        yield lambda count: bar.advance(task, count)
 
 
 def show(results: dict[str, Any], out: Path) -> None:

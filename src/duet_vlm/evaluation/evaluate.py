@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..console.processes import Process
 from ..errors import DuetError
+from ..inputs.plain_data import digest
 from ..measuring.timing import versions
 from .answering import Answer, Asker, Batch
 from .identity import described, fingerprint
 from .metrics import score
-from .processes import Process
 from .records import Problem, Record
 from .runs import FULL, Run, full_model
 from .store import Folder, Key
@@ -100,8 +99,7 @@ def evaluate(
     wrong = [*problems, *(Problem(reason, lines.get(name), name) for name, reason in failed.items())]
     if not asked:  # the last reason is of the asking, if it came to that
         raise DuetError(f"nothing could be asked, for example {wrong[-1]}")
-    digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
-    settings |= {"runs": [run.described() for run in runs], "records": digest}
+    settings |= {"runs": [run.described() for run in runs], "records": digest(listed)}
     return report(asker, asked, runs, answers, settings, wrong, folder)
 
 

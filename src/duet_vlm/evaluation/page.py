@@ -11,12 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from ..console.tables import several
+from ..inputs.files import write_whole
 from .answering import Asker
 from .examples import disagreements, drawn_runs, example, runs_of_the_smallest_budget
 from .plots import CATEGORIES, DPI, PARETO
 from .records import Record
 from .runs import Run
-from .store import write_whole
+from .store import RESULTS
 from .table import COLUMNS, category_rows, cells, confidence, note, title, word_rows, yes_no_rows
 
 PAGE, EXAMPLES = "report.html", 12
@@ -58,7 +59,7 @@ def write_page(
         where=_where(smallest, shown),
         examples=[example(asker, record, shown, answers, len(budgets) > 1) for record in chosen],
     )
-    write_whole(folder / PAGE, text)
+    write_whole(folder / PAGE, text, RESULTS)
 
 
 def environment() -> Environment:

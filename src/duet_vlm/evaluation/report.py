@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import DuetError
-from ..inputs.files import writing
+from ..inputs.files import write_whole, writing
 from ..measuring.timing import hardware
 from .answering import Asker
 from .metrics import yes_no_figures
 from .records import Problem, Record, source_of
 from .runs import FULL, Run
 from .statistics import DRAWS, difference, resampled_means, retained
-from .store import Folder, Key, write_whole
+from .store import RESULTS, Folder, Key
 
 Answers = dict[Key, dict[str, Any]]
 UNSORTED = "no category"
@@ -50,7 +50,7 @@ def report(
         "hardware": hardware(settings["device"]),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-    write_whole(folder.path / "results.json", json.dumps(results, indent=1) + "\n")
+    write_whole(folder.path / "results.json", json.dumps(results, indent=1) + "\n", RESULTS)
     from .page import write_page
     from .plots import write_plots
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from ..console import terminal
-from .asked import DEMO
-from .processes import Process
+from ..console.processes import Process
+from ..inputs.model_folders import DEMO
 
 KEEP = (0.33, 0.22, 0.11)
 ABLATION_KEEP = 0.22
@@ -49,7 +49,6 @@ def evaluate_both(model: str, work: Path, limit: int, seed: int, process: Proces
     from ..config.methods import names
     from .ablations import ablation_runs
     from .asked import prepare
-    from .cli import counter
     from .evaluate import evaluate
 
     methods = [*names(), "visionzip+fastv"]
@@ -60,10 +59,10 @@ def evaluate_both(model: str, work: Path, limit: int, seed: int, process: Proces
     }
     results = {}
     for name, (runs, problems) in tables.items():
-        with counter(limit * len(runs) // process.count, shown=process.first) as advance:
+        with terminal.progress(limit * len(runs) // process.count, "Answers", process.first) as bar:
             results[name] = evaluate(
                 asked.model, asked.processor, asked.records, runs, work / name, batch_size=BATCH, seed=seed,
-                problems=problems, about=asked.about, process=process, advance=advance,
+                problems=problems, about=asked.about, process=process, advance=bar.add,
             )  # fmt: skip
     return results
 

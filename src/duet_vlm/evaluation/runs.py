@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.budget_rule import NONE, SAVED, Budget
 from ..errors import DuetError
-from ..inputs.choice import SAVED, check_choices
+from ..inputs.choice import check_choices
 from ..presets import DuetConfig, preset, saved_config, stages
 from .records import Problem
 
-FULL = "none"
+FULL = NONE
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,12 @@ def runs_of(
         except DuetError as error:
             problems.append(Problem(str(error)))
             continue
-        for budget in tokens or keep:
+        for budget in Budget.several(tokens, keep):
             try:
-                if tokens:
-                    settings = preset(method, model=config, tokens=budget)
-                else:
-                    settings = preset(method, model=config, keep=budget)
-                runs.append(Run(method, settings, budget))
+                settings = preset(method, model=config, tokens=budget.tokens, keep=budget.keep)
+                runs.append(Run(method, settings, budget.value))
             except DuetError as error:
-                problems.append(Problem(f"{method} at {budget:g}: {error}"))
+                problems.append(Problem(f"{method} at {budget.value:g}: {error}"))
     if compressed and len(runs) == 1:
         raise DuetError(str(problems[0]))
     return runs, problems

@@ -7,9 +7,9 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ..config.budget_rule import SAVED
 from ..console.tables import several
 from ..console.terminal import escape
-from ..inputs.choice import SAVED
 from .runs import FULL
 from .statistics import LEAST_SOURCES
 

@@ -7,6 +7,9 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..errors import DuetError, shown
 from .family import FAMILIES, Family
 
@@ -59,7 +62,12 @@ def visual_token_ids(config: Any) -> dict[str, int]:
     return {modality: token for modality, token in ids.items() if token is not None}
 
 
+def is_visual(config: Any, ids: Tensor) -> Tensor:
+    """(B, S) ids -> (B, S) bool, the places of images and videos."""
+    return torch.isin(ids, torch.tensor(list(visual_token_ids(config).values()), device=ids.device))
+
+
 for _file in pkgutil.iter_modules(__path__, f"{__name__}."):
     importlib.import_module(_file.name)  # each registers its families
 
-__all__ = ["FAMILIES", "Facts", "Family", "facts_of", "family_of", "visual_token_ids"]
+__all__ = ["FAMILIES", "Facts", "Family", "facts_of", "family_of", "is_visual", "visual_token_ids"]

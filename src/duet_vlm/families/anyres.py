@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -37,6 +37,10 @@ class AnyRes(Family):
             return ImageShape(patches + ends, 1 + crops, patches, dynamic=True, row_ends=ends, size=size)
         patches = self.visual_tokens(config)
         return ImageShape(patches + rows * (columns + 1), 1 + crops, patches, unit="crop", row_ends=rows, size=size)
+
+    def packed_sizes(self, inputs: Mapping[str, Any]) -> Tensor | None:
+        found: Tensor | None = inputs.get("image_sizes")
+        return found
 
     def pixels(
         self, config: Any, make: Callable[[tuple[int, ...]], Tensor], count: int = 1, *,

@@ -13,6 +13,7 @@ from ..config.budget import as_grid
 from ..config.settings import Settings
 from ..errors import DuetError
 from .image_shape import ImageShape
+from .pixel_inputs import PixelInputs
 
 if TYPE_CHECKING:
     from .encoding import Stage1
@@ -23,7 +24,7 @@ Make = Callable[[tuple[int, ...]], Tensor]
 FAMILIES: dict[str, Family] = {}  # by the model_type of a config
 
 
-class Family:
+class Family(PixelInputs):
     """One model family; a family's file says what is not as here.
 
     A subclass is registered for the values of `config.model_type` that it is given, wherever it stands:
@@ -146,10 +147,6 @@ class Family:
         return ImageShape(patches + ends, 1, patches, dynamic=True, row_ends=ends)
 
     # ---- what a processor hands over ----
-
-    def grid_of(self, inputs: Any) -> tuple[int, ...] | None:
-        """(1, rows, columns) in patches of a prompt's image or of one frame, where the processor tells."""
-        return None
 
     def token_grid(self, config: Any, inputs: Any, tokens: int | None = None) -> tuple[int, int]:
         """Rows and columns of the visual tokens of one image, tile or frame, or of an AnyRes image's base crop.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ..config.arguments import tokenizer_of
 from ..errors import DuetError
 from . import visual_token_ids
 
@@ -30,7 +31,7 @@ def check_text(text: str, processor: Any, config: Any) -> None:
     Raises:
         DuetError: one is there, and the model would look for its picture.
     """
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer = tokenizer_of(processor)
     tokens = [getattr(processor, f"{kind}_token", None) for kind in ("image", "video")]
     tokens += tokenizer.convert_ids_to_tokens(list(visual_token_ids(config).values()))
     for token in filter(None, tokens):

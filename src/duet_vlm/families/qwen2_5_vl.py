@@ -5,6 +5,7 @@ docs/method.md, 1.1, 1.5 and 1.7. The scoring layer is the last block that atten
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -145,9 +146,12 @@ class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
             raise DuetError(f"grid {grid} is less than one visual token of a {config.model_type}: give an image's.")
         return tokens
 
-    def grid_of(self, inputs: Any) -> tuple[int, ...] | None:
+    def grid_of(self, inputs: Mapping[str, Any]) -> tuple[int, ...] | None:
         found = inputs.get("image_grid_thw", inputs.get("video_grid_thw"))
         return None if found is None else (1, *found[0].tolist()[1:])
+
+    def frames_together(self, processor: Any) -> int:
+        return int(processor.video_processor.temporal_patch_size)
 
     def token_grid(self, config: Any, inputs: Any, tokens: int | None = None) -> tuple[int, int]:
         grid, side = self.grid_of(inputs), config.vision_config.spatial_merge_size

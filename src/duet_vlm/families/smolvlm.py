@@ -69,6 +69,7 @@ class SmolVLM(fixed.Fixed, model_types=("smolvlm",)):
     stage1 = SmolVLMStage1
     towers = ("vision_model",)
     projectors = ("connector",)
+    pixel_masks = ("pixel_attention_mask",)
 
     def visual_tokens(self, config: Any) -> int:
         side = config.vision_config.image_size // config.vision_config.patch_size

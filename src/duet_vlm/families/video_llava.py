@@ -32,6 +32,10 @@ class VideoLlava(Llava, model_types=("video_llava",)):
     stage1 = VideoLlavaStage1
     video_processor = VideoLlavaVideoProcessor
     towers = ("image_tower", "video_tower")
+    pixel_arguments: ClassVar[dict[str, tuple[str, ...]]] = {
+        "image": ("pixel_values", "pixel_values_images"),  # the second is the older name
+        "video": ("pixel_values_videos",),
+    }
 
     def is_whole(self, config: Any, tokens: int) -> bool:
         return tokens in (self.visual_tokens(config), self.visual_tokens(config) + 1)  # frames keep CLS

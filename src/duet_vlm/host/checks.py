@@ -19,18 +19,17 @@ from transformers.generation import GenerationMixin
 
 from ..errors import DuetError
 from ..version import __version__
-from .names import CACHE_NAMES, LAYER_NAMES, PIXELS, arguments, attention_kind, decoder_of, device_of
+from .names import CACHE_NAMES, LAYER_NAMES, arguments, attention_kind, decoder_of, device_of
 
 OLDEST = (5, 23)  # of transformers, for the engine; what needs tensors only works with older ones
 
 
-def check_chunks(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], compresses: bool) -> None:
-    """Refuse a call of `generate` that hands a prompt with images over in parts."""
+def check_chunks(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], images: bool) -> None:
+    """Refuse a call of `generate` that hands a prompt over in parts; `images` says whether any would be compressed."""
     told = kwargs.get("generation_config") or getattr(model, "generation_config", None)
     chunk = kwargs.get("prefill_chunk_size", getattr(told, "prefill_chunk_size", None))
     ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
-    images = any(kwargs.get(name) is not None for names in PIXELS.values() for name in names)
-    if compresses and images and chunk and ids is not None and ids.shape[1] > chunk:
+    if images and chunk and ids is not None and ids.shape[1] > chunk:
         raise DuetError(
             f"prefill_chunk_size {chunk} cuts a prompt of {ids.shape[1]} tokens into parts, and its images are "
             "compressed as a whole: leave out prefill_chunk_size."

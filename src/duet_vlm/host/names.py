@@ -14,7 +14,6 @@ from ..errors import DuetError
 
 CACHE_NAMES = ("cache", "past_key_values")  # the newer first: where both are known, the older is an alias
 LAYER_NAMES = ("attention_mask", "position_embeddings")  # what a decoder layer is given by keyword
-PIXELS = {"image": ("pixel_values", "pixel_values_images"), "video": ("pixel_values_videos",)}
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")  # how packed rows are announced to attention
 
 
@@ -86,6 +85,20 @@ def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
             return torch.device("cuda", told) if isinstance(told, int) else torch.device(told)
     weight = next(module.parameters(), None)
     return otherwise if weight is None or weight.device.type == "meta" else weight.device
+
+
+def hooks_of(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:
+    """The hooks on a module, those before its forward and those behind it, by their numbers; torch's own tables."""
+    return module._forward_pre_hooks, module._forward_hooks
+
+
+# ---- the processor ----
+
+
+def image_tokens(processor: Any, sizes: list[tuple[int, int]]) -> list[int]:
+    """Visual tokens of images of these (height, width), as the processor will write them into a prompt."""
+    counts: list[int] = processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+    return counts
 
 
 # ---- the model's parts ----

@@ -78,6 +78,19 @@ def reading(file: Path, what: str) -> Iterator[None]:
         raise DuetError(f"{what} {str(file)!r} cannot be read ({_why(error)}): give a file that can.") from error
 
 
+def write_whole(file: Path, text: str, what: str, rank: int = 0) -> None:
+    """Write a file so that a stop leaves the old one or the new one, never half of it.
+
+    Args:
+        what: is written, at the start of the sentence that says why it cannot be.
+        rank: of the process, where several may write the same.
+    """
+    new = file.with_name(f"{file.name}.{rank}.new")
+    with writing(file, what):
+        new.write_text(text, encoding="utf-8")
+        new.replace(file)
+
+
 def _check_name(place: Path, what: str) -> None:
     try:
         os.lstat(place)

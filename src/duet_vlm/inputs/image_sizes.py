@@ -61,14 +61,14 @@ def layout(
     family = family_of(config)
     if isinstance(family, AnyRes):
         return Layout(size=(height, width))
-    if not family.tiled and getattr(config.vision_config, "spatial_merge_size", None) is None:
+    if not family.tiled and family.usual_grid(config) is None:
         return Layout()  # every image is made the same size
     encoded = _encoded(config, _processor(model, shape), pixels)
-    if "image_grid_thw" in encoded:
-        _, rows, columns = encoded["image_grid_thw"][0].tolist()
+    if (found := family.grid_of(encoded)) is not None:
+        _, rows, columns = found
         return Layout(grid=(rows, columns))
-    values = encoded["pixel_values"]
-    return Layout(tiles=values.shape[1] if values.ndim == 5 else len(values))
+    crops = family.crops_in(encoded)
+    return Layout(tiles=None if crops is None else len(crops))
 
 
 def _processor(model: str | None, shape: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""Questions and conversations in the model's chat format, and the processor that encodes them."""
+"""A question in the model's chat format, and the processor that encodes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from ..config.arguments import tokenizer_of
 from ..errors import DuetError
+
+Message = dict[str, Any]
+"""{"role": str, "content": [{"type": "text", "image" or "video", "text" or "url": ...}]}, as chat templates take it."""
 
 
 @contextlib.contextmanager
@@ -26,27 +30,26 @@ def prompt(processor: Any, question: str, media: list[dict[str, str]] | None = N
         media: what stands before the question in a chat; one image if not given.
     """
     media = [{"type": "image"}] if media is None else media
-    said = [*media, {"type": "text", "text": question}]
-    return conversation_prompt(processor, [{"role": "user", "content": said}])
+    return conversation(processor, [{"role": "user", "content": [*media, {"type": "text", "text": question}]}])
 
 
-def conversation_prompt(processor: Any, messages: list[dict[str, Any]]) -> str:
-    """A conversation in the model's chat format, up to where the answer begins.
+def conversation(processor: Any, messages: list[Message]) -> str:
+    """A conversation up to where the answer begins: by the processor's chat template, by its tokenizer's, or LLaVA's.
 
     Args:
-        messages: {"role": "system", "user" or "assistant", "content": [{"type": "text", "text": ...} or {"type":
-            "image" or "video"}, ...]}, the latter for the places of pictures and videos.
+        messages: {"role": "system", "user" or "assistant", "content": parts}; a part is {"type": "text", "text": ...},
+            or stands for a picture or a video, {"type": "image"}.
     """
     if getattr(processor, "chat_template", None):
         text: str = processor.apply_chat_template(messages, add_generation_prompt=True)
         return text
-    flat = [{"role": message["role"], "content": _flat(processor, message["content"])} for message in messages]
-    tokenizer = getattr(processor, "tokenizer", processor)
+    flat = [{"role": m["role"], "content": _flat(processor, m["content"])} for m in messages]
+    tokenizer = tokenizer_of(processor)
     if getattr(tokenizer, "chat_template", None):
         text = tokenizer.apply_chat_template(flat, add_generation_prompt=True, tokenize=False)
         return text
     names = {"system": "", "user": "USER: ", "assistant": "ASSISTANT: "}
-    return " ".join([*(names[message["role"]] + message["content"] for message in flat), "ASSISTANT:"])
+    return " ".join([*(names[m["role"]] + m["content"] for m in flat), "ASSISTANT:"])
 
 
 def _flat(processor: Any, parts: list[dict[str, Any]]) -> str:
@@ -58,16 +61,5 @@ def _flat(processor: Any, parts: list[dict[str, Any]]) -> str:
 
 def special_tokens(processor: Any) -> dict[str, bool]:
     """What to tell the processor: a chat template that writes the first token itself would get it twice."""
-    tokenizer = getattr(processor, "tokenizer", processor)
-    start, shown = tokenizer.bos_token, prompt(processor, "")
+    start, shown = tokenizer_of(processor).bos_token, prompt(processor, "")
     return {"add_special_tokens": False} if start and shown.startswith(start) else {}
-
-
-def context(config: Any) -> int | None:
-    """The longest prompt of a model, in tokens; None where its config does not say, or stretches it."""
-    text = config.get_text_config()
-    rotary = getattr(text, "rope_parameters", None) or {}
-    if "factor" in str(rotary):
-        return None
-    longest: int | None = getattr(text, "max_position_embeddings", None)
-    return longest

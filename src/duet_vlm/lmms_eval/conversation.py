@@ -10,12 +10,10 @@ from ..errors import DuetError
 from ..families import family_of
 from ..families.placeholders import check_text
 from ..inputs.images import read_image
-from ..inputs.prompts import conversation_prompt, special_tokens
+from ..inputs.prompts import Message, special_tokens
+from ..inputs.prompts import conversation as chat
 from ..inputs.video.decoding import Clip, read_frames
 from ..inputs.video.inputs import are_images, check_model, content
-
-Message = dict[str, Any]
-"""{"role": str, "content": [{"type": "text" | "image" | "video" | "audio", "text" or "url": ...}]}, as in lmms-eval."""
 
 
 @dataclass
@@ -83,11 +81,11 @@ class Reader:
         clips = [clip for conversation in conversations for clip in conversation.clips]
         media: dict[str, Any] = {"images": images} if any(images) else {}
         if clips:
-            media |= {"videos": [clip.frames for clip in clips], "video_metadata": [_told(clip) for clip in clips]}
+            media |= {"videos": [clip.frames for clip in clips], "video_metadata": [clip.metadata() for clip in clips]}
             media["do_sample_frames"] = False
         if len(conversations) > 1:
             media |= {"padding": True, "padding_side": "left"}
-        texts = [conversation_prompt(self.processor, conversation.messages) for conversation in conversations]
+        texts = [chat(self.processor, conversation.messages) for conversation in conversations]
         return self.processor(text=texts, return_tensors="pt", **media, **special_tokens(self.processor))
 
     def _clip(self, part: dict[str, Any]) -> Clip:
@@ -100,12 +98,3 @@ class Reader:
             count = None if rule.count is None else min(rule.count, self.max_frames)
             rule = replace(rule, count=count, most=min(rule.most, self.max_frames))
         return read_frames(Path(source), rule)
-
-
-def _told(clip: Clip) -> dict[str, Any]:
-    """What a processor wants to know of a video whose frames are chosen already."""
-    height, width = clip.frames.shape[1:3]
-    return {
-        "total_num_frames": clip.total, "fps": clip.rate, "duration": clip.duration, "height": height, "width": width,
-        "frames_indices": clip.indices,
-    }  # fmt: skip

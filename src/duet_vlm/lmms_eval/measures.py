@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from transformers import LogitsProcessor
 
 from ..engine.trace import Trace
 from ..measuring.generation import bytes_per_token
+from ..measuring.timing import Clock
 
 LOGGED = ("tokens_in", "tokens_avg", "tokens_last", "kv_bytes", "prefill_ms")
 
@@ -41,11 +41,12 @@ class Measures(TokenCounts):
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-class Clock(LogitsProcessor):
+class FirstLogits(LogitsProcessor):
     """Notes when the first logits are there; changes nothing."""
 
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
+    def __init__(self, device: torch.device) -> None:
+        self.clock = Clock(device)
+        self.started = self.clock.now()
         self.first: float | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -55,12 +56,10 @@ class Clock(LogitsProcessor):
 
     def elapsed(self) -> float:
         """Seconds since it was made, with the device's work done."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter() - self.started
+        return self.clock.now() - self.started
 
 
-def measure(inputs: Any, visual: torch.Tensor, trace: Trace | None, cache: Any, clock: Clock) -> list[Measures]:
+def measure(inputs: Any, visual: torch.Tensor, trace: Trace | None, cache: Any, clock: FirstLogits) -> list[Measures]:
     """One record for every row of a batch; output tokens are left to the caller.
 
     Args:

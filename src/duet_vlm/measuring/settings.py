@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..config.budget_rule import NONE, SAVED, Budget
 from ..errors import DuetError
 from ..families.image_shape import ImageShape
 from ..families.random_images import usual_grid
 from ..host import tiles_of
-from ..inputs.choice import SAVED, chosen
+from ..inputs.choice import chosen
 from ..presets import Drop, DuetConfig, preset
 
 STOCK = "stock"
@@ -73,12 +74,9 @@ def settings(
             parts = 1 if image.unit == "image" else image.crops
             listed.append(Setting(method, sum(counts) / full / parts, scaled(saved, full, layers)))
             continue
-        for tokens in budgets:
-            whole = preset(method, model=config, tokens=tokens, grid=grid)
-            listed.append(Setting(method, tokens, scaled(whole, full, layers)))
-        for share in keep:
-            whole = preset(method, model=config, keep=share, grid=grid)
-            listed.append(Setting(method, None, scaled(whole, full, layers), share))
+        for budget in [Budget()] if method == NONE else Budget.several(budgets, keep):
+            whole = preset(method, model=config, tokens=budget.tokens, keep=budget.keep, grid=grid)
+            listed.append(Setting(method, budget.tokens, scaled(whole, full, layers), budget.keep))
     return listed
 
 

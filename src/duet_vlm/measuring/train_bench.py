@@ -20,6 +20,7 @@ from ..families.image_shape import ImageShape
 from ..host import decoder_of
 from ..presets import DuetConfig
 from .settings import STOCK, Setting, label
+from .summary import head, median_peak
 from .timing import Clock, PeakMemory, hardware, median, versions
 from .train_costs import step_flops
 from .train_options import TrainOptions
@@ -162,18 +163,12 @@ def summarise(
     """Medians, and what is saved of stock's."""
     config, counts = work.model.config, work.tokens_per_layer(setting.config)
     logits = counts[0] + options.text_tokens if setting.method == ALL_LOGITS else None
-    peaks = [peak for peak in notes["peak"] if peak is not None]
     flops = options.batch_size * flops_of(config, counts, options, tune, logits)
     row: dict[str, Any] = {
-        "method": setting.method,
-        "tokens": setting.tokens,
-        "keep": setting.keep,
-        "tokens_in": counts[0],
-        "tokens_average": sum(counts) / len(counts),
-        "tokens_per_layer": counts,
+        **head(setting, counts),
         **{f"{part}_ms": 1e3 * median(notes[part]) for part in ("forward", "backward", "optimizer")},
         "step_ms": 1e3 * median(_whole(notes)),
-        "peak_memory": median(peaks) if peaks else None,
+        "peak_memory": median_peak(notes),
         "loss": median(notes["loss"]),
         "step_flops": flops,
     }

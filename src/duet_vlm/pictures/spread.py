@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..engine.trace import ImageTrace, Trace
 from ..families import family_of
@@ -58,14 +59,14 @@ def entrance(trace: Trace) -> set[int]:
     return set(next((drop.kept for drop in sample.drops if drop.layer == 0), sample.visual))
 
 
-def packed(core: Any, inputs: Any, crops: int, side: int) -> tuple[tuple[int, int], Spread, Spread]:
+def packed(core: Any, sizes: Tensor, crops: int, side: int) -> tuple[tuple[int, int], Spread, Spread]:
     """Rows and columns of an AnyRes image without its padding; its tokens, and those of its base crop.
 
     Stock itself packs the numbers of the patches, so that they end where the patches do.
 
     Args:
         core: the core model, of an AnyRes family.
-        inputs: of a prompt with one image.
+        sizes: (1, 2) the image's height and width in pixels, `packed_sizes` of the family.
         crops: how many there are, the base crop first.
         side: rows of patches of a crop.
     """
@@ -73,7 +74,7 @@ def packed(core: Any, inputs: Any, crops: int, side: int) -> tuple[tuple[int, in
     numbers = torch.arange(1, crops * patches + 1).float().reshape(crops, patches, 1)
     how = {name: getattr(config, name, None) for name in ("vision_feature_select_strategy", "vision_aspect_ratio")}
     how = {name: value for name, value in how.items() if name in inspect.signature(pack).parameters}
-    order, _ = pack(core, [numbers], inputs["image_sizes"].cpu(), image_newline=torch.zeros(1), **how)
+    order, _ = pack(core, [numbers], sizes.cpu(), image_newline=torch.zeros(1), **how)
     rest = order[0][patches:, 0]
     rows = int((rest == 0).sum())
     columns = len(rest) // rows - 1

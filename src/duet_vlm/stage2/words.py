@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from ..config.arguments import tokenizer_of
 from ..errors import DuetError
 from .characters import SIGN, marks, plain, shape
 from .stop_words import LANGUAGES
@@ -99,7 +100,7 @@ def token_spans(ids: Sequence[int], tokenizer: Any) -> tuple[str, list[Span]]:
     Tokens are decoded in a short window behind the previous ones, because what a token reads as depends on its
     neighbours (spaces, bytes of one character); the time is linear in the number of tokens.
     """
-    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    tokenizer = tokenizer_of(tokenizer)
     ids = [int(token) for token in ids]
     decoded: dict[tuple[int, ...], str] = {}  # image placeholders repeat by the hundred
 
@@ -135,7 +136,7 @@ def salient_tokens(ids: Sequence[int], tokenizer: Any, language: str = "en") -> 
     A space that a token carries before its word does not matter. DuetError if `language` is not known.
     """
     text, tokens = token_spans(ids, tokenizer)
-    special = set(getattr(getattr(tokenizer, "tokenizer", tokenizer), "all_special_ids", ()))
+    special = set(getattr(tokenizer_of(tokenizer), "all_special_ids", ()))
     words = salient_spans(text, language)
     salient, word = [], 0
     for token, (start, end) in zip(ids, tokens, strict=True):

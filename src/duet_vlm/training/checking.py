@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +12,11 @@ from typing import Any
 
 from PIL import Image
 
+from .. import host
 from ..errors import DuetError
+from ..inputs.files import write_whole
 from ..inputs.images import read_image, size_of
+from ..inputs.plain_data import digest
 from ..stage2.queries import IGNORED
 from .conversations import Rendered, Renderer
 from .dataset import Collator, Loaded, answer_tokens, read_video
@@ -52,16 +54,14 @@ class Checked:
     @property
     def digest(self) -> str:
         """Which records are good, in short."""
-        return hashlib.sha256(json.dumps(self.good).encode()).hexdigest()[:16]
+        return digest(self.good)[:16]
 
     def write(self, folder: Path, key: str) -> None:
         """Leave the findings in a run's folder, for the other processes and for a resumed run."""
         folder.mkdir(parents=True, exist_ok=True)
         broken = [vars(b) for b in self.broken]
         text = json.dumps({"key": key, "good": self.good, "lengths": self.lengths, "broken": broken})
-        part = folder / f".{FILE}"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / FILE)
+        write_whole(folder / FILE, text, "the list of records")
 
     @classmethod
     def read(cls, folder: Path, key: str) -> Checked | None:
@@ -79,7 +79,7 @@ def data_key(files: tuple[str, ...], image_folder: str | None, max_length: int |
     """What a check's findings hold for: files by size and time of change, and how they are read."""
     stats = [(file, Path(file).expanduser().stat()) for file in files]
     parts = [[file, stat.st_size, stat.st_mtime_ns] for file, stat in stats]
-    return hashlib.sha256(json.dumps([parts, image_folder, max_length, template]).encode()).hexdigest()
+    return digest([parts, image_folder, max_length, template])
 
 
 class Checker:
@@ -145,10 +145,9 @@ class Checker:
         if not sizes:
             return []
         try:
-            counts: list[int] = self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+            return host.image_tokens(self.processor, sizes)
         except ValueError as error:  # of an image that is too narrow, for example
             raise DuetError(f"the model's processor refuses its images ({str(error).rstrip('.')})") from error
-        return counts
 
     def probe(self, path: Path) -> tuple[int, int]:
         """(height, width) of a picture as training will read it, which the processor takes."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ..console import terminal
+from ..console.processes import Process
 from ..errors import DuetError
 
 
@@ -40,7 +42,7 @@ def train(
 
       accelerate launch --num_processes 8 --no_python duet train --config eight_gpus.yaml
     """
-    first = int(os.environ.get("RANK", "0")) == 0
+    first = Process.this().first
     with _once(first), _parting():
         _needed()
         from .command import prepare
@@ -50,7 +52,7 @@ def train(
         settings = read_settings(config)
         with _stoppable(settings.output, first, check):
             run = prepare(
-                settings, resume, skip_broken, _bar if first else _silent, fresh=check,
+                settings, resume, skip_broken, partial(_bar, first), fresh=check,
                 tell=notes.append if check else None,
             )  # fmt: skip
         if first:
@@ -132,15 +134,6 @@ def _needed() -> None:
 
 
 @contextlib.contextmanager
-def _bar(total: int) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress
-
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task("Checking the records", total=total)
-        yield lambda done: bar.update(task, completed=done)
-
-
-@contextlib.contextmanager
-def _silent(total: int) -> Iterator[Any]:
-    yield lambda done: None
+def _bar(first: bool, total: int) -> Iterator[Callable[[int], None]]:
+    with terminal.progress(total, "Checking the records", first) as bar:
+        yield bar.reach

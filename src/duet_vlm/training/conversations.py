@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.arguments import tokenizer_of
 from ..errors import DuetError
 
 
@@ -34,7 +35,7 @@ class Renderer:
 
     def __init__(self, processor: Any):
         self.processor = processor
-        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.tokenizer = tokenizer_of(processor)
         self.template = getattr(processor, "chat_template", None) or getattr(self.tokenizer, "chat_template", None)
         if not self.template:
             raise DuetError("the model's processor has no chat template: set processor.chat_template and save it.")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..config.arguments import tokenizer_of
 from ..families.video.sampling import spread
 from ..inputs.images import read_image
 from ..inputs.video.decoding import Clip, read_frames
@@ -67,7 +68,7 @@ class Collator:
 
     def __init__(self, processor: Any, max_length: int | None = None):
         self.processor, self.max_length = processor, max_length
-        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.tokenizer = tokenizer_of(processor)
 
     def __call__(self, rows: Sequence[Loaded]) -> dict[str, Any]:
         """(B, S) input_ids, attention_mask, labels, and what else the processor gives."""
@@ -86,7 +87,7 @@ class Collator:
         clips = [clip for row in rows for clip in row.videos]
         if clips:
             options["videos"] = [clip.frames for clip in clips]
-            options |= {"video_metadata": [metadata(clip) for clip in clips], "do_sample_frames": False}
+            options |= {"video_metadata": [clip.metadata() for clip in clips], "do_sample_frames": False}
         batch = dict(self.processor(text=[row.rendered.text for row in rows], **options))
         replaced = batch.pop("text_replacement_offsets", None) or [[]] * len(rows)
         flags = [
@@ -95,15 +96,6 @@ class Collator:
         ]
         batch["labels"] = batch["input_ids"].masked_fill(~torch.stack(flags), IGNORED)
         return batch
-
-
-def metadata(clip: Clip) -> dict[str, Any]:
-    """What a video processor is told of frames that are chosen already."""
-    height, width = clip.frames.shape[1:3]
-    return {
-        "total_num_frames": clip.total, "fps": clip.rate, "duration": clip.duration, "height": height, "width": width,
-        "frames_indices": list(clip.indices),
-    }  # fmt: skip
 
 
 def expanded(spans: Sequence[tuple[int, int]], replaced: Sequence[dict[str, Any]]) -> list[tuple[int, int]]:

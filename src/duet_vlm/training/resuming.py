@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 from ..errors import DuetError
+from ..inputs.plain_data import digest, flattened
 from .settings import FREE, TrainSettings
 
 FILE = "duet_train.json"
@@ -35,8 +35,7 @@ def stamp(settings: TrainSettings, model_config: Any, data: str, processes: int)
 def fingerprint(model_config: Any) -> str:
     """A model's shape and kind, in short; neither its name nor its compression counts."""
     data = {k: v for k, v in model_config.to_dict().items() if k not in ("duet", "_name_or_path")}
-    text = json.dumps(_stripped(data), sort_keys=True, default=str)
-    return f"{model_config.model_type}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"{model_config.model_type}-{digest(_stripped(data), sort_keys=True, default=str)[:16]}"
 
 
 def last_checkpoint(output: Path) -> Path | None:
@@ -64,8 +63,8 @@ def check(checkpoint: Path, now: dict[str, Any]) -> None:
             f"checkpoint {shown} belongs to another model ({then['model']}, not {now['model']}): give the model it was "
             "made with, or another output folder."
         )
-    for name, value in _flat(now["settings"]).items():
-        before = _flat(then["settings"]).get(name)
+    for name, value in flattened(now["settings"]).items():
+        before = flattened(then["settings"]).get(name)
         if before != value:
             raise DuetError(
                 f"checkpoint {shown} was made with {name} {before!r} and the config says {value!r}: change it back, or "
@@ -81,13 +80,6 @@ def check(checkpoint: Path, now: dict[str, Any]) -> None:
             f"checkpoint {shown} was made by {then['processes']} processes and now there are {now['processes']}: start "
             f"{then['processes']}, or start anew in another output folder."
         )
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _stripped(data: Any) -> Any:

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from ..config.budget_rule import NONE, SETTINGS, Budget
 from ..config.settings import check_names
 from ..errors import DuetError
+from ..inputs.choice import option_names
 from ..inputs.text_files import read_yaml
 from ..presets import DuetConfig, preset, stages
 from .fields import EmptyIfNothing, Number, Strict, Text, Texts, read
@@ -37,19 +39,13 @@ class Compression(Strict):
 
     @model_validator(mode="after")
     def _one_budget(self) -> Compression:
-        if self.method != "settings":
+        if self.method != SETTINGS:
             stages(self.method)
-        budgets = sum(x is not None for x in (self.tokens, self.keep))
-        if self.method in ("none", "settings") and budgets:
-            raise DuetError(f"compression.method {self.method!r} takes no budget: leave out tokens and keep.")
-        if self.method not in ("none", "settings") and budgets != 1:
-            raise DuetError(
-                f"compression.method {self.method!r} needs one budget: give either tokens, an average per layer, or "
-                "keep, a fraction."
-            )
-        if self.method == "none" and self.settings:
+        with option_names("compression."):
+            Budget.parse(self.method, self.tokens, self.keep)
+        if self.method == NONE and self.settings:
             raise DuetError("compression.method 'none' compresses nothing: leave out settings, or use another method.")
-        if self.method == "settings" and not self.settings:
+        if self.method == SETTINGS and not self.settings:
             raise DuetError("compression.method 'settings' needs compression.settings, the fields of a DuetConfig.")
         return self
 
@@ -61,7 +57,7 @@ class Compression(Strict):
         """
         changes = self.settings or {}
         check_names(changes)  # `name` and `keep` would be a preset's own arguments
-        if self.method == "settings":
+        if self.method == SETTINGS:
             return DuetConfig.from_dict(changes)
         return preset(self.method, model=model_config, tokens=self.tokens, keep=self.keep, **changes)
 

@@ -46,6 +46,14 @@ class Clip:
         """Seconds of the whole video."""
         return self.total / self.rate
 
+    def metadata(self) -> dict[str, Any]:
+        """What a processor is told of a video whose frames are chosen already."""
+        height, width = self.frames.shape[1:3]
+        return {
+            "total_num_frames": self.total, "fps": self.rate, "duration": self.duration, "height": height,
+            "width": width, "frames_indices": list(self.indices),
+        }  # fmt: skip
+
 
 def is_video(path: Path) -> bool:
     """Whether a file's ending says that it is a video."""

@@ -49,14 +49,5 @@ def video_inputs(config: Any, processor: Any, clip: Clip, text: str, **options: 
     """What the processor makes of a prompt with one video."""
     if are_images(config):
         return processor(images=list(clip.frames), text=text, return_tensors="pt", **options)
-    told = {
-        "total_num_frames": clip.total,
-        "fps": clip.rate,
-        "duration": clip.duration,
-        "height": clip.frames.shape[1],
-        "width": clip.frames.shape[2],
-        "frames_indices": list(clip.indices),
-    }
-    return processor(
-        videos=[clip.frames], text=text, video_metadata=[told], do_sample_frames=False, return_tensors="pt", **options
-    )
+    told = {"video_metadata": [clip.metadata()], "do_sample_frames": False}
+    return processor(videos=[clip.frames], text=text, return_tensors="pt", **told, **options)
