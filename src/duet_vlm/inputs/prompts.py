@@ -63,3 +63,13 @@ def special_tokens(processor: Any) -> dict[str, bool]:
     """What to tell the processor: a chat template that writes the first token itself would get it twice."""
     start, shown = tokenizer_of(processor).bos_token, prompt(processor, "")
     return {"add_special_tokens": False} if start and shown.startswith(start) else {}
+
+
+def context(config: Any) -> int | None:
+    """The longest prompt of a model, in tokens; None where its config does not say, or stretches it."""
+    text = config.get_text_config()
+    rotary = getattr(text, "rope_parameters", None) or {}
+    if "factor" in str(rotary):
+        return None
+    longest: int | None = getattr(text, "max_position_embeddings", None)
+    return longest

@@ -1,1 +1,1 @@
-"""`duet serve`: an OpenAI-compatible server of a compressed model."""
+"""Asked by others: a server, and batches of records on many machines."""

@@ -12,10 +12,10 @@ from jinja2 import TemplateError
 
 from ..engine.handle import Duet
 from ..errors import reason
-from ..families import visual_token_ids
+from ..families import is_visual
 from ..families.placeholders import check_text
 from ..inputs.images import read_image
-from ..inputs.prompts import context, conversation_prompt, processing, special_tokens
+from ..inputs.prompts import context, conversation, processing, special_tokens
 from .limits import Limits, RequestError
 from .requests import ChatRequest
 from .text_stream import Ends, TextStream
@@ -57,7 +57,6 @@ class Answerer:
         longest = context(self.model.config)
         self.longest = limits.prompt_tokens if longest is None else min(limits.prompt_tokens, longest - 1)
         self.context = longest
-        self.places = list(visual_token_ids(self.model.config).values())
 
     def answer(
         self,
@@ -89,7 +88,7 @@ class Answerer:
                 **inputs, **self._sampling(request), max_new_tokens=most, num_beams=1, num_return_sequences=1,
                 streamer=stream, stopping_criteria=[Ends(stream, gone)],
             )  # fmt: skip
-        visual = int(torch.isin(ids, torch.tensor(self.places, device=ids.device)).sum())
+        visual = int(is_visual(self.model.config, ids).sum())
         ended = stream.stopped or stream.tokens[-1] in self._ends()
         return Answer(stream.text, not ended, length, len(stream.tokens), visual, self._kept(visual))
 
@@ -99,7 +98,7 @@ class Answerer:
                 if part["type"] == "text":
                     check_text(part["text"], self.processor, self.model.config)
         try:
-            text = conversation_prompt(self.processor, request.messages)
+            text = conversation(self.processor, request.messages)
         except TemplateError as error:  # such as roles that do not take turns
             raise RequestError(
                 f"the model's chat template refuses these messages ({reason(error)}): change them.", param="messages"

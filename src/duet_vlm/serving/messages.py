@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import short, shown
+from ..inputs.prompts import Message
 from .limits import TEXT, Limits, RequestError
-
-Message = dict[str, Any]
-"""{"role": "system", "user" or "assistant", "content": [{"type": "text", "text": str} or {"type": "image"}, ...]}."""
 
 ROLES = ("system", "user", "assistant")
 DETAIL = "auto"  # which details are kept is the server's budget, not the request's

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import closest, shown
+from ..inputs.prompts import Message
 from .limits import Limits, RequestError
-from .messages import Message, read_messages
+from .messages import read_messages
 
 STOPS = 4  # as many as OpenAI's API takes
 # what changes no answer, or names who asks

@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.budget_rule import SAVED
 from ..errors import DuetError
-from ..inputs.choice import SAVED, Chosen
+from ..inputs.choice import Chosen
 from ..inputs.model_folders import DEMO, existing
 from ..inputs.prompts import context
 from .limits import Limits
