@@ -20,7 +20,7 @@ from openai import OpenAI
 from serving import LONGEST, scene, user
 from transformers import AutoConfig
 
-from duet_vlm import DuetConfig
+from duet_vlm import DuetConfig, DuetError
 from duet_vlm.inputs.model_folders import DEMO_FOLDER
 from duet_vlm.serving import cli, engines
 
@@ -135,7 +135,7 @@ def test_vllm_is_started_where_it_can_serve(model: Path, tmp_path: Path, monkeyp
     expected = line("--model", model, "--keep", 0.5)
     result = duet("serve", "--model", model, "--keep", 0.5)
     assert result.exit_code == 0, result.output
-    assert "in vLLM, since vLLM is installed and knows the model's family: duet, --keep 0.5." in result.stderr
+    assert "in vLLM, since vLLM is installed and can serve the model: duet, --keep 0.5." in result.stderr
     ((program, words, environment),) = started
     assert program == words[0] == sys.executable and words[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
     assert dict(zip(words[3::2], words[4::2], strict=True)) == expected[1]
@@ -146,19 +146,36 @@ def test_vllm_is_started_where_it_can_serve(model: Path, tmp_path: Path, monkeyp
     ("asked", "installed", "name", "why"),
     [
         ("auto", False, "transformers", "vLLM is not installed here"),
-        ("auto", True, "vllm", "vLLM is installed and knows the model's family"),
+        ("auto", True, "vllm", "vLLM is installed and can serve the model"),
         ("transformers", True, "transformers", "it was asked for"),
         ("vllm", True, "vllm", "it was asked for"),
     ],
 )
 def test_the_engine(monkeypatch: pytest.MonkeyPatch, asked: str, installed: bool, name: str, why: str) -> None:
     monkeypatch.setattr(engines, "_installed", lambda: installed)
-    assert engines.choose(asked, saved.config(), adapter=False) == engines.Engine(name, why)
-    other = saved.config("llava_next")
-    if asked == "auto":
-        found = engines.choose(asked, other, adapter=False)
-        assert found == engines.Engine("transformers", "models of type 'llava_next' are not served compressed by vLLM")
-        assert engines.choose(asked, saved.config(), adapter=True).name == "transformers"
+    llava, settings = saved.config(), DuetConfig(dominant=40)
+    llava.architectures = ["LlavaForConditionalGeneration"]
+    assert engines.choose(asked, llava, settings, adapter=False) == engines.Engine(name, why)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "adapter", "why"),
+    [
+        ("Gemma3ForConditionalGeneration", {}, False, "vLLM does not serve models of type 'llava' compressed"),
+        ("LlavaForConditionalGeneration", {}, True, "vLLM does not serve LoRA adapters compressed"),
+        ("LlavaForConditionalGeneration", {"downsample": (7, 7)}, False, "downsample is not possible in vLLM"),
+    ],
+)
+def test_what_vllm_cannot_serve_is_served_by_transformers(
+    monkeypatch: pytest.MonkeyPatch, architecture: str, settings: dict[str, Any], adapter: bool, why: str
+) -> None:
+    monkeypatch.setattr(engines, "_installed", lambda: True)
+    config = saved.config()
+    config.architectures = [architecture]
+    found = engines.choose("auto", config, DuetConfig(**settings), adapter)
+    assert found.name == "transformers" and found.why.startswith(why)
+    with pytest.raises(DuetError, match=why):
+        engines.choose("vllm", config, DuetConfig(**settings), adapter)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +197,8 @@ def test_what_cannot_be_served(arguments: list[Any], message: str) -> None:
 
 
 def test_vllm_does_not_serve_every_family(tmp_path: Path) -> None:
-    saved.config("llava_next").save_pretrained(tmp_path)
-    refused(duet("serve", "--model", tmp_path, "--print"), "models of type 'llava_next' are not served compressed")
+    saved.save(tmp_path, "llava_next")
+    refused(duet("serve", "--model", tmp_path, "--print"), "vLLM does not serve models of type 'llava_next' compressed")
 
 
 def test_a_port_that_is_taken_is_refused_before_the_model_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,8 @@ def serve(
         config = read_config(model)
         settings = chosen(config, method, tokens, keep, DEFAULT_KEEP)
         asked = "vllm" if print_line else engine
-        found = choose(asked, config, adapted(existing(model)) is not None, here=not print_line)
+        adapter = adapted(existing(model)) is not None
+        found = choose(asked, config, settings.config, adapter, here=not print_line)
         if found.name == "transformers":
             terminal.set_threads(threads)
             serving, taken = _loaded(model, settings, limits, place, dtype, device, status)

@@ -7,10 +7,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..errors import DuetError, shown
+from ..presets import DuetConfig
 
 ENGINES = ("auto", "vllm", "transformers")
-# families that the plug-in for vLLM knows; of LLaVA only what has a CLIP tower
-FAMILIES = ("llava", "qwen2_5_vl", "qwen3_vl")
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,13 @@ def check_engine(name: str) -> None:
         raise DuetError(f"engine {shown(name)} is unknown: choose one of {', '.join(ENGINES)}.")
 
 
-def choose(asked: str, config: Any, adapter: bool, here: bool = True) -> Engine:
+def choose(asked: str, config: Any, settings: DuetConfig, adapter: bool, here: bool = True) -> Engine:
     """The engine that serves a model.
 
     Args:
         asked: one of `ENGINES`.
         config: the model's.
+        settings: what it is to be compressed by.
         adapter: whether the model is a folder of LoRA adapters.
         here: whether vLLM has to be installed, as it has where it shall run and not only be shown.
 
@@ -46,26 +46,31 @@ def choose(asked: str, config: Any, adapter: bool, here: bool = True) -> Engine:
     """
     if asked == "transformers":
         return Engine("transformers", "it was asked for")
-    against = obstacle(config, adapter) or (None if not here or _installed() else "vLLM is not installed here")
+    against = obstacle(config, settings, adapter) or (
+        None if not here or _installed() else "vLLM is not installed here"
+    )
     if asked == "vllm":
         if against is not None:
             raise DuetError(f"engine 'vllm' cannot be had ({against}): use --engine transformers.")
         return Engine("vllm", "it was asked for")
     if against is not None:
         return Engine("transformers", against)
-    return Engine("vllm", "vLLM is installed and knows the model's family")
+    return Engine("vllm", "vLLM is installed and can serve the model")
 
 
-def obstacle(config: Any, adapter: bool) -> str | None:
-    """Why vLLM cannot serve a model compressed, as the end of a sentence; None where it can."""
+def obstacle(config: Any, settings: DuetConfig, adapter: bool) -> str | None:
+    """Why vLLM cannot serve a model with these settings, as the end of a sentence; None where it can."""
+    from ..vllm import SERVED
+    from ..vllm.settings import check_fits
+
     if adapter:
-        return "LoRA adapters are not served compressed by vLLM, merge them"
-    kind = config.model_type
-    if kind not in FAMILIES:
-        return f"models of type {kind!r} are not served compressed by vLLM"
-    tower = getattr(config.vision_config, "model_type", "")
-    if kind == "llava" and tower != "clip_vision_model":
-        return f"LLaVA with a tower of type {tower!r} is not served compressed by vLLM"
+        return "vLLM does not serve LoRA adapters compressed, merge them into their model"
+    if not set(config.architectures or ()) & set(SERVED):
+        return f"vLLM does not serve models of type {config.model_type!r} compressed"
+    try:
+        check_fits(settings, config)
+    except DuetError as error:
+        return str(error).rstrip(".")
     return None
 
 
