@@ -108,7 +108,7 @@ BAD: list[tuple[dict[str, Any], int, str]] = [
     ({"messages": [user(POSTSCRIPT)]}, 400, "these bytes are no picture"),
     ({"messages": [user(NOISE)]}, 413, "more than the 20000 bytes"),
     ({"messages": [user(png(201, 100))]}, 413, "the picture has 201x100 pixels: 20000 are allowed"),
-    ({"messages": [user(png(60_000, 60_000))]}, 413, "more than 20000 pixels"),
+    ({"messages": [user(png(60_000, 60_000))]}, 413, "more pixels than are ever read: 20000 are allowed"),
     ({"messages": [user(png(100, 100))]}, 400, "truncated or damaged"),
     # lengths
     ({"messages": [user("find " * 450)]}, 400, "tokens: 420 are allowed, shorten it"),

@@ -105,7 +105,7 @@ def open_bytes(data: bytes, pixels: int) -> Image.Image:
     try:
         picture = _opened(data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooManyPixels(f"the picture has far more than {pixels} pixels: give a smaller one.") from error
+        raise TooManyPixels(f"the picture has more pixels than are ever read: {pixels} are allowed.") from error
     except Exception as error:  # as in _open
         raise DuetError(f"these bytes are no picture: give one of {', '.join(SENT)}.") from error
     width, height = picture.size

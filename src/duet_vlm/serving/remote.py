@@ -92,6 +92,8 @@ class Remote:
                 if answer.status != 200:
                     raise RequestError(f"url {shown(url)} answers with status {answer.status}: send a data URL.")
                 return _read(answer, most)
+        except TimeoutError as error:
+            raise RequestError(f"url {shown(url)} took more than {self.seconds:g} seconds: send a data URL.") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, RequestError):
                 raise
@@ -172,7 +174,7 @@ def _deadline(connection: _Plain, seconds: float) -> Iterator[None]:
     finally:
         timer.cancel()
         if over.is_set():
-            raise TimeoutError(f"it took more than {seconds:g} seconds")
+            raise TimeoutError
 
 
 def _read(answer: http.client.HTTPResponse, most: int) -> bytes:
