@@ -67,6 +67,7 @@ class Pages:
             return await _refused(request, error)
         except ClientDisconnect:
             status = GONE
+            self.metrics.gone.inc()
             return Response(status_code=GONE)
         except asyncio.CancelledError:  # a second signal gives up what runs
             status = 503
@@ -141,8 +142,9 @@ class Pages:
         except Exception as error:
             yield completion.event(error_body(error))
             raise
-        finally:  # also where the client goes away
-            job.cancel()
+        finally:
+            if job.cancel():  # the client has gone away
+                self.metrics.gone.inc()
 
 
 async def _or_gone(request: Request, job: Job, wanted: asyncio.Future[Any]) -> Any:

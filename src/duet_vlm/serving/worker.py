@@ -29,8 +29,7 @@ class Job:
 
     future: Future[Answer]
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
         self._gone = threading.Event()
@@ -44,13 +43,17 @@ class Job:
         """Whether nobody waits for the answer any more."""
         return self._gone.is_set()
 
-    def cancel(self) -> None:
-        """Leave the queue, or end after the token that is computed now; nothing where all is done."""
+    def cancel(self) -> bool:
+        """Leave the queue, or end after the token that is computed now.
+
+        Returns:
+            Whether there was anything left to do.
+        """
         if self.future.done():
-            return
-        self._metrics.gone.inc()
+            return False
         self._gone.set()
         self.future.cancel()
+        return True
 
     async def pieces(self) -> AsyncIterator[str]:
         """The answer's text as it comes."""
@@ -107,7 +110,7 @@ class Worker:
         Args:
             done: called on the event loop when it has been answered, refused or given up.
         """
-        job, since = Job(self._metrics), time.perf_counter()
+        job, since = Job(), time.perf_counter()
         job.future = self._thread.submit(self._run, job, request, pictures, since)
         loop = asyncio.get_running_loop()
 
