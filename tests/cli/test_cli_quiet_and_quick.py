@@ -90,6 +90,10 @@ REFUSED = [
     ["check", "--method", "magic"],
     ["check", "--keep", "2"],
     ["check", "--model", "nowhere"],
+    ["serve", "--engine", "sglang"],
+    ["serve", "--engine", "transformers", "--print"],
+    ["serve", "--keep", "2"],
+    ["serve", "--dtype", "int3"],
 ]
 
 

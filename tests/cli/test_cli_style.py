@@ -25,6 +25,7 @@ COMMANDS = [
     "eval",
     "batch",
     "check",
+    "serve",
     "train",
     "demo scene",
     "demo eval",
@@ -69,6 +70,7 @@ def test_options_of_one_kind_have_one_name_and_one_look() -> None:
         assert {"--threads", "--json", "--config", "--method", "--model"} <= set(options_of(command))
     for command in ("budget",):
         assert "--json" in options_of(command)
+    assert {"--threads", "--config", "--method", "--model", "--tokens", "--keep"} <= set(options_of("serve"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -83,12 +85,12 @@ def test_help_is_readable(command: str) -> None:
 
 
 def test_help_lists_every_method() -> None:
-    for command in ("run", "budget", "bench", "eval", "batch", "check"):
+    for command in ("run", "budget", "bench", "eval", "batch", "check", "serve"):
         words = page(command).replace(",", " ").replace(";", " ").split()
         assert set(names()) <= set(words)
 
 
-@pytest.mark.parametrize("command", ["", "run", "budget", "bench", "eval", "batch", "check", "train"])
+@pytest.mark.parametrize("command", ["", "run", "budget", "bench", "eval", "batch", "check", "serve", "train"])
 def test_examples_are_commands(command: str) -> None:
     """Lines that go on end in a backslash, options stay beside their values, and each example is understood."""
     examples = re.findall(r"^ +duet (?:.*\\\n)*.*$", page(command), re.MULTILINE)

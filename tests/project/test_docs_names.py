@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import duet_vlm
+from duet_vlm.stage1 import Encoded
 from duet_vlm.stage2.ranking import RankingInputs
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,7 @@ MODULES = [file for file in FILES if PACKAGE in file.parents or file.parent.name
 ELSEWHERE = ("build/", "OUTPUT/")  # where a command writes
 # what a page calls an object, where a module has that name too
 OBJECTS = {
+    "encoded": {field.name for field in fields(Encoded)},
     "model": {"base_model"},
     "handle": {*dir(duet_vlm.Duet)},
     "inputs": {field.name for field in fields(RankingInputs)},

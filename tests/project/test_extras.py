@@ -28,7 +28,10 @@ def needed(*extras: str) -> list[Requirement]:
 
 @pytest.mark.parametrize(
     ("file", "extras"),
-    [("constraints.txt", ("train", "video", "batch")), ("constraints-lmms-eval.txt", ("lmms-eval", "video"))],
+    [
+        ("constraints.txt", ("train", "video", "serve", "batch")),
+        ("constraints-lmms-eval.txt", ("lmms-eval", "video")),
+    ],
 )
 def test_pinned_versions_are_allowed(file: str, extras: tuple[str, ...]) -> None:
     pinned = pins(file)

@@ -10,6 +10,7 @@ from ..checks.cli import check
 from ..console.commands import DEBUG, Command, Commands
 from ..evaluation.cli import evaluate
 from ..serving.batch.cli import batch
+from ..serving.cli import serve
 from ..training.cli import train
 from .bench import bench
 from .budget import budget
@@ -60,6 +61,7 @@ app.command("eval", cls=Command)(evaluate)
 app.command(cls=Command)(batch)
 app.command(cls=Command)(train)
 app.command(cls=Command)(check)
+app.command(cls=Command)(serve)
 app.add_typer(demo, name="demo")
 
 

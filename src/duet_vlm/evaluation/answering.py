@@ -16,7 +16,7 @@ from ..errors import DuetError
 from ..families import is_visual
 from ..families.placeholders import check_text
 from ..host import output_cache
-from ..inputs.prompts import processing, prompt, special_tokens
+from ..inputs.prompts import context, processing, prompt, special_tokens
 from ..inputs.video.inputs import content, show_frames, video_inputs
 from ..measuring.generation import TokenTimes, bytes_per_token
 from ..measuring.timing import Clock
@@ -24,7 +24,7 @@ from .records import Record
 from .runs import Run
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    pass
 
 
 @dataclass(frozen=True)
@@ -155,13 +155,3 @@ class Asker:
             )  # fmt: skip
             ended = clock.now()
         return out, tokens.times[1] - started, ended - started
-
-
-def context(config: PreTrainedConfig) -> int | None:
-    """The longest prompt of a model, in tokens; None where its config does not say, or stretches it."""
-    text = config.get_text_config()
-    rotary = getattr(text, "rope_parameters", None) or {}
-    if "factor" in str(rotary):
-        return None
-    longest: int | None = getattr(text, "max_position_embeddings", None)
-    return longest

@@ -10,7 +10,7 @@ from ..config.arguments import tokenizer_of
 from ..errors import DuetError
 
 if TYPE_CHECKING:
-    from transformers import ProcessorMixin
+    from transformers import PreTrainedConfig, ProcessorMixin
 
 Message = dict[str, Any]
 """{"role": str, "content": [{"type": "text", "image" or "video", "text" or "url": ...}]}, as chat templates take it."""
@@ -66,3 +66,13 @@ def special_tokens(processor: ProcessorMixin) -> dict[str, bool]:
     """What to tell the processor: a chat template that writes the first token itself would get it twice."""
     start, around = tokenizer_of(processor).bos_token, prompt(processor, "")
     return {"add_special_tokens": False} if start and around.startswith(start) else {}
+
+
+def context(config: PreTrainedConfig) -> int | None:
+    """The longest prompt of a model, in tokens; None where its config does not say, or stretches it."""
+    text = config.get_text_config()
+    rotary = getattr(text, "rope_parameters", None) or {}
+    if "factor" in str(rotary):
+        return None
+    longest: int | None = getattr(text, "max_position_embeddings", None)
+    return longest

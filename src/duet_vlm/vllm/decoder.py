@@ -1,0 +1,268 @@
+"""The decoder's layers with drops between them: visual tokens are ranked and gathered, the layers are vLLM's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from vllm.forward_context import get_forward_context
+
+from ..config.settings import Settings
+from ..stage2 import ranking
+from ..stage2.queries import query_places
+from ..tensors.streamed import Places, Softmax
+from .metadata import Stages, Step
+from .state import Prompt
+
+
+class _Seen(Exception):
+    """What was looked for is there: the rest of the module's forward is not needed."""
+
+
+class _Stop(nn.Module):
+    """Stands in for a module and keeps what it is given."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        raise _Seen(args, kwargs)
+
+
+def _twin(module: nn.Module, **others: nn.Module) -> nn.Module:
+    """A shallow copy with other modules in it; the module itself does not notice."""
+    twin = copy.copy(module)
+    twin._modules = {**module._modules, **others}
+    return twin
+
+
+class Decoder:
+    """Stage 2 on one decoder of vLLM.
+
+    Attributes:
+        stages: what the builders of attention metadata share with it.
+    """
+
+    def __init__(
+        self,
+        config: Settings,
+        model: Any,
+        *,
+        runs: Sequence[str] = (),
+        renumbers: bool,
+        tokenizer: Any = None,
+    ):
+        """Give the attention layers of a decoder the backends of their stages.
+
+        Args:
+            config: the settings.
+            model: the decoder, with `layers`, `norm` and `embed_input_ids`, as `LlamaModel` and `Qwen2Model` have them.
+            runs: modalities whose spans in stage 2 are unbroken runs of visual tokens, as in `Family.runs`.
+            renumbers: whether positions close the gaps that a drop leaves; otherwise they stay as they were.
+            tokenizer: finds the words of a question; None where none are needed.
+        """
+        self.config = config
+        self.tokenizer = tokenizer
+        self.renumbers = renumbers
+        self._model = (model,)  # in a tuple: a module would become a part of the model that holds this
+        self.drops = {drop.layer: drop for drop in config.drops if drop.keep < 1}
+        self.ranked_by = {drop.ranking_layer: drop for drop in self.drops.values() if drop.keep > 0}
+        self.stages = Stages(list(self.drops.values()), runs, [layer.self_attn.attn for layer in model.layers])
+        self._twins = {
+            number: (_twin(layer, self_attn=_Stop()), _twin(layer.self_attn, attn=_Stop()))
+            for number, layer in enumerate(model.layers)
+            if number in self.ranked_by
+        }
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        positions: Tensor,
+        inputs_embeds: Tensor | None,
+        adds: Sequence[Tensor] = (),
+    ) -> Tensor | None:
+        """Run the layers; None where nothing is compressed in this step, which vLLM's own forward then runs.
+
+        Args:
+            input_ids: (N,) of all requests; used where there are no embeddings.
+            positions: (N,) or (axes, N).
+            inputs_embeds: (N, D).
+            adds: (N, D) each, what is added to the hidden states after layers 0, 1, ... (DeepStack).
+
+        Returns:
+            (N, D) hidden states behind the last norm. A token that was dropped has those of the last one before it
+            that is left of its request, as in the engine.
+        """
+        context, step = get_forward_context(), self.stages.step
+        if step is None or not isinstance(context.attn_metadata, dict) or not context.attn_metadata:
+            return None
+        if not step.compressed:
+            return None
+        model = self._model[0]
+        hidden = model.embed_input_ids(input_ids) if inputs_embeds is None else inputs_embeds
+        slots: dict[str, Tensor] = dict(context.slot_mapping)
+        for names, here in step.slots:
+            slots |= dict.fromkeys(names, here)
+        context.slot_mapping = slots
+        tokens, padded = step.stages[0].tokens, len(hidden)
+        out = _Pass(self, step, positions[..., :tokens], hidden[:tokens], adds).run(model)
+        return out if padded == tokens else nn.functional.pad(out, (0, 0, 0, padded - tokens))
+
+    def queries_and_keys(self, layer: int, positions: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, H, n, d) queries and (1, Hkv, n, d) keys, rotated, that a layer makes of (n, D) normed hidden states."""
+        attention = self._twins[layer][1]
+        try:
+            attention(positions=positions, hidden_states=normed)
+        except _Seen as seen:
+            (query, key, *_), _ = seen.args
+        heads = self._model[0].layers[layer].self_attn.attn.head_size
+        query, key = (x.unflatten(-1, (-1, heads)).transpose(0, 1)[None] for x in (query, key))
+        return query, key
+
+    def entrance(self, layer: int, positions: Tensor, hidden: Tensor, residual: Tensor | None) -> Tensor:
+        """(n, D) what the attention of a layer is given."""
+        try:  # norms may write where they read
+            self._twins[layer][0](positions, hidden.clone(), None if residual is None else residual.clone())
+        except _Seen as seen:
+            args, kwargs = seen.args
+        normed: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[-1]
+        return normed
+
+    def softmax(self, layer: int) -> Softmax:
+        """How a layer attends."""
+        return Softmax(float(self._model[0].layers[layer].self_attn.attn.impl.scale))
+
+    def asked(self, prompt: Prompt) -> Tensor:
+        """(1, q) long places of the query tokens of a prompt, on the host."""
+        ids = torch.tensor([list(prompt.ids or [0] * prompt.length)])
+        visual = torch.from_numpy(prompt.numbers != 0)[None]
+        return query_places(self.config, self.tokenizer, ids, visual, torch.ones_like(visual), None)
+
+
+class _Pass:
+    """A step in which prompts lose tokens or have lost some, on its way through the layers."""
+
+    def __init__(self, decoder: Decoder, step: Step, positions: Tensor, hidden: Tensor, adds: Sequence[Tensor]):
+        self.decoder, self.step = decoder, step
+        self.stock_positions = self.positions = positions
+        self.hidden = hidden
+        self.residual: Tensor | None = None
+        self.adds = adds
+        self.stage = 0
+        self.present: Tensor | None = None  # places among all tokens; None for every one
+        self.numbers: dict[int, Tensor] = {}  # of the requests that lose tokens, by row
+        self.places: dict[int, Tensor] = {}
+        self.scores: dict[int, Tensor] = {}
+        for row in step.entering:
+            numbers = torch.from_numpy(step.prompts[row].numbers).to(hidden.device, non_blocking=True)
+            answer = step.rows[row].scheduled - len(numbers)  # of a request that is computed again
+            self.numbers[row] = nn.functional.pad(numbers, (0, answer))
+            self.places[row] = torch.arange(step.rows[row].scheduled, device=hidden.device)
+        self.asked: Mapping[int, Tensor] = {}
+        if decoder.ranked_by:
+            self.asked = {row: decoder.asked(step.prompts[row]).to(hidden.device) for row in step.entering}
+
+    def run(self, model: Any) -> Tensor:
+        for number, layer in enumerate(model.layers):
+            if number in self.decoder.ranked_by:
+                for row in self.step.entering:
+                    self.scores[row] = self.rank(number, row)
+            if number in self.decoder.drops:
+                self.drop()
+            self.hidden, self.residual = layer(self.positions, self.hidden, self.residual)
+            if number < len(self.adds):
+                more = self.adds[number][: self.step.stages[0].tokens]
+                self.hidden = self.hidden + (more if self.present is None else more[self.present])
+        hidden: Tensor
+        hidden, _ = model.norm(self.hidden, self.residual)
+        return hidden if self.present is None else self.filled(hidden)
+
+    def part(self, row: int) -> slice:
+        """Where the tokens of a request stand that are present."""
+        starts = self.step.stages[self.stage].starts
+        return slice(int(starts[row]), int(starts[row + 1]))
+
+    def drop(self) -> None:
+        """Go on with what the next stage has."""
+        before, self.stage = self.step.stages[self.stage], self.stage + 1
+        after = self.step.stages[self.stage]
+        if self.step.entering:
+            order = torch.arange(before.tokens, device=self.hidden.device)
+            left: list[Tensor] = []
+            done = 0
+            for row in self.step.entering:
+                start, end = int(before.starts[row]), int(before.starts[row + 1])
+                chosen = self.left(row, int(after.starts[row + 1] - after.starts[row]))
+                left += [order[done:start], chosen + start]
+                done = end
+            index = torch.cat([*left, order[done:]])
+            self.hidden = self.hidden[index]
+            self.residual = None if self.residual is None else self.residual[index]
+            self.present = index if self.present is None else self.present[index]
+        if self.decoder.renumbers:
+            self.positions = self.step.places[self.stage].to(self.stock_positions.dtype)
+        elif self.present is not None:
+            self.positions = self.stock_positions[..., self.present]
+
+    def left(self, row: int, count: int) -> Tensor:
+        """(count,) which of the tokens of a request that are present stay."""
+        numbers = self.numbers[row]
+        kept = self.step.prompts[row].kept[self.stage - 1]
+        keep = numbers == 0
+        if any(kept):
+            ranked = len(self.scores[row])
+            best = ranking.top_per_span(self.scores[row][None], numbers[None, :ranked], self.limits(kept))[0]
+            keep[:ranked] |= best
+        # so many are known beforehand: nothing is read to find how many
+        chosen = (~keep).to(torch.uint8).argsort(stable=True)[:count]
+        self.numbers[row], self.places[row] = numbers[chosen], self.places[row][chosen]
+        return chosen
+
+    def limits(self, kept: Sequence[int]) -> Tensor:
+        return torch.tensor(kept).to(self.hidden.device, non_blocking=True)
+
+    def rank(self, layer: int, row: int) -> Tensor:
+        """(n,) the score of every token of a prompt that is present, without the answer behind it."""
+        decoder, prompt, part = self.decoder, self.step.prompts[row], self.part(row)
+        gone = prompt.removed[self.stage - 1] if self.stage else 0
+        part = slice(part.start, part.start + prompt.length - gone)
+        numbers, places = (x[None, : prompt.length - gone] for x in (self.numbers[row], self.places[row]))
+        positions, hidden = self.positions[..., part], self.hidden[part]
+        normed = decoder.entrance(layer, positions, hidden, None if self.residual is None else self.residual[part])
+        query, key = decoder.queries_and_keys(layer, positions, normed)
+        visual, asked = numbers > 0, self.asked[row]
+        at = torch.searchsorted(places, asked).clamp(max=places.shape[1] - 1)
+        asked = asked.masked_fill(places.gather(1, at) != asked, -1)
+        average = None
+        if decoder.config.debias:
+            same = ranking.average_token(normed[None], visual)[0]
+            average = decoder.queries_and_keys(layer, positions, same)[1]
+        drop = list(decoder.drops.values()).index(decoder.ranked_by[layer])
+        whole = hidden if self.residual is None else hidden + self.residual[part]
+        inputs = ranking.RankingInputs(
+            query=query[:, :, at[0]],
+            key=key,
+            places=Places(asked, places),
+            softmax=decoder.softmax(layer),
+            hidden=whole[None],
+            questions=whole[None, at[0]],
+            visual=visual,
+            spans=numbers,
+            limits=self.limits(prompt.kept[drop]),
+            average=average,
+        )
+        return ranking.ranked(decoder.config.ranking_method, inputs)[0]
+
+    def filled(self, hidden: Tensor) -> Tensor:
+        """(n, D) of the tokens present -> (N, D): a dropped one has what the last one before it has."""
+        stages = self.step.stages
+        tokens, present = stages[0].tokens, self.present
+        assert present is not None
+        slots = torch.full((tokens,), -1, device=hidden.device)
+        slots[present] = torch.arange(len(present), device=hidden.device)
+        slots = slots.cummax(0).values
+        for row in self.step.entering:  # never another request's
+            first, own = int(stages[0].starts[row]), int(stages[-1].starts[row])
+            end = int(stages[0].starts[row + 1])
+            slots[first:end].clamp_(min=own)
+        return hidden[slots.clamp(max=len(present) - 1)]

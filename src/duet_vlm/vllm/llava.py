@@ -1,0 +1,81 @@
+"""LLaVA-1.5 in vLLM: CLIP's tower, merged before the projector, CLS first (docs/method.md, 1.7)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.model_executor.models.llava import LlavaForConditionalGeneration, LlavaProcessingInfo
+from vllm.model_executor.models.utils import WeightsMapper
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from ..config.budget import stage1_counts
+from ..families import clip
+from ..families.llava import LlavaStage1
+from ..stage1 import Encoded, merge
+from ..tensors.streamed import Softmax, column_sums
+from .model import decoder_of
+from .settings import read
+
+_STOCK: Any = LlavaForConditionalGeneration
+
+
+class Info(LlavaProcessingInfo):
+    """How many places an image has in a prompt: as many as stage 1 retains."""
+
+    def get_num_image_tokens(self, *, image_width: int, image_height: int) -> int:
+        full = super().get_num_image_tokens(image_width=image_width, image_height=image_height)
+        return sum(stage1_counts(read(self.get_hf_config()).config, full))
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    _STOCK._processor_factory.processor, info=Info, dummy_inputs=_STOCK._processor_factory.dummy_inputs
+)
+class DuetLlava(LlavaForConditionalGeneration):
+    """LLaVA whose config has `duet`."""
+
+    # transformers 5.23 saves the tower without the name that vLLM knows it by
+    hf_to_vllm_mapper = (
+        WeightsMapper(
+            orig_to_new_regex={re.compile(r"^(model\.)?vision_tower\.(?!vision_model\.)"): "vision_tower.vision_model."}
+        )
+        | _STOCK.hf_to_vllm_mapper
+    )
+
+    def __init__(self, *, vllm_config: Any, prefix: str = ""):
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        served = read(self.config)
+        self.duet = served.config
+        self.duet_decoder = decoder_of(served, self.language_model.model, vllm_config)
+
+    def _image_pixels_to_features(self, vision_tower: Any, pixel_values: Tensor) -> Tensor:
+        if not self.duet.merges:
+            features: Tensor = super()._image_pixels_to_features(vision_tower, pixel_values)
+            return features
+        attention, seen = vision_tower.vision_model.encoder.layers[-1].self_attn, []
+        hook = attention.attn.register_forward_pre_hook(lambda _, given: seen.append(given[:2]))
+        try:
+            full = vision_tower(pixel_values, feature_select_strategy="full")
+        finally:
+            hook.remove()
+        query, key = (x.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for x in seen[0])
+        scores = column_sums(query[:, :, :1], key, Softmax(attention.scale))[:, 1:] * query.shape[1]
+        encoded = Encoded(scores, key[:, :, 1:].float().mean(1), full[:, 1:], clip.grid(self.config))
+        merged = merge(self.duet, encoded, reserved=LlavaStage1.reserved)
+        return torch.cat([full[:, :1], merged.retained(full[:, 1:])], dim=1)
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if self.duet_decoder is not None:
+            hidden = self.duet_decoder.forward(input_ids, positions, inputs_embeds)
+            if hidden is not None:
+                return hidden
+        return super().forward(input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs)
