@@ -58,10 +58,10 @@ app.command(cls=Command)(run)
 app.command(cls=Command)(budget)
 app.command(cls=Command)(bench)
 app.command("eval", cls=Command)(evaluate)
-app.command(cls=Command)(batch)
 app.command(cls=Command)(train)
 app.command(cls=Command)(check)
 app.command(cls=Command)(serve)
+app.command(cls=Command)(batch)
 app.add_typer(demo, name="demo")
 
 

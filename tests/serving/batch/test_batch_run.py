@@ -124,6 +124,7 @@ def test_a_record_that_kills_every_worker_is_left_out(ray: Any, tmp_path: Path) 
     assert {line["id"] for line in lines if "error" in line} == {"q5"}
 
 
+@pytest.mark.long
 def test_the_whole_command_killed_goes_on_and_leaves_nothing_behind(ray: Any, tmp_path: Path) -> None:
     file, out = batches.manifest(tmp_path, 20), tmp_path / "out"
     records = [record | {"id": f"{record['id']}-{n}"} for n in range(10) for record in batches.read(file)]

@@ -138,9 +138,9 @@ def _unreachable(address: str | None, error: Exception) -> DuetError:
 @contextlib.contextmanager
 def _without_its_words() -> Iterator[None]:
     """What Ray prints of workers that ended, and logs from C++, is kept from the terminal; our own stderr is not."""
-    with open(os.devnull, "w") as nowhere, contextlib.ExitStack() as stack:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(nowhere))
-        kept = stack.enter_context(os.fdopen(os.dup(STDERR), "w", buffering=1))
+        kept = stack.enter_context(os.fdopen(os.dup(STDERR), "w", buffering=1, encoding="utf-8"))
         with contextlib.suppress(OSError):  # one that is no file
             if sys.stderr.fileno() == STDERR:
                 stack.enter_context(contextlib.redirect_stderr(kept))
