@@ -23,6 +23,26 @@ _BASE = 128  # bfloat16 has every whole number up to 256
 CHANNELS = 4  # row and column, in two digits each
 
 
+@dataclass(frozen=True)
+class Grid:
+    """The visual tokens of an image or video before stage 1: `frames` of `rows` by `columns`."""
+
+    frames: int
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, thw: Sequence[int], side: int) -> Grid:
+        """Of (frames, rows, columns) in patches, `side` of which a visual token is high and wide."""
+        frames, rows, columns = (int(n) for n in thw)
+        return cls(frames, rows // side, columns // side)
+
+    @property
+    def tokens(self) -> int:
+        """Of one frame."""
+        return self.rows * self.columns
+
+
 def kept_of(settings: Settings, tokens: int) -> int:
     """How many of a frame's visual tokens stage 1 retains."""
     return sum(stage1_counts(settings, tokens, dynamic=True))

@@ -9,7 +9,8 @@ from torch import Tensor
 from vllm.model_executor.models import qwen2_5_vl as stock
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from .qwen import CompressedInfo, CompressedModel, CompressedProcessor
+from .qwen import CompressedModel
+from .qwen_prompts import CompressedInfo, CompressedProcessor
 
 
 class Info(CompressedInfo, stock.Qwen2_5_VLProcessingInfo):

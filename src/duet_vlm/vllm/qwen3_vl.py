@@ -10,7 +10,8 @@ from vllm.model_executor.layers.rotary_embedding import get_rope
 from vllm.model_executor.models import qwen3_vl as stock
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from .qwen import POSITIONS, CompressedInfo, CompressedModel, CompressedProcessor
+from .qwen import CompressedModel
+from .qwen_prompts import POSITIONS, CompressedInfo, CompressedProcessor
 
 
 class Info(CompressedInfo, stock.Qwen3VLProcessingInfo):
@@ -27,6 +28,8 @@ class DuetQwen3VL(CompressedModel, stock.Qwen3VLForConditionalGeneration):
 
     def __init__(self, *, vllm_config: Any, prefix: str = ""):
         super().__init__(vllm_config=vllm_config, prefix=prefix)
+        if not self.duet.merges:
+            return
         # positions of kept tokens go beyond how many there are; stock's table goes only that far
         text = self.config.text_config
         for layer in self.language_model.model.layers:
@@ -43,6 +46,6 @@ class DuetQwen3VL(CompressedModel, stock.Qwen3VLForConditionalGeneration):
         return hidden
 
     def _adds(self, count: int) -> Sequence[Tensor]:
-        if not self.deepstack_input_embeds_num_tokens:
+        if not getattr(self, "deepstack_input_embeds_num_tokens", 0):  # text alone, or a model without its tower
             return ()
         return [level[:count] for level in self.deepstack_input_embeds]
