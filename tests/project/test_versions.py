@@ -59,10 +59,10 @@ def test_every_file_that_the_environments_run_is_there() -> None:
     lists = re.findall(r"^(?:ENGINE|TENSORS) := ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     assert len(lists) == 2
     for listed in lists:
-        ((pattern, names),) = re.findall(r"\$\(patsubst %,(\S+),([\w ]+)\)", listed)
+        ((pattern, names),) = re.findall(r"\$\(patsubst %,(\S+),([\w \\\n\t]+)\)", listed)
         files = re.findall(r"tests/[\w/.]+(?= |\n|$)", listed)
         assert names and files
-        for file in [*(pattern.replace("%", name) for name in names.split()), *files]:
+        for file in [*(pattern.replace("%", name) for name in names.replace("\\", " ").split()), *files]:
             assert (ROOT / file).exists(), file
 
 

@@ -2,7 +2,7 @@
 
 `python tests/support/vllm_references.py FOLDER` writes `answers.json` and the models `demo` (the demonstration model),
 `random` (its shapes with random weights), `saved` (that one with its settings in its config) and `hub` (the same
-weights under the names of older checkpoints, which stock vLLM reads).
+weights under the names of older checkpoints, which stock vLLM reads), and what `vllm_qwen` writes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import tiny
 import torch
+import vllm_qwen
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -134,3 +135,4 @@ def write(out: Path) -> None:
 
 if __name__ == "__main__":
     write(Path(sys.argv[1]))
+    vllm_qwen.write(Path(sys.argv[1]))

@@ -12,6 +12,8 @@ PREFIX = "Duet"
 # architecture -> the class that serves it where a model has settings
 SERVED = {
     "LlavaForConditionalGeneration": "duet_vlm.vllm.llava:DuetLlava",
+    "Qwen2_5_VLForConditionalGeneration": "duet_vlm.vllm.qwen2_5_vl:DuetQwen25VL",
+    "Qwen3VLForConditionalGeneration": "duet_vlm.vllm.qwen3_vl:DuetQwen3VL",
 }
 # architectures that `duet_vlm.apply` compresses and this plug-in does not: refused, or settings would go unnoticed
 REFUSED = (
@@ -19,8 +21,6 @@ REFUSED = (
     "InternVLForConditionalGeneration",
     "LlavaNextForConditionalGeneration",
     "LlavaOnevisionForConditionalGeneration",
-    "Qwen2_5_VLForConditionalGeneration",
-    "Qwen3VLForConditionalGeneration",
     "SmolVLMForConditionalGeneration",
 )
 

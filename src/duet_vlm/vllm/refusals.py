@@ -8,6 +8,7 @@ from typing import Any
 from vllm.logger import init_logger
 
 from ..errors import DuetError
+from ..families import family_of
 from . import settings
 
 _log: logging.Logger = init_logger("vllm.duet")
@@ -49,11 +50,25 @@ def prepare(vllm_config: Any) -> None:
 
 
 def _refuse_stage1(vllm_config: Any) -> None:
-    model, lora = vllm_config.model_config, vllm_config.lora_config
-    _refuse(vllm_config.parallel_config.tensor_parallel_size > 1, "stage 1", "--tensor-parallel-size")
-    _refuse(model.multimodal_config.enable_mm_embeds, "stage 1, which is done to pixels,", "--enable-mm-embeds")
-    _refuse(lora is not None and lora.enable_tower_connector_lora, "stage 1", "--enable-tower-connector-lora")
-    _refuse(model.multimodal_config.get_video_pruning_spec() is not None, "stage 1", "--video-pruning-rate")
+    model, parallel, lora = vllm_config.model_config, vllm_config.parallel_config, vllm_config.lora_config
+    media, compilation = model.multimodal_config, vllm_config.compilation_config
+    for asked, flag in (
+        (parallel.tensor_parallel_size > 1, "--tensor-parallel-size"),
+        (media.mm_encoder_tp_mode == "data", "--mm-encoder-tp-mode data"),
+        (lora is not None and lora.enable_tower_connector_lora, "--enable-tower-connector-lora"),
+        (media.get_video_pruning_spec() is not None, "--video-pruning-rate"),
+        (vllm_config.ec_transfer_config is not None, "--ec-transfer-config"),
+        (compilation.compile_mm_encoder, "compile_mm_encoder in --compilation-config"),
+        (compilation.cudagraph_mm_encoder, "cudagraph_mm_encoder in --compilation-config"),
+    ):
+        _refuse(asked, "stage 1", flag)
+    _refuse(media.enable_mm_embeds, "stage 1, which is done to pixels,", "--enable-mm-embeds")
+    if family_of(model.hf_config).position_axes > 1:
+        what = (
+            "stage 1 of models whose positions have three axes"  # which only the first process and no draft model has
+        )
+        _refuse(parallel.pipeline_parallel_size > 1, what, "--pipeline-parallel-size")
+        _refuse(vllm_config.speculative_config is not None, what, "--speculative-config")
 
 
 def _refuse_stage2(vllm_config: Any) -> None:
