@@ -24,11 +24,12 @@ PIP := $(BIN)/python $(INSTALL) -c constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 # What the engine does, and what needs tensors and no engine, for the environments of older versions.
-ENGINE := $(patsubst %,tests/engine/test_%.py,asking calling decoders lifecycle matrix parity_llava parity_qwen properties) \
-	tests/families/test_marks.py tests/host/test_host.py tests/project/test_versions.py
+ENGINE := $(patsubst %,tests/engine/test_%.py,question_and_cache calling wrapped_models decoders lifecycle \
+	matrix independence parity_llava parity_qwen properties) \
+	tests/families/test_discarded_marks.py tests/host/test_host.py tests/project/test_versions.py
 TENSORS := $(patsubst %,tests/stage2/test_%.py,methods_stage_2 queries token_spans words words_scripts) \
-	tests/stage1/test_methods_stage_1.py tests/tensors tests/config/test_config.py tests/config/test_presets.py \
-	tests/cli/test_budget.py tests/project/test_versions.py
+	tests/stage1/test_methods_stage_1.py tests/stage1/test_options_stage_1.py tests/tensors tests/config/test_config.py \
+	tests/config/test_presets.py tests/config/test_presets_dynamic.py tests/cli/test_budget.py tests/project/test_versions.py
 
 # vLLM on a CPU, in the process of the tests; the shim declares what torchvision of another build lacks.
 VLLM := PYTHONPATH=tests/support/vllm_shim OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 \

@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 
+from duet_vlm.cli.demo import Validation, show, split_of
 from duet_vlm.console import terminal
-from duet_vlm.console.commands import DEBUG, Commands, Loud
+from duet_vlm.console.commands import DEBUG, Command, Commands
 from duet_vlm.console.options import JsonFile
 from duet_vlm.errors import DuetError
-from duet_vlm.inputs.files import STDOUT, check_folder
+from duet_vlm.inputs.files import check_writable_folder
 
 app = typer.Typer(
     cls=Commands,
@@ -33,7 +34,7 @@ def options(
     """How the demonstration model was made: its training from scratch, and the tables of its model card."""
 
 
-@app.command(cls=Loud)
+@app.command(cls=Command)
 def train(
     out: Annotated[Path, typer.Option(help="Folder for the model (a from_pretrained folder) and its checkpoints.")],
     steps_scale: Annotated[
@@ -62,7 +63,7 @@ def train(
     accuracies go to the terminal and to OUT/checkpoints/*.jsonl. A folder that was trained in before is refused without
     --resume.
     """
-    check_folder(out, "the model")
+    check_writable_folder(out, "the model")
     if start is not None and not start.is_file():
         raise DuetError(f"checkpoint {str(start)!r} is no file: give the few.pt of an earlier training.")
     from . import training
@@ -76,7 +77,7 @@ def train(
     typer.echo(f"Saved the model in {out}. Measure it with: duet demo eval --model {out}")
 
 
-@app.command("train-time", cls=Loud)
+@app.command("train-time", cls=Command)
 def train_time(
     keep: Annotated[list[float], typer.Option(min=0.02, max=0.99, help="Budgets, as fractions.")] = [0.33, 0.22, 0.11],  # noqa: B006
     rounds: Annotated[int, typer.Option(min=1, help="Steps of each, in turn, after two for warming up.")] = 8,
@@ -86,7 +87,6 @@ def train_time(
 ) -> None:
     """Measure what a training step costs with and without compression, next to what its operations say."""
     terminal.check_json(json_file)
-    from rich.console import Console
     from rich.table import Table
 
     from . import timing
@@ -95,11 +95,10 @@ def train_time(
     table = Table("visual tokens", "CPU seconds", "time", "operations", title="forward and backward of a training step")
     for name, row in results["budgets"].items():
         table.add_row(name, f"{row['cpu_seconds']:.3f}", f"{row['time_ratio']:.1%}", f"{row['flops_ratio']:.1%}")
-    Console(stderr=json_file == STDOUT).print(table)
-    terminal.write_json(results, json_file)
+    show(table, results, json_file)
 
 
-@app.command(cls=Loud)
+@app.command(cls=Command)
 def ablations(
     limit: Annotated[int, typer.Option(min=9, help="Number of questions, an equal share per skill.")] = 5000,
     model: Annotated[Path | None, typer.Option(help="Folder of another copy of the model.")] = None,
@@ -107,33 +106,26 @@ def ablations(
         list[float] | None,
         typer.Option(min=0.02, max=1, help="Measure at this budget instead, a fraction; may be given several times."),
     ] = None,
-    validation: Annotated[
-        bool, typer.Option("--validation", help="Ask about the scenes for decisions, not the held-out ones.")
-    ] = False,
+    validation: Validation = False,
     json_file: JsonFile = None,
 ) -> None:
     """Print the accuracy with all visual tokens dropped at each layer and with 11% of them selected, or by budget."""
     terminal.check_json(json_file)
-    from rich.console import Console
-    from rich.progress import Progress
     from rich.table import Table
 
-    from duet_vlm.demo.evaluate import HELD_OUT_SEED, VALIDATION_SEED, interval
+    from duet_vlm.demo.evaluate import interval
     from duet_vlm.demo.model import load
 
     from . import ablations as tables
 
     loaded, processor = load(model)
-    console, seed = Console(stderr=json_file == STDOUT), VALIDATION_SEED if validation else HELD_OUT_SEED
+    seed, split = split_of(validation)
     chosen = tables.budgets(loaded, keep) if keep else tables.settings(loaded)
-    with Progress(console=console) as progress:
-        task = progress.add_task("settings", total=len(chosen))
-        done = lambda *_: progress.advance(task)  # noqa: E731
-        results = tables.ablations(loaded, processor, limit, seed, done, chosen)
-    questions = f"{next(iter(results.values()))['questions']} {'validation' if validation else 'held-out'} questions"
+    with terminal.progress(len(chosen), "Settings") as bar:
+        results = tables.ablations(loaded, processor, limit, seed, lambda *_: bar.add(), chosen)
+    questions = f"{next(iter(results.values()))['questions']} {split} questions"
     table = Table("setting", "accuracy", "95% interval", title=f"{questions}, visual tokens dropped or selected")
     for name, result in results.items():
         low, high = interval(round(result["accuracy"] * result["questions"]), result["questions"])
         table.add_row(name, f"{result['accuracy']:.1%}", f"{low:.1%} to {high:.1%}")
-    console.print(table)
-    terminal.write_json(results, json_file)
+    show(table, results, json_file)

@@ -152,5 +152,5 @@ class CompressedForward:
         # forward, not the module: stage 1's hooks speak of the tower's call, and the losses want every patch
         projected = core.multi_modal_projector.forward(features)
         attended = cls_attention(self.ranking_layer, self.given)
-        batch = on_retained(batch, handle.engine.last.merges[0])
+        batch = on_retained(batch, handle.engine.last.decisions[0])
         return Passed(features, pooled, projected[:, 1:], states, batch, projected[:, 0], attended)

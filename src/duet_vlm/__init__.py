@@ -46,4 +46,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    # what is public, and what every module has
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -56,8 +56,8 @@ def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None
         >>> handle.applied
         False
     """
-    model, given = model_of(model), config is not None
-    settings = check_config(config) if given else saved_config(model.config)
+    model, is_given = model_of(model), config is not None
+    settings = check_config(config) if is_given else saved_config(model.config)
     check_tokenizer(tokenizer)
     check_flag("full_logits", full_logits)
     if handle_of(model) is not None:
@@ -66,6 +66,6 @@ def apply(model: Any, config: DuetConfig | None = None, *, tokenizer: Any = None
             "handle, which duet_vlm.handle_of(model) finds, before apply."
         )
     engine = Engine(model, Plan.of(model, settings, tokenizer), full_logits)
-    if given:
+    if is_given:
         engine.write()
     return Duet(model, engine)

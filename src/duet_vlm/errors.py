@@ -55,8 +55,8 @@ def reason(error: BaseException, longest: int = 80) -> str:
 
 def closest(name: Any, known: Iterable[str]) -> str | None:
     """The known name that is most like one that is not."""
-    found = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []
-    return found[0] if found else None
+    close = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []
+    return close[0] if close else None
 
 
 class _Repr(reprlib.Repr):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config.arguments import config_of
 from .config.budget import as_grid
+from .config.budget_rule import NONE, Budget
 from .config.drops import Drop
-from .config.fitting import Problem
+from .config.fitting import BudgetSolver
 from .config.methods import CHANGES, stages
 from .config.registry import STAGE1
 from .config.settings import Settings
 from .config.values import check_budget
 from .errors import DuetError, reason
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,33 +78,32 @@ def preset(
     **changes: Any,
 ) -> DuetConfig:
     """What `DuetConfig.preset` does, which describes the arguments."""
-    first, second = stages(name)
+    stage1, stage2 = stages(name)
     grid = None if grid is None else as_grid(grid)
-    check_budget(tokens, keep)
-    if (first, second) == ("none", "none"):
+    if (stage1, stage2) == (NONE, NONE):
+        check_budget(tokens, keep)  # whoever tries all methods at one budget may try this one, too
         return DuetConfig.from_dict(changes)
+    budget = Budget.parse(name, tokens, keep)
     if model is None:
         raise DuetError(f"preset {name!r} needs model=: the model to compress, or its config.")
-    if (tokens is None) == (keep is None):
-        raise DuetError("give the budget once: either tokens=, an average per layer, or keep=, a fraction in (0, 1].")
     from .families import facts_of, family_of
     from .families.family import check_downsampling
 
     config = config_of(model)
-    if first != "none" and STAGE1[first].at == "pixels":
+    if stage1 != NONE and STAGE1[stage1].at == "pixels":
         check_downsampling(family_of(config), config)
     facts = facts_of(config, grid)
-    problem = Problem(name=name, first=first, second=second, layers=facts.layers, late=facts.late)
+    solver = BudgetSolver(name=name, stage1=stage1, stage2=stage2, layers=facts.layers, keep_ratios=facts.keep_ratios)
     whole = facts.visual_tokens
-    if keep is not None:
-        solved = problem.shares(float(keep)) if whole is None else problem.counts(float(keep) * whole, whole)
-    else:
-        assert tokens is not None
-        solved = problem.counts_of_any_image(float(tokens)) if whole is None else problem.counts(float(tokens), whole)
+    match budget:
+        case Budget(keep=float(share)):
+            solved = solver.shares(share) if whole is None else solver.counts(share * whole, whole)
+        case Budget(tokens=float(count)):
+            solved = solver.counts_of_any_image(count) if whole is None else solver.counts(count, whole)
     return DuetConfig.from_dict(solved | CHANGES.get(name, {}) | changes)
 
 
-def saved_config(model_config: Any) -> DuetConfig:
+def saved_config(model_config: PreTrainedConfig) -> DuetConfig:
     """The settings that a checkpoint brings along in `config.duet`.
 
     Args:

@@ -100,3 +100,17 @@ def test_budget_refuses_in_one_line_what_no_schedule_meets(options: list[Any], m
 def test_shapes_have_a_row_of_whole_heads(name: str) -> None:
     text = shapes.shape_config(name).get_text_config()
     assert text.hidden_size % text.num_attention_heads == 0
+
+
+@pytest.mark.parametrize("model", ["--shape=llava-1.5-7b", "--model=demo"])
+def test_tables_fit_80_columns_and_show_the_reports_figures(model: str) -> None:
+    report = json.loads(duet(model, "--keep", 0.3, "--json", "-").stdout)
+    lines = duet(model, "--keep", 0.3).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+    assert rows[-1][0] == "before / after" and rows[-2][0] == "all, and logits"
+    for row, name in ((rows[-2][2], "flops_before"), (rows[-2][3], "flops")):
+        number, unit = row.split()
+        assert float(number) * {"G": 1e9, "M": 1e6}[unit] == pytest.approx(report[name], rel=0.005)
+    layers = [row for row in rows[:-2] if row[0][0].isdigit()]
+    assert [int(row[1]) for row in layers] == sorted({row["visual_tokens"] for row in report["layers"]}, reverse=True)

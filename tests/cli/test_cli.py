@@ -240,4 +240,4 @@ def test_no_demonstration_model(here: Path, tmp_path: Path, monkeypatch: pytest.
 
 def test_missing_question(here: Path) -> None:
     result = duet("run", here / "photo.png")
-    assert result.exit_code == 2 and "Missing option '--ask'" in result.stderr
+    assert result.exit_code == 2 and result.stderr == "duet: --ask is missing: duet run -h shows how.\n"

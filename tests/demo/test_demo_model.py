@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from duet_vlm.cli.demo import app
-from duet_vlm.demo.evaluate import HELD_OUT_SEED, VALIDATION_SEED, evaluate, interval, prompt, scene_at
+from duet_vlm.demo.evaluate import HELD_OUT_SEED, VALIDATION_SEED, demo_prompt, evaluate, interval, scene_at
 from duet_vlm.demo.model import VISUAL_TOKENS, folder, load
 
 
@@ -29,7 +29,7 @@ def test_the_shipped_folder_is_small_and_complete(demo: Any) -> None:
     assert type(model).__name__ == "LlavaForConditionalGeneration"
     assert type(processor).__name__ == "LlavaProcessor"
     assert model.config.text_config.num_hidden_layers >= 12
-    ids = processor(images=scene_at(HELD_OUT_SEED, 0)[0].image, text=prompt("where is the star ?"))["input_ids"]
+    ids = processor(images=scene_at(HELD_OUT_SEED, 0)[0].image, text=demo_prompt("where is the star ?"))["input_ids"]
     assert ids[0].count(model.config.image_token_id) == VISUAL_TOKENS >= 196
 
 
@@ -43,7 +43,7 @@ def test_it_answers_held_out_questions(demo: Any) -> None:
 def test_it_generates_one_word_and_stops(demo: Any) -> None:
     model, processor = demo
     scene, asked = scene_at(HELD_OUT_SEED, 1)
-    texts = [prompt(q.text) for q in asked]
+    texts = [demo_prompt(q.text) for q in asked]
     inputs = processor(images=[scene.image] * len(asked), text=texts, return_tensors="pt", padding=True)
     out = model.generate(**inputs, max_new_tokens=3, do_sample=False)
     answers = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

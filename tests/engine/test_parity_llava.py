@@ -11,7 +11,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlavaCo
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.families import clip
+from duet_vlm.families import cls_tower
 from duet_vlm.stage1 import Encoded
 from duet_vlm.stage1.duet import duet
 
@@ -32,7 +32,7 @@ def test_stage_1_gives_the_golden_tokens(index: int) -> None:
     layer.self_attn.register_forward_pre_hook(lambda m, a, k: seen.update(k), with_kwargs=True)
     with torch.no_grad():
         hidden = tower(values["pixel_values"], output_hidden_states=True).hidden_states[-2]
-        scores, metric = clip.rank(layer.self_attn, seen["hidden_states"])
+        scores, metric = cls_tower.cls_attention(layer.self_attn, seen["hidden_states"])
     close(scores, values[f"{prefix}.cls_attention_sum"])
     close(metric, values[f"{prefix}.metric"][:, 1:])
     encoded = Encoded(scores, metric, hidden[:, 1:])

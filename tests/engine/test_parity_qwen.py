@@ -29,7 +29,7 @@ def build() -> tuple[dict[str, Any], dict[str, torch.Tensor], Any]:
 def test_attention_received_and_keys() -> None:
     _, values, model = build()
     stage = qwen2_5_vl.QwenStage1(model.model, DuetConfig(24, 4, 4), qwen2_5_vl.Qwen25VL())
-    handles, call = stage.taps(), encoding.Call(stage, engine_only=False)
+    handles, call = stage.taps(), encoding.EncoderCall(stage, engine_only=False)
     with torch.no_grad(), encoding.within(call):
         model.model.visual(values["pixel_values_A"], grid_thw=values["grid_A"])
     for handle in handles:

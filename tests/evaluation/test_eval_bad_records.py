@@ -164,7 +164,7 @@ def test_a_mistake_of_ours_is_no_bad_record(here: Path, tmp_path: Path, monkeypa
     def broken(self: Any, record: Any) -> Any:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(Asker, "medium", broken)
+    monkeypatch.setattr(Asker, "load_media", broken)
     result = evaluated(here, "llava", written(here, here / "bug.jsonl", [1]), tmp_path / "out")
     assert isinstance(result.exception, KeyError)
 

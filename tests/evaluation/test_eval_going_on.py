@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from duet_vlm import DuetConfig
 from duet_vlm.cli.main import app
+from duet_vlm.console.processes import Process
 from duet_vlm.evaluation.answering import Asker
 from duet_vlm.evaluation.evaluate import evaluate, line
-from duet_vlm.evaluation.processes import Process
 from duet_vlm.evaluation.records import Record
 from duet_vlm.evaluation.runs import Run
 

@@ -24,6 +24,7 @@ from duet_vlm.evaluation.records import Record
 from duet_vlm.evaluation.report import figures
 from duet_vlm.evaluation.runs import Run, full_model
 from duet_vlm.evaluation.table import apart_in_words, cells, confidence, kept_in_words, word_rows
+from duet_vlm.families import Family
 from duet_vlm.pictures import overlay
 from duet_vlm.pictures.shading import GONE, MERGED
 
@@ -55,7 +56,7 @@ class Stub:
 
     processor, model = None, SimpleNamespace(config=None)
 
-    def medium(self, record: Record) -> Any:
+    def load_media(self, record: Record) -> Any:
         return Image.new("RGB", (8, 8))
 
     def prepare(self, *_: Any) -> Any:
@@ -171,12 +172,19 @@ def test_the_template_is_in_the_package_and_misses_nothing_silently() -> None:
         made.from_string("{{ b }}").render()
 
 
+class Square(Family):
+    """Pictures of two rows and columns of tokens."""
+
+    def token_grid(self, *_: Any) -> tuple[int, int]:
+        return 2, 2
+
+
 @pytest.mark.parametrize("light", [0.0, 0.5, 1.0])
 def test_what_is_gone_is_told_from_the_image_on_light_and_dark_pictures(
     light: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A patch in all layers is as it was, one in none is striped grey, one merged is orange, one in half is between."""
-    monkeypatch.setattr(overlay, "family_of", lambda _: SimpleNamespace(token_grid=lambda *_: (2, 2)))
+    monkeypatch.setattr(overlay, "family_of", lambda _: Square())
     image = Image.new("RGB", (60, 60), (round(255 * light),) * 3)
     sample = SampleTrace(visual=[0, 1, 2, 3], queries=[], drops=[], tokens_per_layer=[])
     sample.drops, sample.tokens_per_layer = [DropTrace(0, [0, 1]), DropTrace(2, [0])], [2, 2, 1, 1]

@@ -70,7 +70,7 @@ def test_images_are_merged_as_packed() -> None:
         newline = (stock[i] == core.image_newline).all(1)
         rows, columns = PACKED[size][2]
         assert len(scores) == 36 + rows * columns and int(newline.sum()) == rows
-        decided = towers.agrees(_images(output.duet.merges[i])[0], scores, keys, 6, 3, 4)
+        decided = towers.agrees(_images(output.duet.decisions[i])[0], scores, keys, 6, 3, 4)
         torch.testing.assert_close(output.duet.features[i][~newline], towers.in_place(stock[i][~newline], decided))
         assert not output.duet.features[i][newline].any()
 
@@ -85,7 +85,7 @@ def test_images_of_a_prompt_with_several_are_one_crop() -> None:
     stock = model.model.get_image_features(**given).pooler_output
     with duet_vlm.apply(model, STAGE_1):
         merged = model.model.get_image_features(**given)
-    for before, after, merge in zip(stock, merged.duet.features, merged.duet.merges, strict=True):
+    for before, after, merge in zip(stock, merged.duet.features, merged.duet.decisions, strict=True):
         assert len(before) == len(after) == 37 and merge.scores.shape == (1, 36) and not after[-1].any()
         assert int((after != 0).any(1).sum()) == 9
 
@@ -104,7 +104,7 @@ def test_frames_are_merged_as_pooled_one_by_one() -> None:
     for frame in range(zoo_fixed.FRAMES):
         part = slice(9 * frame, 9 * frame + 9)
         means = towers.squares(scores[frame][:, None], 6, 2)[:, 0], towers.squares(keys[frame], 6, 2)
-        decided = towers.agrees(_images(merged.duet.merges[frame])[0], *means, 4, 2, 2)
+        decided = towers.agrees(_images(merged.duet.decisions[frame])[0], *means, 4, 2, 2)
         torch.testing.assert_close(merged.duet.features[0, part], towers.in_place(stock[part], decided))
     assert len(kept) == 6 * zoo_fixed.FRAMES  # the newline behind the video is gone in the decoder
 

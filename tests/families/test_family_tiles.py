@@ -39,8 +39,8 @@ def hold(model: Any, pixels: torch.Tensor, attention: Any, keys: Any, score: Any
         output = core.get_image_features(pixels)
     scores = score(maps)
     found = found[:, -scores.shape[1] :]
-    assert len(output.duet.merges) == len(pixels)
-    for i, merge in enumerate(output.duet.merges):
+    assert len(output.duet.decisions) == len(pixels)
+    for i, merge in enumerate(output.duet.decisions):
         means = towers.squares(scores[i][:, None], 8, 2)[:, 0], towers.squares(found[i], 8, 2)
         decided = towers.agrees(_images(merge)[0], *means, 5, 3, 3)
         torch.testing.assert_close(output.duet.features[i], towers.in_place(stock[i], decided))
@@ -83,7 +83,7 @@ def test_smolvlm_padding_neither_gives_nor_receives(family: str) -> None:
         output = core.get_image_features(**given)
     assert [len(x) for x in output.duet.features] == [32, 16]
     before, after = torch.cat(list(stock.pooler_output)), torch.cat(list(output.duet.features))
-    for i, merge in enumerate(output.duet.merges):
+    for i, merge in enumerate(output.duet.decisions):
         scores = (maps[i].mean(0) * real[i][:, None] * real[i]).sum(0)
         means = [towers.squares(x, 8, 2) for x in (scores[:, None], keys[i] * real[i][:, None])]
         image, part = _images(merge)[0], slice(16 * i, 16 * i + 16)

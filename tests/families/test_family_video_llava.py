@@ -15,7 +15,7 @@ from zoo_fixed import FRAMES
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.families import clip
+from duet_vlm.families import cls_tower
 from duet_vlm.presets import preset
 
 STAGE_1 = DuetConfig(dominant=9, contextual=3, cluster_width=4)
@@ -94,8 +94,8 @@ def test_512_frames_hold_the_statistics_of_one(monkeypatch: pytest.MonkeyPatch) 
         image_token_index=zoo.IMAGE, video_token_index=zoo.VIDEO,
     )  # fmt: skip
     model = transformers.VideoLlavaForConditionalGeneration(config).eval()
-    alive = towers.Alive(clip.rank, (100, 500))
-    monkeypatch.setattr(clip, "rank", alive)
+    alive = towers.Alive(cls_tower.cls_attention, (100, 500))
+    monkeypatch.setattr(cls_tower, "cls_attention", alive)
     with duet_vlm.apply(model, DuetConfig(dominant=3, contextual=1)), torch.no_grad():
         out = model.model.get_video_features(torch.randn(1, 512, 3, 24, 24)).duet.features
     assert out.shape == (512, 37, 32) and alive.count == 512 and alive.images == {1}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from clips import clip, held, level, picture, song
 
-from duet_vlm.families.video.sampling import Sampling, ends, ends_down, middles, spread
+from duet_vlm.families.video.sampling import Sampling, ends, ends_down, middles, starts
 from duet_vlm.inputs.video.decoding import Clip, is_video, read_frames
 
 
@@ -63,7 +63,7 @@ def test_fewer_frames_than_the_file_says(tmp_path: Path) -> None:
 def test_memory_of_the_sampled_frames_alone(tmp_path: Path) -> None:
     file = clip(tmp_path / "clip.mp4", 60, 256, 256)
     tracemalloc.start()
-    found = read_frames(file, Sampling(spread, 4))
+    found = read_frames(file, Sampling(starts, 4))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.frames.nbytes == 4 * 256 * 256 * 3
@@ -116,13 +116,13 @@ def test_is_video() -> None:
 
 
 def test_places_of_frames_are_spread_as_each_family_spreads_them() -> None:
-    assert spread(10, 4) == [0, 2, 5, 7]
+    assert starts(10, 4) == [0, 2, 5, 7]
     assert ends(10, 4) == [0, 3, 6, 9]
     assert ends_down(11, 4) == [0, 3, 6, 10]
     assert middles(10, 4) == [1, 3, 6, 8]
 
 
-@pytest.mark.parametrize("places", [spread, ends, ends_down, middles])
+@pytest.mark.parametrize("places", [starts, ends, ends_down, middles])
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 64, 1000])
 def test_places_are_different_and_inside(places: Any, total: int) -> None:
     for count in range(1, min(total, 70) + 1):
@@ -138,12 +138,12 @@ def test_places_are_different_and_inside(places: Any, total: int) -> None:
     [
         (Sampling(count=8), 100, 25.0, 8),
         (Sampling(count=8), 5, 25.0, 5),
-        (Sampling(rate=2.0, least=4, multiple=2), 100, 25.0, 8),
-        (Sampling(rate=2.0, least=4, multiple=2), 120, 25.0, 8),  # 9.6
-        (Sampling(rate=2.0, least=4, multiple=2), 10, 25.0, 4),
-        (Sampling(rate=2.0, least=4, multiple=2), 3, 25.0, 2),
-        (Sampling(rate=2.0, least=4, multiple=2), 1, 25.0, 1),
-        (Sampling(rate=2.0, least=4, most=768), 25 * 1000, 25.0, 768),
+        (Sampling(rate=2.0, minimum=4, multiple=2), 100, 25.0, 8),
+        (Sampling(rate=2.0, minimum=4, multiple=2), 120, 25.0, 8),  # 9.6
+        (Sampling(rate=2.0, minimum=4, multiple=2), 10, 25.0, 4),
+        (Sampling(rate=2.0, minimum=4, multiple=2), 3, 25.0, 2),
+        (Sampling(rate=2.0, minimum=4, multiple=2), 1, 25.0, 1),
+        (Sampling(rate=2.0, minimum=4, maximum=768), 25 * 1000, 25.0, 768),
         (Sampling(ends_down, count=64, rate=1.0, skip=1.0), 250, 25.0, 10),
         (Sampling(ends_down, count=64, rate=1.0, skip=1.0), 2500, 25.0, 64),
         (Sampling(ends_down, count=64, rate=1.0, skip=1.0), 5, 25.0, 1),
@@ -159,6 +159,6 @@ def test_a_long_video_is_cut_at_both_ends() -> None:
 
 
 def test_as_many_frames_as_asked_for_or_a_refusal() -> None:
-    assert Sampling(rate=2.0, least=4, multiple=2).exactly(3)(9, 3.0) == [0, 3, 6]
+    assert Sampling(rate=2.0, minimum=4, multiple=2).exactly(3)(9, 3.0) == [0, 3, 6]
     with pytest.raises(ValueError, match=r"10 frames are more than the 9 of this video: ask for at most 9\."):
         Sampling(count=8).exactly(10)(9, 3.0)

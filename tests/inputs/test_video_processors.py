@@ -8,11 +8,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import saved_video
 import torch
-from transformers import AutoConfig
+from moving import video
 from transformers.image_utils import (
     IMAGENET_STANDARD_MEAN,
     IMAGENET_STANDARD_STD,
@@ -28,9 +26,6 @@ from duet_vlm.families.qwen2_5_vl import Qwen2VLVideoProcessor
 from duet_vlm.families.qwen3_vl import Qwen3VLVideoProcessor
 from duet_vlm.families.video import pixels
 from duet_vlm.families.video.processors import FrameProcessor
-from duet_vlm.inputs.video.decoding import Clip
-from duet_vlm.inputs.video.inputs import content, video_inputs
-from duet_vlm.inputs.video.stock import stock_processor
 
 # (shape, mean, deviation, mean weighted from -1 at the first number to 1 at the last) of what the stock classes of
 # transformers 5.23 made of `video()` with torchvision 0.29.2
@@ -42,21 +37,12 @@ STOCK: dict[str, tuple[tuple[int, ...], list[float]]] = {
     "Qwen3VLVideoProcessor": ((360, 1536), [-0.01495, 0.66515, 0.012819]),
     "SmolVLMVideoProcessor": ((1, 3, 3, 364, 364), [-0.0226, 0.66297, 0.019798]),
 }
+
 PROCESSORS = {name: family.video_processor for name, family in FAMILIES.items() if family.video_processor}
+
 KINDS = list({kind.__name__: kind for kind in PROCESSORS.values()}.values())
+
 SIZES = [(1080, 1920), (45, 80), (97, 31), (20, 500), (360, 640), (28, 28)]
-
-
-def video(frames: int = 3, height: int = 45, width: int = 80) -> np.ndarray:
-    y, x, t = np.mgrid[:height, :width, :frames]
-    red, green = (3 * x + 5 * y + 40 * t) % 256, (x * y // 4 + 90 * t) % 256
-    blue = np.where((x // 9 + y // 7 + t) % 2, 230, 15)
-    return np.stack([red, green, blue], -1).transpose(2, 0, 1, 3).astype(np.uint8)
-
-
-def clip_of(frames: int = 4) -> Clip:
-    indices = [5 * i for i in range(frames)]
-    return Clip(video(frames, 40, 64), indices, [i / 10 for i in indices], 5 * frames, 10.0)
 
 
 def stock_source(name: str) -> ast.Module:
@@ -178,91 +164,3 @@ def test_crop_of_a_small_frame_is_padded_with_black() -> None:
 def test_resize_refuses_other_filters() -> None:
     with pytest.raises(ValueError, match="resample 5 is not supported for videos"):
         pixels.resize(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), 8, 8, 5)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("processors")
-    for family in saved_video.FAMILIES:
-        saved_video.save(folder / family, family)
-    return folder
-
-
-def prepared(folder: Path, family: str, clip: Clip, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, list[str]]:
-    """The processor, its inputs of a prompt with a clip, and the prompt's tokens."""
-    from transformers.models.smolvlm import processing_smolvlm
-
-    monkeypatch.setattr(processing_smolvlm, "num2words", str)  # a package that its processor needs for one word
-    config = AutoConfig.from_pretrained(folder / family)
-    processor = stock_processor(str(folder / family), config)
-    said = [*content(config, clip), {"type": "text", "text": "what happens ?"}]
-    text = processor.apply_chat_template([{"role": "user", "content": said}], add_generation_prompt=True)
-    inputs = video_inputs(config, processor, clip, text)
-    return processor, inputs, processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist())
-
-
-@pytest.mark.parametrize(
-    ("family", "placeholder", "count"),
-    [
-        ("video_llava", "<video>", 4 * 37),
-        ("qwen2_vl", "<|video_pad|>", 2 * 5 * 8),
-        ("qwen2_5_vl", "<|video_pad|>", 2 * 5 * 8),
-        ("qwen3_vl", "<|video_pad|>", 2 * 5 * 8),
-        ("llava_onevision", "<video>", 4 * 9 + 1),
-        ("internvl", "<IMG_CONTEXT>", 4 * 16),
-        ("smolvlm", "<image>", 4 * 16),
-        ("gemma3", "<image_soft_token>", 4 * 16),
-    ],
-)
-def test_placeholders(
-    folders: Path, family: str, placeholder: str, count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, inputs, tokens = prepared(folders, family, clip_of(), monkeypatch)
-    assert tokens.count(placeholder) == count
-    behind = tokens[len(tokens) - tokens[::-1].index(placeholder) :]
-    assert behind[-5:] == ["what", "happens", "?", "assistant", ":"] or family == "smolvlm"  # its own template
-    assert "what" in behind and "happens" in behind
-    if family == "qwen2_5_vl":  # two frames of every 0.5 s
-        assert inputs["second_per_grid_ts"].tolist() == [1.0]
-    if family == "internvl":
-        assert inputs["pixel_values"].shape == (4, 3, 32, 32)
-    if family.startswith("qwen"):
-        assert inputs["video_grid_thw"].tolist() == [[2, 10, 16]]
-        assert (inputs["mm_token_type_ids"] == 2).sum() == count
-
-
-def test_qwen3_writes_times(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    processor, _, _ = prepared(folders, "qwen3_vl", clip_of(5), monkeypatch)
-    tokenize = type(processor.tokenizer).__call__
-
-    def noting(self: Any, text: Any, **kwargs: Any) -> Any:
-        said.extend(text)
-        return tokenize(self, text, **kwargs)
-
-    monkeypatch.setattr(type(processor.tokenizer), "__call__", noting)
-    video_inputs(AutoConfig.from_pretrained(folders / "qwen3_vl"), processor, clip_of(5), "<|video_pad|>")
-    # middles of frames 1 and 2, 3 and 4, and of the last one, which is repeated
-    assert [part.split(">")[0] for part in said[0].split("<") if "seconds" in part] == [
-        "0.2 seconds", "1.2 seconds", "2.0 seconds"
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "video_llava"])
-def test_a_processor_that_was_saved_again(folders: Path, family: str, tmp_path: Path) -> None:
-    config = AutoConfig.from_pretrained(folders / family)
-    processor = stock_processor(str(folders / family), config)
-    processor.save_pretrained(tmp_path)
-    again = stock_processor(str(tmp_path), config)
-    assert vars(again.video_processor) == vars(processor.video_processor)
-    assert type(again).__name__ == type(processor).__name__
-
-
-def test_older_files_and_defaults(folders: Path, tmp_path: Path) -> None:
-    # Qwen2-VL's first files had no settings for videos: those for images count
-    for file in (folders / "qwen2_vl").iterdir():
-        if file.name != "video_preprocessor_config.json":
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-    found = stock_processor(str(tmp_path), AutoConfig.from_pretrained(tmp_path)).video_processor
-    assert found.size == {"shortest_edge": 1024, "longest_edge": 4096} and found.patch_size == 4
-    assert found.image_mean == OPENAI_CLIP_MEAN

@@ -16,9 +16,8 @@ from lmms_cases import caches, clip, picture
 
 from duet_vlm import DuetConfig
 from duet_vlm.demo.model import folder as demo_folder
-from duet_vlm.inputs.prompts import prompt as plain_prompt
-from duet_vlm.lmms_eval.conversation import prompt
-from duet_vlm.lmms_eval.generation import DEFAULT_NEW_TOKENS, cut, settings
+from duet_vlm.inputs.prompts import conversation
+from duet_vlm.lmms_eval.generation import DEFAULT_NEW_TOKENS, cut, generation_settings
 from duet_vlm.lmms_eval.model import DuetHF
 
 __all__ = ["caches"]
@@ -45,8 +44,8 @@ def check_batch(model: DuetHF, turns: list[list[dict[str, Any]]]) -> list[Any]:
     """A batch answers as its rows one by one, at the same cost; its measures."""
     conversations = [model.reader.read(turn) for turn in turns]
     together, measures, _ = model.answer(conversations, CALL)
-    for conversation, answer, measured in zip(conversations, together, measures, strict=True):
-        (single,), (one,), _ = model.answer([conversation], CALL)
+    for turn, answer, measured in zip(conversations, together, measures, strict=True):
+        (single,), (one,), _ = model.answer([turn], CALL)
         assert answer == single
         assert {**measured.to_dict(), "prefill_ms": 0} == {**one.to_dict(), "prefill_ms": 0}
     return measures
@@ -88,27 +87,27 @@ def test_a_model_writes_prompts_as_elsewhere(tmp_path: Path) -> None:
     for template in (True, False):
         processor = saved.processor("llava", template)
         messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "find the ring ."}]}]
-        assert prompt(processor, messages) == plain_prompt(processor, "find the ring .")
+        assert conversation(processor, messages) == "USER: <image>\nfind the ring . ASSISTANT:"
 
 
 def test_a_system_prompt_stands_first(tmp_path: Path) -> None:
     model = DuetHF(str(saved.save(tmp_path, template=False)), method="none", device="cpu", system_prompt="look well .")
     messages = model._apply_system_prompt(user(picture(112, 112, 1), "find the ring ."), model.system_prompt)
-    assert prompt(model.processor, model.reader.read(messages).messages).startswith("look well . USER: <image>\n")
+    assert conversation(model.processor, model.reader.read(messages).messages).startswith("look well . USER: <image>\n")
 
 
 # ---- settings ----
 
 
 def test_generation_settings() -> None:
-    greedy, until = settings({"until": ["\n\n", ""], "temperature": 0.0, "do_sample": True, "top_p": 0.9})
+    greedy, until = generation_settings({"until": ["\n\n", ""], "temperature": 0.0, "do_sample": True, "top_p": 0.9})
     assert until == ["\n\n"]
     assert (greedy["do_sample"], greedy["top_p"], greedy["num_beams"]) == (False, None, 1)
     assert greedy["max_new_tokens"] == DEFAULT_NEW_TOKENS
-    sampled, until = settings({"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 7, "until": "."})
+    sampled, until = generation_settings({"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 7, "until": "."})
     assert until == ["."]
     assert sampled == {"max_new_tokens": 7, "num_beams": 1, "do_sample": True, "temperature": 0.7, "top_p": 0.9}
-    assert settings({"do_sample": True})[0]["do_sample"] is True
+    assert generation_settings({"do_sample": True})[0]["do_sample"] is True
     assert cut(" a ring\n\nQ: more", ["\n\n", "Q:"]) == "a ring"
 
 
@@ -133,8 +132,9 @@ def test_beams_and_sampling(tmp_path: Path) -> None:
         ({"method": "none", "keep": 0.3}, "method 'none' compresses nothing"),
         ({"method": "duett", "keep": 0.3}, "'duett' is unknown"),
         ({"method": "saved"}, "method 'saved' needs settings in the model's config.json"),
-        ({"method": "saved", "keep": 0.3}, "method 'saved' has its own budget and fields"),
-        ({}, "give the budget once"),
+        ({"method": "saved", "keep": 0.3}, "method 'saved' brings its budget"),
+        ({}, "there is no budget"),
+        ({"method": "saved", "query": "last"}, "method 'saved' brings its fields: leave out query"),
         ({"keep": 0.3, "dtype": "int4"}, "dtype 'int4' is unknown"),
         ({"keep": 0.3, "device": "cuda:99"}, "device 'cuda:99' is not available"),
         ({"keep": 0.3, "max_frames": 0}, "max_frames 0 shows the model nothing"),

@@ -14,10 +14,10 @@ from commands import answered, duet
 from PIL import Image
 
 from duet_vlm.cli import request
+from duet_vlm.families import visual_token_ids
 from duet_vlm.inputs.images import read_image
 from duet_vlm.pictures import drawing, visualize
 from duet_vlm.pictures.frames import shown_image
-from duet_vlm.pictures.visualize import visual_token_ids
 
 ASK = ["--ask", "what is on the left of the red square ?"]
 # visual tokens of the photo, patches that are drawn, tokens that end rows
@@ -45,7 +45,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prepared(here: Path, family: str, **asked: Any) -> request.Prepared:
     file = here / "photo.png"
-    return request.prepare(request.Request(file, ASK[1], str(here / family), device="cpu", **asked), read_image(file))
+    return request.prepare_run(
+        request.Request(file, ASK[1], str(here / family), device="cpu", **asked), read_image(file)
+    )
 
 
 @pytest.mark.usefixtures("number_words")

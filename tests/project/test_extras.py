@@ -27,7 +27,11 @@ def needed(*extras: str) -> list[Requirement]:
 
 
 @pytest.mark.parametrize(
-    ("file", "extras"), [("constraints.txt", ("train", "video")), ("constraints-lmms-eval.txt", ("lmms-eval", "video"))]
+    ("file", "extras"),
+    [
+        ("constraints.txt", ("train", "video", "serve", "batch")),
+        ("constraints-lmms-eval.txt", ("lmms-eval", "video")),
+    ],
 )
 def test_pinned_versions_are_allowed(file: str, extras: tuple[str, ...]) -> None:
     pinned = pins(file)

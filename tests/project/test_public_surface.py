@@ -79,3 +79,7 @@ def test_every_dependency_and_extra_has_its_reason() -> None:
     explained = set(re.findall(r"[\w-]+", " ".join(rows)))
     required = {re.split(r"[^\w-]", line)[0] for line in PROJECT["dependencies"]}
     assert required | set(PROJECT["optional-dependencies"]) - {"test"} <= explained
+
+
+def test_completion_offers_what_is_public_and_nothing_else() -> None:
+    assert [name for name in dir(duet_vlm) if not name.startswith("_")] == sorted({*duet_vlm.__all__} - {"__version__"})

@@ -48,7 +48,7 @@ def test_what_is_pinned_is_within_the_bounds_and_at_their_ends() -> None:
 def test_ci_runs_every_environment_that_has_pins() -> None:
     script, makefile = ((ROOT / name).read_text(encoding="utf-8") for name in (".ci/run", "Makefile"))
     there = {file.stem.partition("-")[2] for file in ROOT.glob("constraints*.txt")} - {"lmms-eval"}
-    assert there == {"", "oldest", "tensors"}
+    assert there == {"", "oldest", "tensors", "vllm"}
     for target in (f"test-{kind}".rstrip("-") for kind in there):
         assert re.search(rf"^make {target}( |$)", script, re.MULTILINE) and re.search(
             rf"^{target}:", makefile, re.MULTILINE
@@ -59,10 +59,10 @@ def test_every_file_that_the_environments_run_is_there() -> None:
     lists = re.findall(r"^(?:ENGINE|TENSORS) := ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     assert len(lists) == 2
     for listed in lists:
-        ((pattern, names),) = re.findall(r"\$\(patsubst %,(\S+),([\w ]+)\)", listed)
+        ((pattern, names),) = re.findall(r"\$\(patsubst %,(\S+),([\w \\\n\t]+)\)", listed)
         files = re.findall(r"tests/[\w/.]+(?= |\n|$)", listed)
         assert names and files
-        for file in [*(pattern.replace("%", name) for name in names.split()), *files]:
+        for file in [*(pattern.replace("%", name) for name in names.replace("\\", " ").split()), *files]:
             assert (ROOT / file).exists(), file
 
 

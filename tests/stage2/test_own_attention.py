@@ -86,7 +86,7 @@ def test_scores_are_the_layers_own_attention(kind: str) -> None:
     places = Places(asked, torch.arange(length).where(batch["attention_mask"].bool(), -1))
     for number, layer in enumerate(model.model.language_model.layers):
         hidden = given[number].pop("hidden")
-        normed = attention.entrance(layer, hidden, **given[number])
+        normed = attention.attention_input(layer, hidden, **given[number])
         rope = given[number]["position_embeddings"]
         query, softmax = attention.queries(
             layer.self_attn, normed[:, -4:], position_embeddings=tuple(r[:, -4:] for r in rope)

@@ -28,3 +28,9 @@ def refused(result: Any, message: str) -> None:
     assert result.stdout == ""
     assert result.stderr.startswith("duet: ") and result.stderr.count("\n") == 1, result.stderr
     assert message in result.stderr
+
+
+def heads(shown: str) -> list[str]:
+    """The heads of a table's columns, each over as many lines as it takes."""
+    lines = [[cell.strip() for cell in line.strip("┃").split("┃")] for line in shown.splitlines() if "┃" in line]
+    return [" ".join(head).strip() for head in zip(*lines, strict=True)]

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from saved import photo, processor, save
 
-from duet_vlm.training.command import Run, prepare
+from duet_vlm.training.command import TrainingRun, prepare_training
 from duet_vlm.training.fields import read
 from duet_vlm.training.settings import TrainSettings
 
@@ -68,8 +68,8 @@ def written(folder: Path, settings: dict[str, Any]) -> Path:
     return file
 
 
-def run_of(settings: dict[str, Any], resume: bool = False, skip_broken: bool = False) -> Run:
-    return prepare(read(TrainSettings, settings), resume, skip_broken, silent)
+def run_of(settings: dict[str, Any], resume: bool = False, skip_broken: bool = False) -> TrainingRun:
+    return prepare_training(read(TrainSettings, settings), resume, skip_broken, silent)
 
 
 __all__ = ["Image", "data_set", "llava", "plain", "processor", "run_of", "silent", "written"]

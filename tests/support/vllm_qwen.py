@@ -1,6 +1,7 @@
 """Qwen2.5-VL and Qwen3-VL for the tests of vLLM: small models with random weights, pictures, clips, and what is asked.
 
-`write` puts the models `qwen2_5_vl` and `qwen3_vl` into a folder, and `qwen.json`, what the engine answers.
+`write` puts the models `qwen2_5_vl` and `qwen3_vl` into a folder, and `qwen.json`: what the transformers engine
+answers.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from duet_vlm.stage2.queries import IGNORED
 from duet_vlm.training.checking import Checker
 from duet_vlm.training.conversations import Renderer
 from duet_vlm.training.dataset import Collator, Conversations
-from duet_vlm.training.records import Record, conversation
+from duet_vlm.training.records import RawRecord, conversation
 
 
 def pictures(folder: Path) -> list[str]:
@@ -45,7 +45,7 @@ def pictures(folder: Path) -> list[str]:
 def both(made: Any, folder: Path, record: dict[str, Any], max_length: int | None = None) -> tuple[str | None, bool]:
     """Why the check refuses a record, if it does; and whether training could read it and make a batch of it."""
     renderer = Renderer(made)
-    length, reason = Checker(renderer, folder, max_length, 4)(Record("file", 0, record))
+    length, reason = Checker(renderer, folder, max_length, 4)(RawRecord("file", 0, record))
     try:
         row = Conversations([conversation(record, folder)], renderer, 4)[0]
         batch = Collator(made, max_length)([row])
@@ -130,4 +130,4 @@ def test_a_mistake_of_ours_is_no_broken_record(tmp_path: Path, monkeypatch: pyte
     checker = Checker(Renderer(processor()), tmp_path, None, 4)
     monkeypatch.setattr(Renderer, "__call__", broken)
     with pytest.raises(KeyError, match="a bug"):
-        checker(Record("file", 0, llava(1, None)))
+        checker(RawRecord("file", 0, llava(1, None)))

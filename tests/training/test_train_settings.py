@@ -45,9 +45,15 @@ def test_defaults_and_groups() -> None:
         ({"trainer": ["x"]}, "setting trainer must be a mapping of names to values, or nothing, not ['x']."),
         ({"lora": 3}, "lora must be a mapping of names to values, not 3."),
         ({"epochs": 1, "steps": 5}, "epochs 1 and steps 5 are both a length"),
-        ({"compression": {}}, "compression.method 'duet' needs one budget"),
-        ({"compression": {"tokens": 3, "keep": 0.5}}, "compression.method 'duet' needs one budget"),
-        ({"compression": {"method": "none", "keep": 0.5}}, "compression.method 'none' takes no budget"),
+        ({"compression": {}}, "there is no budget: give compression.tokens, an average"),
+        (
+            {"compression": {"tokens": 3, "keep": 0.5}},
+            "compression.tokens 3 and compression.keep 0.5 are both a budget",
+        ),
+        (
+            {"compression": {"method": "none", "keep": 0.5}},
+            "method 'none' compresses nothing: leave out compression.tokens",
+        ),
         ({"compression": {"method": "none", "settings": {"query": "all"}}}, "compresses nothing"),
         ({"compression": {"method": "settings"}}, "needs compression.settings"),
         ({"compression": {"method": "due", "keep": 0.5}}, "method 'due' is unknown"),

@@ -23,6 +23,7 @@ from duet_vlm.training.cli import _parting
 from duet_vlm.training.conversations import Renderer
 from duet_vlm.training.dataset import Collator, Conversations
 from duet_vlm.training.records import conversation
+from duet_vlm.training.trainer import DuetTrainer
 
 BOTH = DuetConfig(dominant=40, contextual=6, drops=[Drop(1, 0.5), Drop(3, 0.0)])
 SMALL: dict[str, Any] = dict(
@@ -119,3 +120,9 @@ def test_processes_leave_the_group_that_training_made_and_no_other(tmp_path: Pat
         assert dist.is_initialized()
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["_get_train_sampler", "_load_from_checkpoint", "_save_checkpoint", "_get_output_dir"])
+def test_the_trainer_still_has_the_private_method_that_duet_train_overrides(name: str) -> None:
+    assert callable(getattr(Trainer, name, None))
+    assert name in vars(DuetTrainer)

@@ -24,18 +24,24 @@ DROPS = (Drop(1, 0.5), Drop(2, 0.0))
 BLOCK, WIDTH, HEADS = 4, 8, 2
 
 
+class Projection(nn.Module):
+    def forward(self, hidden: Tensor) -> tuple[Tensor, None]:
+        return hidden, None
+
+
 class Attention(nn.Module):
     """As much of vLLM's layer as stage 2 looks at."""
 
     def __init__(self, layer: int):
         super().__init__()
-        self.attn = nn.Identity()
+        self.qkv_proj, self.attn = Projection(), nn.Identity()
         self.attn.layer_name, self.attn.head_size = f"layers.{layer}", WIDTH // HEADS  # type: ignore[assignment]
         self.attn.attn_backend = CPUAttentionBackend  # type: ignore[assignment]
         self.attn.impl = SimpleNamespace(scale=1.0)  # type: ignore[assignment]
 
     def forward(self, positions: Tensor, hidden_states: Tensor) -> Tensor:
-        return self.attn(hidden_states, hidden_states, hidden_states)
+        projected, _ = self.qkv_proj(hidden_states)
+        return self.attn(projected) if isinstance(self.attn, nn.Identity) else self.attn(*[projected] * 3)
 
 
 class Layer(nn.Module):
@@ -45,8 +51,7 @@ class Layer(nn.Module):
         self.seen: list[tuple[int, ...]] = []
 
     def forward(self, positions: Tensor, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        if not isinstance(self.self_attn, Attention):
-            self.self_attn(positions=positions, hidden_states=hidden)  # a twin's, which stops here
+        assert self.self_attn(positions=positions, hidden_states=hidden).shape == hidden.shape
         self.seen.append((tuple(positions.shape), len(hidden)))
         return hidden, hidden if residual is None else residual
 

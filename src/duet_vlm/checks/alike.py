@@ -16,14 +16,14 @@ from .subject import Subject, largest
 
 
 @dataclass
-class Answer:
+class WayResult:
     """One prompt's numbers in one way: float32 log-probabilities, and what was kept, None where nobody looked."""
 
     values: Tensor
     kept: Kept | None = None
 
 
-Pairs = list[tuple[Answer, Answer]]
+Pairs = list[tuple[WayResult, WayResult]]
 LastTrace = Callable[[], Trace | None]
 Ways = Callable[[Subject, LastTrace], Pairs]
 
@@ -40,10 +40,10 @@ def alike(promise: str, subject: Subject, ways: Ways, note: str = "") -> Line:
         own = f"stock itself differs by {stock:.2g}, which is more than rounding ({subject.limit:.2g})"
         return judged(promise, stock, subject.limit, note, own)
     pairs = _compressed(subject, ways, subject.config)
-    apart = [found for found in (compared(a.kept, b.kept) for a, b in pairs) if found is not None]
+    apart = [difference for difference in (compared(a.kept, b.kept) for a, b in pairs) if difference is not None]
     if not apart:
         return judged(promise, _largest(pairs), allowed, _noted(note, stock))
-    worst = max(apart, key=lambda found: found.apart)
+    worst = max(apart, key=lambda difference: difference.apart)
     if worst.apart > 2 * allowed:
         return judged(promise, worst.apart, 2 * allowed, _noted(note, stock), str(worst))
     return _without_choices(promise, subject, ways, allowed, worst, _noted(note, stock))
@@ -64,8 +64,8 @@ def blind(config: DuetConfig) -> DuetConfig:
     if config.dominant is None:
         return replace(config, **changes)  # type: ignore[arg-type]
     weighs = config.proportional and bool(config.contextual)
-    first = {"merging": "uniform", "diverse": False, "combine": "anchor+mean", "rest": weighs, "proportional": weighs}
-    return replace(config, **changes, **first)  # type: ignore[arg-type]
+    stage1 = {"merging": "uniform", "diverse": False, "combine": "anchor+mean", "rest": weighs, "proportional": weighs}
+    return replace(config, **changes, **stage1)  # type: ignore[arg-type]
 
 
 def _compressed(subject: Subject, ways: Ways, config: DuetConfig) -> Pairs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -20,6 +20,9 @@ from .alike import alike
 from .report import FAILS, Line, Report
 from .state import unchanged
 from .subject import Subject
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 KEEP = 1 / 3  # of the preset that is tried where no settings are given
 
@@ -40,7 +43,11 @@ PROMISES: dict[str, Callable[[str, Subject], Line]] = {
 
 
 def check(
-    model: Any, processor: Any, config: DuetConfig | None = None, *, status: Callable[[str], Any] = lambda _: None
+    model: Any,
+    processor: ProcessorMixin,
+    config: DuetConfig | None = None,
+    *,
+    status: Callable[[str], Any] = lambda _: None,
 ) -> Report:
     """Try this library's promises on a model: its weights, device, dtype and attention, and the installed versions.
 
@@ -92,7 +99,7 @@ def _tried(promise: str, line: Callable[[], Line]) -> Line:
         return Line(promise, FAILS, None, None, f"{type(error).__name__}: {said}", traceback.format_exc())
 
 
-def _checked(model: Any, processor: Any, config: DuetConfig | None) -> tuple[DuetConfig, Any]:
+def _checked(model: Any, processor: ProcessorMixin, config: DuetConfig | None) -> tuple[DuetConfig, Any]:
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
     if not isinstance(model, nn.Module) or not hasattr(model, "config") or not hasattr(model, "generate"):
@@ -100,7 +107,8 @@ def _checked(model: Any, processor: Any, config: DuetConfig | None) -> tuple[Due
             f"model {_shown(model)} is no transformers model that generates: load one, for example with "
             "AutoModelForImageTextToText.from_pretrained."
         )
-    family_of(model.config)
+    model_config: Any = model.config
+    family_of(model_config)
     if not callable(processor) or not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise DuetError(
             f"processor {_shown(processor)} is no processor with a tokenizer and an image_processor: pass the model's, "

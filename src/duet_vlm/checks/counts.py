@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..config.budget import DecoderShape, after_drops, stage1_counts
 from ..engine.trace import ImageTrace
-from ..families import family_of, visual_token_ids
+from ..families import family_of, is_visual, visual_token_ids
 from ..host import output_cache
 from ..pictures import spread
 from ..presets import DuetConfig
@@ -37,10 +37,10 @@ def schedule(model: Any, duet: DuetConfig, row: dict[str, Tensor], images: list[
     elif duet.merges:
         one = family.visual_tokens(config)
         retained = sum(stage1_counts(duet, one))
-        pixels = next(x for name, x in row.items() if name.startswith("pixel_values"))
-        tiles = pixels.shape[:-3].numel()  # (tiles, 3, height, width), or (1, tiles, 3, height, width)
-        if "image_sizes" in row:  # crops of which stock cuts the padding off
-            (rows, _), *_ = spread.packed(model.base_model, row, tiles, isqrt(one))
+        crops, sizes = family.crops_in(row), family.packed_sizes(row)
+        tiles = 1 if crops is None else len(crops)
+        if sizes is not None:  # crops of which stock cuts the padding off
+            (rows, _), *_ = spread.packed(model.base_model, sizes, tiles, isqrt(one))
             spans = [round((sum(spans) - rows) * retained / one)]
         else:
             spans = [length // one * retained for length in spans] if "image" in family.runs else [tiles * retained]
@@ -49,8 +49,8 @@ def schedule(model: Any, duet: DuetConfig, row: dict[str, Tensor], images: list[
 
 def kept_counts(promise: str, subject: Subject) -> Line:
     """What the trace says of each prompt, alone and in a batch, against the schedule."""
-    layers, found, expected = len(subject.decoder.layers), [], []
-    pictures = [row for row in subject.singles if _has_picture(row)]
+    layers, counted, expected = len(subject.decoder.layers), [], []
+    pictures = [row for row in subject.singles if _has_picture(subject, row)]
     with unchanged(subject.model), subject.apply() as handle:
         for row in pictures:
             subject.logits(row)
@@ -58,14 +58,14 @@ def kept_counts(promise: str, subject: Subject) -> Line:
             if trace is None:
                 return _nothing(promise, subject)
             expected.append(schedule(subject.model, subject.config, row, trace.images, layers))
-            found.append(trace.samples[0].tokens_per_layer)
+            counted.append(trace.samples[0].tokens_per_layer)
         subject.logits(subject.batch)
         assert handle.trace is not None
-        found += [sample.tokens_per_layer for sample in handle.trace.samples]
+        counted += [sample.tokens_per_layer for sample in handle.trace.samples]
     expected += [*expected, *([[0] * layers] * (len(subject.singles) - len(pictures)))]
-    wrong = max(abs(a - b) for got, want in zip(found, expected, strict=True) for a, b in zip(got, want, strict=True))
+    wrong = max(abs(a - b) for got, want in zip(counted, expected, strict=True) for a, b in zip(got, want, strict=True))
     return judged(promise, wrong, 0.0, f"tokens; visual tokens per layer of the first prompt: {_runs(expected[0])}",
-                  _told(found, expected) if wrong else "")  # fmt: skip
+                  _told(counted, expected) if wrong else "")  # fmt: skip
 
 
 def kv_bytes(promise: str, subject: Subject) -> Line:
@@ -76,14 +76,13 @@ def kv_bytes(promise: str, subject: Subject) -> Line:
         stock += _bytes(output_cache(subject.forced(row, subject.answer[:1])))
         with unchanged(subject.model), subject.apply() as handle:
             cache, trace = output_cache(subject.forced(row, subject.answer[:1])), handle.trace
-            if _has_picture(row) and trace is None:
+            if _has_picture(subject, row) and trace is None:
                 return _nothing(promise, subject)
             images = trace.images if trace is not None else []
         counts = [0] * shape.layers
-        if _has_picture(row):
+        if _has_picture(subject, row):
             counts = schedule(subject.model, subject.config, row, images, shape.layers)
-        visual = list(visual_token_ids(subject.model.config).values())
-        text = sum(i not in visual for i in row["input_ids"][0].tolist())
+        text = int((~is_visual(subject.model.config, row["input_ids"])).sum())
         expected.append([text + n for n in counts])
         stored.append([int(layer.keys.shape[-2]) for layer in cache.layers])
         measured += _bytes(cache)
@@ -99,8 +98,8 @@ def _nothing(promise: str, subject: Subject) -> Line:
     return Line(promise, NOT_CHECKED, None, 0.0, "these settings compress nothing")
 
 
-def _has_picture(row: dict[str, Tensor]) -> bool:
-    return any(name.startswith("pixel_values") for name in row)
+def _has_picture(subject: Subject, row: dict[str, Tensor]) -> bool:
+    return family_of(subject.model.config).pixels_in(row) is not None
 
 
 def _bytes(cache: Any) -> int:
@@ -108,9 +107,9 @@ def _bytes(cache: Any) -> int:
     return sum(part.untyped_storage().nbytes() for layer in cache.layers for part in (layer.keys, layer.values))
 
 
-def _told(found: list[list[int]], expected: list[list[int]]) -> str:
-    number = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
-    return f"prompt {number + 1} has {_runs(found[number])} tokens per layer instead of {_runs(expected[number])}"
+def _told(counts: list[list[int]], expected: list[list[int]]) -> str:
+    number = next(i for i, (a, b) in enumerate(zip(counts, expected, strict=True)) if a != b)
+    return f"prompt {number + 1} has {_runs(counts[number])} tokens per layer instead of {_runs(expected[number])}"
 
 
 def _runs(counts: list[int]) -> str:

@@ -16,12 +16,12 @@ class Kept:
     drops: list[DropTrace]
 
     @classmethod
-    def of(cls, trace: Trace | None, row: int = 0, first: int = 0, images: slice = slice(None)) -> Kept | None:
-        """Row `row` of a trace, which has `first` tokens of padding and these of the encoded images."""
+    def of(cls, trace: Trace | None, row: int = 0, padding: int = 0, images: slice = slice(None)) -> Kept | None:
+        """Row `row` of a trace, behind `padding` tokens of padding, with these of the encoded images."""
         if trace is None:
             return None
         drops = [
-            DropTrace(d.layer, [i - first for i in d.kept], [i - first for i in d.ranked], d.scores)
+            DropTrace(d.layer, [i - padding for i in d.kept], [i - padding for i in d.ranked], d.scores)
             for d in trace.samples[row].drops
         ]
         return cls(trace.images[images], drops)
@@ -77,17 +77,17 @@ def _apart(a: DropTrace, b: DropTrace) -> float:
     both = first + second
     if not first or not second or not all(i in scores and i in others for i in both):
         return math.inf
-    found = _between([scores[i] for i in both], [others[i] for i in both])
+    apart = _between([scores[i] for i in both], [others[i] for i in both])
     for known, chosen, instead in ((scores, first, second), (others, second, first)):
         for i in chosen:
-            found = max(found, min(_between([known[i]], [known[j]]) for j in instead))
-    return found
+            apart = max(apart, min(_between([known[i]], [known[j]]) for j in instead))
+    return apart
 
 
 def _between(scores: list[float], others: list[float]) -> float:
     """The largest difference, of the larger of the two, which counts as at least a thousandth of the largest of all."""
     if len(scores) != len(others) or not all(map(math.isfinite, [*scores, *others])):
         return math.inf
-    least = max((abs(x) for x in [*scores, *others]), default=0) / 1000
+    minimum = max((abs(x) for x in [*scores, *others]), default=0) / 1000
     pairs = zip(scores, others, strict=True)
-    return max((abs(x - y) / max(abs(x), abs(y), least) for x, y in pairs if x != y), default=0.0)
+    return max((abs(x - y) / max(abs(x), abs(y), minimum) for x, y in pairs if x != y), default=0.0)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from ..inputs.prompts import prompt, special_tokens
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 # (seed, width and height in pixels) of a picture, or None for text alone; and a question
 ROWS: tuple[tuple[tuple[int, int, int] | None, str], ...] = (
@@ -28,13 +31,13 @@ def picture(seed: int, width: int, height: int) -> Any:
     return Image.fromarray(make_scene(np.random.default_rng(seed)).image).resize((width, height))
 
 
-def rows(model: Any, processor: Any) -> list[dict[str, Tensor]]:
+def rows(model: Any, processor: ProcessorMixin) -> list[dict[str, Tensor]]:
     """The processor's tensors of each of `ROWS` by itself, on the model's device and in its dtype."""
     made = []
     for drawn, question in ROWS:
-        given = {} if drawn is None else {"images": picture(*drawn)}
-        text = prompt(processor, question, None if given else [])
-        made.append(processor(**given, text=text, return_tensors="pt", **special_tokens(processor)))
+        media = {} if drawn is None else {"images": picture(*drawn)}
+        text = prompt(processor, question, None if media else [])
+        made.append(processor(**media, text=text, return_tensors="pt", **special_tokens(processor)))
     return [{name: _placed(x, model) for name, x in row.items() if isinstance(x, Tensor)} for row in made]
 
 

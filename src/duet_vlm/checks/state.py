@@ -22,15 +22,15 @@ class State:
 
     def changes(self) -> list[str]:
         """What is there now and was not, or the reverse, in words."""
-        found = []
+        changes = []
         for module, _, hooks, methods in self.modules:
             now, stocks = _hooks(module), _of_stock(module)
             changed = any(now[name].keys() - stocks != hooks[name].keys() - stocks for name in hooks)
             if changed or _methods(module) != methods:
-                found.append(f"{type(module).__name__} has other hooks or methods")
+                changes.append(f"{type(module).__name__} has other hooks or methods")
         if getattr(self.model.config, "duet", _MISSING) != self.duet:
-            found.append("config.duet is not what it was")
-        return list(dict.fromkeys(found))
+            changes.append("config.duet is not what it was")
+        return list(dict.fromkeys(changes))
 
     def restore(self) -> None:
         """Put everything back."""
@@ -69,8 +69,8 @@ def _hooks(module: Any) -> dict[str, dict[Any, Any]]:
 
 def _of_stock(module: Any) -> set[int]:
     """Numbers of the hooks that transformers puts on its modules when they are first called, and relies on."""
-    found = [pair for hooks in _hooks(module).values() for pair in hooks.items()]
-    return {number for number, hook in found if str(getattr(hook, "__module__", "")).startswith("transformers.")}
+    hooks = [pair for kind in _hooks(module).values() for pair in kind.items()]
+    return {number for number, hook in hooks if str(getattr(hook, "__module__", "")).startswith("transformers.")}
 
 
 def _methods(module: Any) -> set[str]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from .. import applying
+from ..config.arguments import tokenizer_of
 from ..engine.handle import Duet
 from ..families import visual_token_ids
 from ..host import decoder_of
 from ..presets import DuetConfig
 from . import prompts
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 NEW = 4  # tokens of every answer
 
@@ -42,9 +46,9 @@ class Subject:
         config: the settings.
     """
 
-    def __init__(self, model: Any, processor: Any, config: DuetConfig):
+    def __init__(self, model: Any, processor: ProcessorMixin, config: DuetConfig):
         self.model, self.processor, self.config = model, processor, config
-        tokenizer = getattr(processor, "tokenizer", processor)
+        tokenizer = tokenizer_of(processor)
         padding = getattr(tokenizer, "pad_token_id", None) or 0
         special = set(tokenizer.all_special_ids) | set(visual_token_ids(model.config).values())
         for ids in (model.generation_config.eos_token_id, getattr(tokenizer, "eos_token_id", None)):

@@ -9,10 +9,11 @@ from threading import Barrier
 import torch
 from torch import Tensor
 
+from ..families import family_of
 from ..host import cache_argument, output_cache
 from ..stage2.queries import IGNORED
 from . import prompts
-from .alike import Answer, LastTrace, Pairs
+from .alike import LastTrace, Pairs, WayResult
 from .kept import Kept
 from .subject import Subject, chances
 
@@ -25,64 +26,64 @@ def whole(subject: Subject, row: dict[str, Tensor], after: Tensor) -> Tensor:
 
     Labels say that what follows the prompt does not ask, so it chooses no visual token.
     """
-    asked, row = row["input_ids"].shape[1], prompts.longer(row, after)
+    prompt_length, row = row["input_ids"].shape[1], prompts.longer(row, after)
     labels = row["input_ids"].clone()
-    labels[:, :asked] = IGNORED
+    labels[:, :prompt_length] = IGNORED
     with torch.no_grad():
         logits = subject.model(**row, labels=labels, use_cache=False).logits
-    return chances(logits[0, asked - 1 :])
+    return chances(logits[0, prompt_length - 1 :])
 
 
 def recomputed(subject: Subject, trace: LastTrace) -> Pairs:
     """Each prompt's answer with the cache, and in one forward without."""
     pairs = []
     for row in subject.singles:
-        cached = Answer(subject.steps(row)[0], Kept.of(trace()))
-        pairs.append((cached, Answer(whole(subject, row, subject.answer[:-1]), Kept.of(trace()))))
+        cached = WayResult(subject.steps(row)[0], Kept.of(trace()))
+        pairs.append((cached, WayResult(whole(subject, row, subject.answer[:-1]), Kept.of(trace()))))
     return pairs
 
 
 def batched(subject: Subject, trace: LastTrace) -> Pairs:
     """Each row of a batch padded on the left, and by itself."""
-    steps, seen = subject.steps(subject.batch), trace()
+    steps, batch_trace = subject.steps(subject.batch), trace()
     length, pairs, images = subject.batch["input_ids"].shape[1], [], 0
     for number, row in enumerate(subject.singles):
-        alone = Answer(subject.steps(row)[0])
-        if seen is None or not seen.samples[number].visual:
-            pairs.append((Answer(steps[number]), alone))  # text keeps no places
+        alone = WayResult(subject.steps(row)[0])
+        if batch_trace is None or not batch_trace.samples[number].visual:
+            pairs.append((WayResult(steps[number]), alone))  # text keeps no places
             continue
         alone.kept = Kept.of(trace())
         count = len(alone.kept.images) if alone.kept else 0
-        kept = Kept.of(seen, number, length - row["input_ids"].shape[1], slice(images, images + count))
+        kept = Kept.of(batch_trace, number, length - row["input_ids"].shape[1], slice(images, images + count))
         images += count
-        pairs.append((Answer(steps[number], kept), alone))
+        pairs.append((WayResult(steps[number], kept), alone))
     return pairs
 
 
 def second_turn(subject: Subject, trace: LastTrace) -> Pairs:
     """A second question and its answer on the cache of the first, and all of it in one forward without a cache."""
     row, answer = subject.singles[0], subject.answer
-    out, seen = subject.forced(row), Kept.of(trace())
+    out, kept = subject.forced(row), Kept.of(trace())
     turn = torch.cat([answer, subject.singles[-1]["input_ids"][0, -TURN:]])
-    following = {name: x for name, x in prompts.longer(row, turn).items() if not name.startswith("pixel_")}
+    following = family_of(subject.model.config).without_pixels(prompts.longer(row, turn))
     steps = subject.steps(following | cache_argument(type(subject.model).forward, output_cache(out)))[0]
     again = whole(subject, row, torch.cat([turn, answer[:-1]]))
-    return [(Answer(steps, seen), Answer(again[-len(answer) :], Kept.of(trace())))]
+    return [(WayResult(steps, kept), WayResult(again[-len(answer) :], Kept.of(trace())))]
 
 
 def beams(subject: Subject, trace: LastTrace) -> Pairs:
     """The scores that beam search gives two sequences, and the mean log-probability of their tokens by themselves."""
     row = subject.singles[0]
     out, length = subject.beams(row), row["input_ids"].shape[1]
-    seen, pairs = Kept.of(trace()), []
+    kept, pairs = Kept.of(trace()), []
     for sequence, score in zip(out.sequences, out.sequences_scores, strict=True):
         tokens = sequence[length:]
         steps = subject.steps(row, tokens)[0]
         mean = steps.gather(1, tokens[:, None].to(steps.device)).mean()
         alone = Kept.of(trace())
-        if seen is not None and alone is not None:  # every beam encoded the picture for itself
-            seen.images = seen.images[: len(alone.images)]
-        pairs.append((Answer(score.float()[None], seen), Answer(mean[None], alone)))
+        if kept is not None and alone is not None:  # every beam encoded the picture for itself
+            kept.images = kept.images[: len(alone.images)]
+        pairs.append((WayResult(score.float()[None], kept), WayResult(mean[None], alone)))
     return pairs
 
 
@@ -99,7 +100,7 @@ def threads(subject: Subject, trace: LastTrace) -> Pairs:
     sys.setswitchinterval(1e-4)  # threads take turns often, so that what they share shows
     try:
         with ThreadPoolExecutor(len(rows)) as pool:
-            found = list(pool.map(answer, rows))
+            together = list(pool.map(answer, rows))
     finally:
         sys.setswitchinterval(interval)
-    return [(Answer(a), Answer(b)) for got, b in zip(found, alone, strict=True) for a in got]
+    return [(WayResult(a), WayResult(b)) for got, b in zip(together, alone, strict=True) for a in got]

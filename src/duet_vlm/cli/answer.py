@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from ..applying import apply
-from ..families import visual_token_ids
+from ..config.budget_rule import SAVED
+from ..families import family_of, is_visual
 from ..host import output_cache
-from ..inputs.choice import SAVED
 from ..inputs.files import writing
 from ..inputs.model_folders import DEMO
 from ..inputs.prepared import Prepared
@@ -42,8 +40,7 @@ def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) ->
         status("Answering")
         found = _generate(prepared)
         trace = handle.trace
-    places = torch.tensor(list(visual_token_ids(model.config).values()), device=model.device)
-    whole = int(torch.isin(prepared.inputs["input_ids"], places).sum())
+    whole = int(is_visual(model.config, prepared.inputs["input_ids"]).sum())
     layers = model.config.get_text_config().num_hidden_layers
     counts = [whole] * layers if trace is None else trace.samples[0].tokens_per_layer
     report = {
@@ -63,7 +60,7 @@ def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) ->
         report["uncompressed"] = stock | _tokens(whole, [whole] * layers, DuetConfig())
         report["note"] = "One run of each after a warm-up, no benchmark; to measure speed use duet bench."
     report["kept"] = report["tokens_average"] / whole
-    if prepared.config.merges and "image_sizes" in prepared.inputs:
+    if prepared.config.merges and family_of(model.config).packed_sizes(prepared.inputs) is not None:
         report["note"] += ROW_ENDS.format(report["kept"])
     if request.show is not None:
         status("Drawing")
@@ -86,13 +83,13 @@ def title(report: dict[str, Any]) -> str:
 
 def _generate(prepared: Prepared, max_new_tokens: int | None = None) -> dict[str, Any]:
     """One greedy answer with its times and its cache."""
-    clock, asked = TokenTimes(), prepared.inputs["input_ids"].shape[1]
+    clock, prompt_length = TokenTimes(), prepared.inputs["input_ids"].shape[1]
     started = time.perf_counter()
     out = prepared.model.generate(
         **prepared.inputs, do_sample=False, max_new_tokens=max_new_tokens or prepared.request.max_new_tokens,
         streamer=clock, return_dict_in_generate=True,
     )  # fmt: skip
-    tokens = out.sequences[0, asked:]
+    tokens = out.sequences[0, prompt_length:]
     # the last token was never fed back
     stored = [layer.keys.shape[-2] - len(tokens) + 1 for layer in output_cache(out).layers]
     per_token = bytes_per_token(output_cache(out))

@@ -6,51 +6,34 @@ from typing import Annotated
 
 import typer
 
-from ..console import terminal
-from ..console.options import (
-    AnyModel,
-    ConfigFile,
-    Device,
-    Dtype,
-    Grid,
-    ImageSize,
-    JsonFile,
-    KeepList,
-    Methods,
-    Shape,
-    Threads,
-    Tiles,
-    TokensList,
-    one_of,
-    sides,
-)  # fmt: skip
+from ..config.budget_rule import SAVED
+from ..console import options, terminal
 from ..errors import DuetError
-from ..inputs.choice import SAVED, check_choices, option_names
+from ..inputs.choice import check_choices, option_names
 from ..inputs.devices import check_device, check_dtype
 from ..inputs.files import STDOUT
-from ..inputs.model_folders import brings_settings
-from ..inputs.shapes import shape_config, shape_of
+from .target import Target
 
 
 def bench(
-    model: AnyModel = None,
-    shape: Shape = None,
+    model: options.AnyModel = None,
+    shape: options.Shape = None,
     layers: Annotated[
         int | None, typer.Option(help="With --shape: fewer decoder layers, with the drop layers scaled.", min=1)
     ] = None,
-    method: Methods = None,
-    tokens: TokensList = None,
-    keep: KeepList = None,
+    method: options.Methods = None,
+    tokens: options.TokensList = None,
+    keep: options.KeepList = None,
     runs: Annotated[int, typer.Option(help="Timed rounds; medians are reported.", min=1)] = 5,
     batch_size: Annotated[int, typer.Option(help="Prompts at a time, one image each.", min=1)] = 1,
     text_tokens: Annotated[int, typer.Option(help="Text tokens of each prompt.", min=4)] = 64,
-    image: ImageSize = None,
-    grid: Grid = None,
-    tiles: Tiles = None,
+    image: options.ImageSize = None,
+    grid: options.Grid = None,
+    tiles: options.Tiles = None,
     decode_steps: Annotated[int, typer.Option(help="Tokens decoded after each prefill.", min=1)] = 16,
-    dtype: Dtype = "bfloat16",
-    device: Device = None,
-    threads: Threads = None,
+    dtype: options.Dtype = "bfloat16",
+    device: options.Device = None,
+    threads: options.Threads = None,
     train: Annotated[bool, typer.Option("--train", help="Time training steps instead.")] = False,
     tune: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="With --train: lora, full; both if not given.")
@@ -60,8 +43,8 @@ def bench(
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="With --train: compute layers again in the backward pass.")
     ] = False,
-    json_file: JsonFile = None,
-    config_file: ConfigFile = None,
+    json_file: options.JsonFile = None,
+    config_file: options.ConfigFile = None,
 ) -> None:
     """Time stock against compressed, side by side in one run, and compare with what the FLOPs promise.
 
@@ -83,39 +66,33 @@ def bench(
     terminal.check_json(json_file)
     if layers and not shape:
         raise DuetError(f"--layers {layers} needs --shape: a model's own layers are all used.")
-    name = one_of(model, shape)
-    pixels, patches = sides("--image", image), sides("--grid", grid)
-    brings = brings_settings(model) if model else False
-    if shape:
-        shape_of(shape)
-    problems = check_choices(method, tokens or [], keep or [], brings, default=True)
+    target = Target.of(model, shape, image=image, grid=grid, tiles=tiles)
+    problems = check_choices(method, tokens or [], keep or [], target.brings, default=True)
     if problems:
         raise DuetError(problems[0])
     check_dtype(dtype)
     from ..families.image_shape import ImageShape
-    from ..families.random_images import check_text, usual_grid
-    from ..inputs.checkpoints import read_config, read_weights
-    from ..inputs.image_sizes import layout
+    from ..families.random_images import check_text_length, usual_grid
+    from ..inputs.checkpoints import read_weights
     from ..inputs.random_weights import random_model
     from ..measuring import train_bench, train_options
     from ..measuring.bench import Options, benchmark, steps
     from ..measuring.settings import settings, shortened, usual_budgets
 
-    config = shape_config(name) if shape else read_config(name)
-    laid = layout(config, model, shape, pixels, patches, tiles)
+    config, laid = target.read()
     methods = method or ["duet"]
     if not method and not tokens and not keep and getattr(config, "duet", None) is not None:
         methods = [SAVED]
     counted, shares = (tokens or [], keep or []) if tokens or keep else usual_budgets(config, laid.grid)
     with option_names():
         listed = settings(config, methods, counted, layers, laid.grid, laid.tiles, size=laid.size, keep=shares)
-        check_text(ImageShape.of(config, laid.grid or usual_grid(config), laid.tiles, laid.size), text_tokens)
+        check_text_length(ImageShape.of(config, laid.grid or usual_grid(config), laid.tiles, laid.size), text_tokens)
     device = check_device(device)
     how = Options(
         runs, batch_size, text_tokens, decode_steps, dtype, device, threads, laid.grid, laid.tiles, laid.size
     )  # fmt: skip
     if train:
-        train_options.check(config, grid, tiles, image)
+        train_options.check_timed(config, grid, tiles, image)
         training = train_options.TrainOptions(
             runs, batch_size, text_tokens, answer_tokens, tuple(tune or train_options.TUNES), rank, checkpointing,
             dtype, device, threads,
@@ -127,14 +104,14 @@ def bench(
         else:
             status("Filling random weights")
             network = random_model(shortened(config, layers), how.dtype, how.device)
-    with terminal.progress(train_bench.steps(listed, training) if train else steps(listed, how)) as advance:
+    with terminal.progress(train_bench.steps(listed, training) if train else steps(listed, how)) as bar:
         if train:
-            figures = train_bench.benchmark(network, listed, training, advance)
+            figures = train_bench.benchmark(network, listed, training, bar.begin)
             whole = settings(config, methods, counted, keep=shares)
             train_bench.add_full_depth(figures, config, whole, training)
         else:
-            figures = benchmark(network, listed, how, advance)
-    report = {"model": name, **figures}
+            figures = benchmark(network, listed, how, bar.begin)
+    report = {"model": target.name, **figures}
     terminal.write_json(report, json_file)
     if json_file != STDOUT:
         from ..console.tables import bench_table, train_table

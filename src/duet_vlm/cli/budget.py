@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from ..console import terminal
-from ..console.options import (
-    AnyModel,
-    ConfigFile,
-    Grid,
-    ImageSize,
-    JsonFile,
-    KeepList,
-    Methods,
-    Shape,
-    Tiles,
-    TokensList,
-    one_of,
-    sides,
-)  # fmt: skip
+from ..config.budget_rule import WITHOUT_BUDGET, Budget
+from ..console import options, terminal
 from ..inputs.choice import check_choice, check_choices
 from ..inputs.files import STDOUT
-from ..inputs.model_folders import brings_settings
-from ..inputs.shapes import shape_of
+from .target import Target
 
 
 def budget(
-    model: AnyModel = None,
-    shape: Shape = None,
-    method: Methods = None,
-    tokens: TokensList = None,
-    keep: KeepList = None,
-    image: ImageSize = None,
-    grid: Grid = None,
-    tiles: Tiles = None,
+    model: options.AnyModel = None,
+    shape: options.Shape = None,
+    method: options.Methods = None,
+    tokens: options.TokensList = None,
+    keep: options.KeepList = None,
+    image: options.ImageSize = None,
+    grid: options.Grid = None,
+    tiles: options.Tiles = None,
     text_tokens: Annotated[int, typer.Option(help="Text tokens beside the image.", min=0)] = 64,
-    json_file: JsonFile = None,
-    config_file: ConfigFile = None,
+    json_file: options.JsonFile = None,
+    config_file: options.ConfigFile = None,
 ) -> None:
     """What a budget costs per decoder layer: tokens, FLOPs and KV bytes, before and after. Loads no weights.
 
@@ -55,34 +42,26 @@ def budget(
       duet budget --model Qwen/Qwen2.5-VL-7B-Instruct --grid 48x64 --keep 0.3
     """
     terminal.check_json(json_file)
-    name = one_of(model, shape)
-    pixels, patches = sides("--image", image), sides("--grid", grid)
-    asked = settings_asked(method, tokens, keep)
-    brings = brings_settings(model) if model else False
-    if shape:
-        shape_of(shape)  # refuses a name that there is not
-    for one in asked:
-        check_choice(*one, brings)
-    check_choices(method, tokens or [], keep or [], brings, default=True)
+    target = Target.of(model, shape, image=image, grid=grid, tiles=tiles)
+    choices = settings_asked(method, tokens, keep)
+    for one in choices:
+        check_choice(*one, target.brings)
+    check_choices(method, tokens or [], keep or [], target.brings, default=True)
     with terminal.status():
-        from ..inputs.checkpoints import read_config
         from ..inputs.choice import chosen, option_names
-        from ..inputs.image_sizes import layout
-        from ..inputs.shapes import shape_config
         from ..measuring import costs
 
-        config = shape_config(name) if shape else read_config(name)
-        laid = layout(config, model, shape, pixels, patches, tiles)
+        config, laid = target.read()
         reports = []
-        for one in asked:
+        for one in choices:
             settings = chosen(config, *one, grid=laid.grid)
             with option_names():
-                costed = costs.report(
+                costed = costs.cost_report(
                     config, settings.config, text_tokens, grid=laid.grid, tiles=laid.tiles, size=laid.size
                 )
-            reports.append({"model": name, "method": settings.method, "settings": settings.words, **costed})
+            reports.append({"model": target.name, "method": settings.method, "settings": settings.words, **costed})
     single = len(reports) == 1
-    terminal.write_json(reports[0] if single else {"model": name, "budgets": reports}, json_file)
+    terminal.write_json(reports[0] if single else {"model": target.name, "budgets": reports}, json_file)
     if json_file != STDOUT:
         from ..console.tables import budget_table, budgets_table
 
@@ -93,13 +72,12 @@ def settings_asked(
     methods: list[str] | None, tokens: list[float] | None, keep: list[float] | None
 ) -> list[tuple[str | None, float | None, float | None]]:
     """Every method at every budget; methods that have none of their own once: (method, tokens, keep)."""
-    budgets: list[Any] = [*((n, None) for n in tokens or []), *((None, x) for x in keep or [])] or [(None, None)]
-    if not methods:
-        return [(None, *budget) for budget in budgets]
-    several = len(methods) > 1
+    budgets = Budget.several(tokens, keep) or [Budget()]
+    named: Sequence[str | None] = methods or [None]
+    several = len(named) > 1
     return [
-        (method, *budget)
-        for method in methods
+        (method, budget.tokens, budget.keep)
+        for method in named
         # beside others at a budget these stand without one
-        for budget in ([(None, None)] if several and method in ("none", "saved") else budgets)
+        for budget in ([Budget()] if several and method in WITHOUT_BUDGET else budgets)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,8 +11,12 @@ from ..console import terminal
 from ..console.commands import Command, Commands
 from ..console.options import JsonFile
 from ..errors import DuetError
-from ..inputs.files import STDOUT, check_file, writing
+from ..inputs.files import STDOUT, check_writable, writing
 from ..inputs.model_folders import DEMO
+
+Validation = Annotated[
+    bool, typer.Option("--validation", help="Ask about the scenes for decisions, not the held-out ones.")
+]
 
 app = typer.Typer(
     cls=Commands,
@@ -41,7 +45,7 @@ def scene(
     The picture may be enlarged: the model's processor shrinks it back to 112 x 112 pixels.
     """
     check_ending(out)
-    check_file(out, "the scene")
+    check_writable(out, "the scene")
     import numpy as np
     from PIL import Image
     from rich.console import Console
@@ -70,36 +74,43 @@ def evaluate(
     model: Annotated[
         str, typer.Option(metavar="FOLDER", help="demo, or the folder of another copy of the model.")
     ] = DEMO,
-    validation: Annotated[
-        bool, typer.Option("--validation", help="Ask about the scenes for decisions, not the held-out ones.")
-    ] = False,
+    validation: Validation = False,
     json_file: JsonFile = None,
 ) -> None:
     """Print the accuracy per skill on held-out scenes, with 95% intervals."""
     terminal.check_json(json_file)
     if model != DEMO and not (Path(model) / "config.json").is_file():
         raise DuetError(f"model {model!r} holds no config.json: give the folder of a trained copy.")
-    from rich.console import Console
-    from rich.progress import Progress
     from rich.table import Table
 
-    from duet_vlm.demo.evaluate import HELD_OUT_SEED, VALIDATION_SEED
     from duet_vlm.demo.evaluate import evaluate as measure
     from duet_vlm.demo.model import load
 
     loaded, processor = load(None if model == DEMO else model)
-    console, seed = Console(stderr=json_file == STDOUT), VALIDATION_SEED if validation else HELD_OUT_SEED
-    with Progress(console=console) as progress:
-        task = progress.add_task("questions", total=limit)
-        count = lambda n: progress.advance(task, n)  # noqa: E731
-        result = measure(loaded, processor, limit, seed, advance=count)
-    asked = f"{result['questions']} {'validation' if validation else 'held-out'} questions"
-    table = Table("skill", "accuracy", "95% interval", "questions", title=f"{asked}, all visual tokens")
+    seed, split = split_of(validation)
+    with terminal.progress(limit, "Questions") as bar:
+        result = measure(loaded, processor, limit, seed, advance=bar.add)
+    heading = f"{result['questions']} {split} questions"
+    table = Table("skill", "accuracy", "95% interval", "questions", title=f"{heading}, all visual tokens")
     for skill, row in result["skills"].items():
         table.add_row(skill, f"{row['accuracy']:.1%}", f"{row['low']:.1%} to {row['high']:.1%}", str(row["questions"]))
     table.add_row("all", f"{result['accuracy']:.1%}", "", str(result["questions"]))
-    console.print(table)
-    terminal.write_json(result, json_file)
+    show(table, result, json_file)
+
+
+def split_of(validation: bool) -> tuple[int, str]:
+    """The seed of the scenes that are asked about, and what they are called."""
+    from duet_vlm.demo.evaluate import HELD_OUT_SEED, VALIDATION_SEED
+
+    return (VALIDATION_SEED, "validation") if validation else (HELD_OUT_SEED, "held-out")
+
+
+def show(table: Any, figures: dict[str, Any], json_file: Path | None) -> None:
+    """Print a table, on stderr where the figures go to stdout, and write the figures."""
+    from rich.console import Console
+
+    Console(stderr=json_file == STDOUT).print(table)
+    terminal.write_json(figures, json_file)
 
 
 def check_ending(file: Path) -> None:

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from ..checks.cli import check
-from ..console.commands import DEBUG, Command, Commands, Loud
+from ..console.commands import DEBUG, Command, Commands
 from ..evaluation.cli import evaluate
+from ..serving.batch.cli import batch
+from ..serving.cli import serve
 from ..training.cli import train
 from .bench import bench
 from .budget import budget
@@ -56,8 +58,10 @@ app.command(cls=Command)(run)
 app.command(cls=Command)(budget)
 app.command(cls=Command)(bench)
 app.command("eval", cls=Command)(evaluate)
-app.command(cls=Loud)(train)
+app.command(cls=Command)(train)
 app.command(cls=Command)(check)
+app.command(cls=Command)(serve)
+app.command(cls=Command)(batch)
 app.add_typer(demo, name="demo")
 
 

@@ -8,17 +8,17 @@ from typing import Any
 from ..errors import DuetError
 from ..inputs.choice import check_choice
 from ..inputs.devices import check_dtype
-from ..inputs.files import check_file
+from ..inputs.files import check_writable
 from ..inputs.images import read_image
 from ..inputs.model_folders import brings_settings
-from ..inputs.paths import check_file as check_source
+from ..inputs.paths import check_file
 from ..inputs.prepared import Request
 from ..inputs.video.decoding import is_video
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
 
 
-def check(request: Request) -> Any:
+def refuse(request: Request) -> Any:
     """Check everything that needs no model.
 
     Returns:
@@ -31,7 +31,7 @@ def check(request: Request) -> Any:
         raise DuetError("the question is empty: ask something about the picture, for example --ask 'What is this?'.")
     image = None
     if is_video(request.media):
-        check_source(request.media, "video", "the path of a video file")
+        check_file(request.media, "video", "the path of a video file")
     else:
         image = read_image(request.media)
     check_frames(request.frames, request.media)
@@ -56,4 +56,4 @@ def check_picture_file(path: Path) -> None:
     """Raises DuetError where no picture can be written."""
     if path.suffix.lower() not in PICTURES:
         raise DuetError(f"picture {str(path)!r} has no known ending: choose one of {', '.join(PICTURES)}.")
-    check_file(path, "the picture")
+    check_writable(path, "the picture")

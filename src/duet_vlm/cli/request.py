@@ -19,11 +19,11 @@ from ..inputs.video.inputs import check_model, content, show_frames, video_input
 UNKNOWN_TO_DEMO = "the demonstration model knows drawn scenes only{}; for photos give --model."
 
 
-def prepare(request: Request, image: Any, status: Callable[[str], Any] = lambda _: None) -> Prepared:
+def prepare_run(request: Request, image: Any, status: Callable[[str], Any] = lambda _: None) -> Prepared:
     """Read the model's config, processor and weights and encode the prompt, the cheap things first.
 
     Args:
-        request: one that `refusals.check` found good.
+        request: one that `refusals.refuse` found good.
         image: the picture that it read; None for a video.
 
     Raises:
@@ -38,7 +38,7 @@ def prepare(request: Request, image: Any, status: Callable[[str], Any] = lambda 
     # where images differ in size, tokens are a share of this very one
     settings = None if request.tokens is not None and family_of(config).dynamic else budget()
     status("Loading the processor")
-    processor = read_processor(request.model)
+    processor: Any = read_processor(request.model)
     check_text(question, processor, config)
     marks = special_tokens(processor)
     clip = None

@@ -54,16 +54,16 @@ def run(
       duet run clip.mp4 --ask "What happens?" --model LanguageBind/Video-LLaVA-7B-hf --frames 8 --show kept.png
     """
     from ..inputs.prepared import Request
-    from .refusals import check
+    from .refusals import refuse
 
     terminal.check_json(json_file)
     request = Request(media, ask, model, method, tokens, keep, show, compare, dtype, device, max_new_tokens, frames)
-    image = check(request)
+    image = refuse(request)
     with terminal.status() as status:
-        from .request import prepare
+        from .request import prepare_run
 
         terminal.set_threads(threads)
-        prepared = prepare(request, image, status)
+        prepared = prepare_run(request, image, status)
         for note in prepared.notes:
             print(f"duet: {note}", file=sys.stderr)
         from .answer import answer

@@ -73,7 +73,7 @@ def check_tokenizer(tokenizer: Any) -> None:
 
     if tokenizer is None:
         return
-    decode = getattr(getattr(tokenizer, "tokenizer", tokenizer), "decode", None)
+    decode = getattr(tokenizer_of(tokenizer), "decode", None)
     why, cause = "has no method decode", None
     if isinstance(tokenizer, (str, bytes, os.PathLike)):
         why = "is a name"
@@ -90,6 +90,11 @@ def check_tokenizer(tokenizer: Any) -> None:
         f"tokenizer {shown(tokenizer)} {why}: pass the model's tokenizer or processor, "
         "for example AutoProcessor.from_pretrained(...)."
     ) from cause
+
+
+def tokenizer_of(processor: Any) -> Any:
+    """The tokenizer in a processor; what has none is taken for a tokenizer itself."""
+    return getattr(processor, "tokenizer", processor)
 
 
 def _is_model(value: Any) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError
 from .settings import Settings
 from .values import as_sides
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 SLACK = 1e-6  # the engine floors with the same
 
@@ -83,7 +86,7 @@ class DecoderShape:
     bytes_per_value: int = 2
 
     @classmethod
-    def of(cls, config: Any, bytes_per_value: int = 2) -> DecoderShape:
+    def of(cls, config: PreTrainedConfig, bytes_per_value: int = 2) -> DecoderShape:
         """Read from a transformers config, of the whole model or of its text part."""
         text = config.get_text_config()
         heads = text.num_attention_heads

@@ -14,85 +14,87 @@ from .registry import SCHEDULES, STAGE1
 from .schedule import Schedule
 from .settings import Settings
 
-MANY = 2**16  # tokens: an image that is large enough for any count
+LARGE_IMAGE = 2**16  # tokens: an image that is large enough for any count
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class BudgetSolver:
     """A method to be fitted to a budget on a decoder."""
 
     name: str
-    first: str
-    second: str
+    stage1: str
+    stage2: str
     layers: int
-    late: tuple[float, float]
+    keep_ratios: tuple[float, float]
 
     @property
     def schedule(self) -> Schedule:
-        return SCHEDULES[self.second]
+        return SCHEDULES[self.stage2]
 
     @property
     def contextual(self) -> Fraction:
-        """The share of contextual tokens."""
-        return Fraction(STAGE1[self.first].contextual)
+        """Return the share of contextual tokens."""
+        return Fraction(STAGE1[self.stage1].contextual)
 
-    def stage_2(self, ratios: Mapping[int, float] | None = None) -> Fields:
-        """The schedule's settings, with its own ratios or others."""
-        if self.second == "none":
+    def stage2_settings(self, ratios: Mapping[int, float] | None = None) -> Fields:
+        """Return the schedule's settings, with its own ratios or others."""
+        if self.stage2 == "none":
             return {}
-        ratios = self.schedule.at(self.layers, self.late) if ratios is None else ratios
+        ratios = self.schedule.at(self.layers, self.keep_ratios) if ratios is None else ratios
         return {"drops": self.schedule.drops(ratios), **self.schedule.settings}
 
-    def stage_1(self, entering: int) -> Fields:
+    def stage1_settings(self, entering: int) -> Fields:
         contextual = min(round(entering * self.contextual), entering - 1)
         settings = {"dominant": entering - contextual, "contextual": contextual}
-        return settings if self.first == "duet" else settings | {"merging": self.first}
+        return settings if self.stage1 == "duet" else settings | {"merging": self.stage1}
 
     def counts(self, budget: float, visual_tokens: int) -> Fields:
-        """Settings for images of so many visual tokens."""
-        if (self.first, self.second) == ("duet", "duet"):
+        """Find the settings for images of `visual_tokens`."""
+        if (self.stage1, self.stage2) == ("duet", "duet"):
             for (whole, layers, average), settings in PUBLISHED.items():
                 enough = settings["dominant"] + settings["contextual"] <= visual_tokens
                 if layers == self.layers and abs(average - budget) <= 0.5 and enough and whole in (None, visual_tokens):
                     return settings
-        if self.first == "none":
+        if self.stage1 == "none":
             return self._ratios(budget, visual_tokens)
-        if STAGE1[self.first].at == "pixels":
+        if STAGE1[self.stage1].at == "pixels":
             return self._smaller_image(budget, visual_tokens)
-        stage_2 = self.stage_2()
-        return self._closest(budget, visual_tokens, lambda n: self.stage_1(n) | stage_2, 2, visual_tokens)
+        stage_2 = self.stage2_settings()
+        return self._closest(budget, visual_tokens, lambda n: self.stage1_settings(n) | stage_2, 2, visual_tokens)
 
     def counts_of_any_image(self, budget: float) -> Fields:
-        """Counts for images whose size is not known, or ratios that need none."""
-        if self.first == "none":
+        """Find counts for images whose size is not known."""
+        if self.stage1 == "none":
             raise DuetError(
                 f"{self.name} keeps fractions of an image's tokens: give the budget as keep=, or the image's grid= too."
             )
-        return self.counts(budget, MANY)
+        return self.counts(budget, LARGE_IMAGE)
 
     def shares(self, keep: float) -> Fields:
-        """Fractions, for images of any size."""
-        if (self.first, self.second) == ("duet", "duet"):
+        """Find fractions, which suit images of any size."""
+        if (self.stage1, self.stage2) == ("duet", "duet"):
             for (layers, share), settings in PUBLISHED_SHARES.items():
                 if layers == self.layers and abs(share - keep) < 1e-6:
                     return settings
-        if self.first == "none":
-            return self._ratios(keep * MANY, MANY)
-        stage_2 = self.stage_2()
-        costs = tokens_per_layer(Settings(**stage_2), MANY, self.layers)
-        entering = keep * MANY * self.layers / sum(costs)
+        if self.stage1 == "none":
+            return self._ratios(keep * LARGE_IMAGE, LARGE_IMAGE)
+        stage_2 = self.stage2_settings()
+        costs = tokens_per_layer(Settings(**stage_2), LARGE_IMAGE, self.layers)
+        entering = keep * LARGE_IMAGE * self.layers / sum(costs)
         if entering > 1:
             raise DuetError(
                 f"{self.name} cannot meet a budget of {keep:g} of the tokens here: with {self.layers} layers it "
                 f"reaches at most {keep / entering:g}; choose a smaller budget or another method."
             )
         contextual = entering * float(self.contextual)
-        settings = self.stage_1(2) | {"dominant": entering - contextual, "contextual": contextual or 0}
+        settings = self.stage1_settings(2) | {"dominant": entering - contextual, "contextual": contextual or 0}
         return settings | stage_2
 
     def _ratios(self, budget: float, visual_tokens: int) -> Fields:
-        """Stage 2 alone: the power of the schedule's ratios that meets the budget."""
-        ratios = self._early_enough(self.schedule.at(self.layers, self.late), budget * self.layers / visual_tokens)
+        """Find, for a stage 2 alone, the power of the schedule's ratios that meets the budget."""
+        ratios = self._early_enough(
+            self.schedule.at(self.layers, self.keep_ratios), budget * self.layers / visual_tokens
+        )
         highest = max(ratios.values(), default=0.0)
         # with one ratio to choose a step is a token; with several, they are to move one by one
         steps = visual_tokens * (8 if sum(ratio > 0 for ratio in ratios.values()) > 1 else 1)
@@ -103,7 +105,7 @@ class Problem:
             return float(wanted ** (math.log(published) / math.log(highest)))
 
         def settings(step: int) -> Fields:
-            return self.stage_2({layer: ratio(r, step / steps) for layer, r in ratios.items()})
+            return self.stage2_settings({layer: ratio(r, step / steps) for layer, r in ratios.items()})
 
         return self._closest(budget, visual_tokens, settings, 0, steps)
 
@@ -136,44 +138,46 @@ class Problem:
 
     def _smaller_image(self, budget: float, visual_tokens: int) -> Fields:
         """The number of rows and columns, neither twice the other, whose average is closest; the squarest of these."""
-        side, stage_2 = math.isqrt(visual_tokens), self.stage_2()
+        side, stage_2 = math.isqrt(visual_tokens), self.stage2_settings()
         shapes = [(r, c) for r in range(1, side + 1) for c in range(1, side + 1) if max(r, c) <= 2 * min(r, c)]
         averages = {n: self._average(stage_2, n) for n in {r * c for r, c in shapes}}
         self._check_reach(budget, visual_tokens, min(averages.values()), max(averages.values()))
         best = min(shapes, key=lambda shape: (abs(averages[shape[0] * shape[1]] - budget), abs(shape[0] - shape[1])))
-        return {self.first: best, **stage_2}
+        return {self.stage1: best, **stage_2}
 
     def _average(self, settings: Fields, visual_tokens: int) -> float:
         return sum(tokens_per_layer(Settings(**settings), visual_tokens, self.layers)) / self.layers
 
-    def _check_reach(self, budget: float, visual_tokens: int, least: float, most: float) -> None:
-        if not least - 0.5 <= budget <= most + 0.5:
+    def _check_reach(self, budget: float, visual_tokens: int, minimum: float, maximum: float) -> None:
+        if not minimum - 0.5 <= budget <= maximum + 0.5:
             raise DuetError(
                 f"{self.name} cannot meet a budget of {budget:g} tokens here: with {visual_tokens} visual tokens "
-                f"and {self.layers} layers it reaches {least:g} to {most:g}; choose a budget in that range or another "
-                "method."
+                f"and {self.layers} layers it reaches {minimum:g} to {maximum:g}; choose a budget in that range or "
+                "another method."
             )
 
     def _closest(
-        self, budget: float, visual_tokens: int, settings: Callable[[int], Fields], least: int, most: int
+        self, budget: float, visual_tokens: int, settings: Callable[[int], Fields], minimum: int, maximum: int
     ) -> Fields:
         """The settings whose average is closest to the budget; `settings(n)` costs more with every n."""
 
         def average(n: int) -> float:
             return self._average(settings(n), visual_tokens)
 
-        low, high = least, most
-        self._check_reach(budget, visual_tokens, average(low), average(high))
-        while high - low > 1:
-            middle = (low + high) // 2
-            if average(middle) <= budget:
-                low = middle
-            else:
-                high = middle
-        best = min((low, high), key=lambda n: abs(average(n) - budget))
+        self._check_reach(budget, visual_tokens, average(minimum), average(maximum))
+        low = last_that(lambda n: average(n) <= budget, minimum, maximum)
+        best = min((low, min(low + 1, maximum)), key=lambda n: abs(average(n) - budget))
         if abs(average(best) - budget) > 0.5:
             raise DuetError(
                 f"{self.name} cannot meet a budget of {budget:g} tokens within half a token on {self.layers} layers: "
                 f"the closest is {average(best):g}."
             )
         return settings(best)
+
+
+def last_that(holds: Callable[[int], bool], low: int, high: int) -> int:
+    """The last of the numbers from `low` to below `high` where `holds` is true: it is at `low`, and later no more."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low

@@ -138,10 +138,10 @@ def register_stage2(
     row = registry.ranking_method(ranking)
     if not isinstance(ranking, str):
         row = Ranking(name=name, function=ranking, paper=paper, debias=debias)
-    given = SCHEDULES["duet"].ratios if ratios is None else _checked(ratios)
+    keep_ratios = SCHEDULES["duet"].ratios if ratios is None else _checked(ratios)
     RANKINGS[row.name] = row
     SCHEDULES[name] = Schedule(
-        name=name, paper=paper, ratios=given, ranking=row.name, query=query, rank_before=rank_before
+        name=name, paper=paper, ratios=keep_ratios, ranking=row.name, query=query, rank_before=rank_before
     )
 
 

@@ -45,8 +45,8 @@ class _Named:
         if callable(self.function):
             return self.function
         module, _, name = self.function.partition(":")
-        found: Callable[..., Any] = getattr(import_module(module), name)
-        return found
+        function: Callable[..., Any] = getattr(import_module(module), name)
+        return function
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +100,10 @@ def rows_of(text: str, module: str) -> Iterator[Row]:
         call = statement.value if isinstance(statement, ast.Assign) else None
         kind = _KINDS.get(getattr(call.func, "id", "")) if isinstance(call, ast.Call) else None
         if kind is not None and isinstance(call, ast.Call):
-            given: dict[str, Any] = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
+            fields: dict[str, Any] = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
             if issubclass(kind, _Named):
-                given["function"] = f"{module}:{given['name']}"
-            yield kind(**given)
+                fields["function"] = f"{module}:{fields['name']}"
+            yield kind(**fields)
 
 
 def _found(folder: str) -> Iterator[Row]:
@@ -147,7 +147,7 @@ def stage1_method(merging: Any) -> Stage1Method:
 
 
 def ranking_method(ranking: Any) -> Ranking:
-    """As `stage1_method`, for what ranks in stage 2."""
+    """Return the row of a ranking, as `stage1_method` does for stage 1."""
     row = named(RANKINGS, ranking)
     if row is not None:
         return row

@@ -42,12 +42,12 @@ class Schedule:
         """The fields of `DuetConfig` beside `drops`."""
         return {"query": self.query, "ranking": self.ranking}
 
-    def at(self, layers: int, late: tuple[float, float]) -> dict[int, float]:
-        """Drop layer -> keep ratio on a decoder of so many layers, whose family's own ratios are `late`."""
-        own, found = iter(late), dict[int, float]()
+    def at(self, layers: int, keep_ratios: tuple[float, float]) -> dict[int, float]:
+        """Drop layer -> keep ratio on a decoder of so many layers, whose family's own ratios are `keep_ratios`."""
+        own, ratios = iter(keep_ratios), dict[int, float]()
         for where, ratio in self.ratios.items():
-            found[self._layer(where, layers)] = next(own) if ratio is None else ratio
-        return {layer: ratio for layer, ratio in found.items() if 1 <= layer < layers}
+            ratios[self._layer(where, layers)] = next(own) if ratio is None else ratio
+        return {layer: ratio for layer, ratio in ratios.items() if 1 <= layer < layers}
 
     def _layer(self, where: int | str, layers: int) -> int:
         if isinstance(where, int):

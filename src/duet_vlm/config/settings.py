@@ -101,8 +101,8 @@ class Settings:
             raise DuetError(f"cluster_width {shown(self.cluster_width)} must be a whole number of at least 1.")
         set_fields(self, language=self.language[:], cluster_width=int(self.cluster_width))
         if self.dominant is not None:
-            set_fields(self, dominant=as_count("dominant", self.dominant, least=1))
-        set_fields(self, contextual=as_count("contextual", self.contextual, least=0))
+            set_fields(self, dominant=as_count("dominant", self.dominant, minimum=1))
+        set_fields(self, contextual=as_count("contextual", self.contextual, minimum=0))
         if self.dominant is None and self.contextual:
             raise DuetError(f"contextual {self.contextual!r} needs stage 1: give dominant too, or contextual=0.")
         self._check_options()
@@ -220,9 +220,9 @@ class Settings:
         if not isinstance(data, Mapping):
             raise DuetError(f"a DuetConfig is read from a mapping of its fields to values, not from {shown(data)}.")
         check_version(data.get("version", VERSION))
-        given = {name: value for name, value in data.items() if name != "version"}
-        check_names(given)
-        return cls(**given)
+        settings = {name: value for name, value in data.items() if name != "version"}
+        check_names(settings)
+        return cls(**settings)
 
 
 def check_names(settings: Mapping[Any, Any]) -> None:

@@ -16,8 +16,8 @@ def check_flag(name: str, value: Any) -> None:
         raise DuetError(f"{name} {shown(value)} must be True or False.")
 
 
-def is_whole(value: Any, least: int) -> bool:
-    """Whether it is a whole number of at least `least`.
+def is_whole(value: Any, minimum: int) -> bool:
+    """Whether it is a whole number of at least `minimum`.
 
     Raises:
         DuetError: one that no image and no model has as many of.
@@ -26,7 +26,7 @@ def is_whole(value: Any, least: int) -> bool:
         return False
     if int(value) > LARGEST:
         raise DuetError(f"the number {shown(value)} is too large to count tokens or layers: give at most {LARGEST}.")
-    return int(value) >= least
+    return int(value) >= minimum
 
 
 def is_number(value: Any) -> bool:
@@ -34,29 +34,29 @@ def is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def as_count(name: str, value: Any, least: int) -> int | float:
+def as_count(name: str, value: Any, minimum: int) -> int | float:
     """A number of tokens as an int, a fraction of them as a float.
 
     Raises:
-        DuetError: neither an int of at least `least` nor a float in (0, 1].
+        DuetError: neither an int of at least `minimum` nor a float in (0, 1].
     """
-    if is_whole(value, least):
+    if is_whole(value, minimum):
         return int(value)
     if is_number(value) and not isinstance(value, numbers.Integral):
         if not 0 < value <= 1:
             raise DuetError(f"{name} {shown(value)} is a fraction and must be in (0, 1]: give an int to count tokens.")
         return float(value)
-    raise DuetError(f"{name} {shown(value)} must be an int of at least {least}, or a float fraction in (0, 1].")
+    raise DuetError(f"{name} {shown(value)} must be an int of at least {minimum}, or a float fraction in (0, 1].")
 
 
-def as_sides(name: str, value: Any, most: int, which: str) -> tuple[int, ...]:
+def as_sides(name: str, value: Any, maximum: int, which: str) -> tuple[int, ...]:
     """Numbers of patches along the sides of an image, as ints; `which` says which, where the sentence names them.
 
     Raises:
-        DuetError: not 2 to `most` whole numbers of at least 1.
+        DuetError: not 2 to `maximum` whole numbers of at least 1.
     """
     sides = value if isinstance(value, (tuple, list)) else ()
-    if not 2 <= len(sides) <= most or not all(is_whole(side, 1) for side in sides):
+    if not 2 <= len(sides) <= maximum or not all(is_whole(side, 1) for side in sides):
         raise DuetError(f"{name} {shown(value)} must be {which} of patches, each a whole number of at least 1.")
     return tuple(int(side) for side in sides)
 

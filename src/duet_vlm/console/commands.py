@@ -11,6 +11,7 @@ from .help_pages import CommandHelp, GroupHelp
 from .option_files import defaults_of
 from .quiet import quiet
 from .terminal import plain_errors
+from .usage import in_a_sentence
 
 DEBUG = "--debug"
 ALIASES = {"--methods": "--method"}  # spellings of earlier releases
@@ -24,13 +25,12 @@ class Command(CommandHelp, TyperCommand):
     parameter `config_file` it takes a file of options, too.
     """
 
-    silent = True  # whether what other libraries log and warn of is kept from the terminal
-
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         args = self._spread(_paired(_renamed(args)))
         if any(option.name == "config_file" for option in self.params):
             args, ctx.default_map = defaults_of(self, args)
-        return super().parse_args(ctx, args)
+        with in_a_sentence(ctx.command_path, tuple(args)):
+            return super().parse_args(ctx, args)
 
     def _spread(self, args: list[str]) -> list[str]:
         """The name of a list option before each of its values."""
@@ -53,15 +53,8 @@ class Command(CommandHelp, TyperCommand):
         return spread
 
     def invoke(self, ctx: Any) -> Any:
-        loud = not self.silent or ctx.find_root().params.get("debug", False)
-        with contextlib.nullcontext() if loud else quiet():
+        with contextlib.nullcontext() if ctx.find_root().params.get("debug", False) else quiet():
             return super().invoke(ctx)
-
-
-class Loud(Command):
-    """A command whose libraries may speak."""
-
-    silent = False
 
 
 class Commands(GroupHelp, TyperGroup):
@@ -71,7 +64,12 @@ class Commands(GroupHelp, TyperGroup):
         end = args.index("--") if "--" in args else len(args)
         options = [word for word in args[:end] if word != DEBUG]
         wanted = [DEBUG] if len(options) < end else []
-        return super().parse_args(ctx, wanted + options + args[end:])
+        with plain_errors(), in_a_sentence(ctx.command_path, tuple(args)):
+            return super().parse_args(ctx, wanted + options + args[end:])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        with in_a_sentence(ctx.command_path, tuple(args)):
+            return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         with plain_errors(ctx.find_root().params.get("debug", False)):

@@ -36,9 +36,9 @@ def defaults_of(command: Any, args: list[str]) -> tuple[list[str], dict[str, Any
     if file is None:
         return rest, None
     options = {_name(option): option for option in command.params if option.name != "config_file"}
-    given = {word.partition("=")[0].lstrip("-") for word in rest if word.startswith("--")}
-    aside = {name for group in EXCLUSIVE if given & set(group) for name in group}
-    found = {}
+    names = {word.partition("=")[0].lstrip("-") for word in rest if word.startswith("--")}
+    aside = {name for group in EXCLUSIVE if names & set(group) for name in group}
+    values = {}
     for key, value in _read(Path(file)).items():
         name = str(key).replace("_", "-")
         if name not in options:
@@ -46,8 +46,8 @@ def defaults_of(command: Any, args: list[str]) -> tuple[list[str], dict[str, Any
             hint = f"did you mean {like}?" if like else f"choose from {', '.join(options)}."
             raise DuetError(f"{OPTION} {file!r}: {shown(key)} is no option of duet {command.name}: {hint}")
         if name not in aside:
-            found[options[name].name] = _plain(options[name], value)
-    return rest, found
+            values[options[name].name] = _plain(options[name], value)
+    return rest, values
 
 
 def _name(option: Any) -> str:
@@ -69,9 +69,9 @@ def _read(file: Path) -> Mapping[Any, Any]:
 
     check_file(file, OPTION, "a YAML or JSON file of options")
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DuetError(f"{OPTION} {str(file)!r} is neither YAML nor JSON ({reason(error)}): mend it.") from error
-    if not isinstance(found, Mapping):
+    if not isinstance(values, Mapping):
         raise DuetError(f"{OPTION} {str(file)!r} holds no options: write one a line, as in 'tokens: [192, 64]'.")
-    return found
+    return values

@@ -116,10 +116,10 @@ def sides(name: str, written: str | None) -> tuple[int, int] | None:
     """
     if written is None:
         return None
-    found = re.fullmatch(r"([1-9]\d{0,5})[xX]([1-9]\d{0,5})", written)
-    if found is None:
+    match = re.fullmatch(r"([1-9]\d{0,5})[xX]([1-9]\d{0,5})", written)
+    if match is None:
         raise DuetError(f"{name} {written!r} is no size: write two whole numbers, as in {name} 48x64.")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def one_of(model: str | None, shape: str | None) -> str:

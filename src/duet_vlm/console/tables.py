@@ -25,6 +25,12 @@ def several(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
+def flops(count: float, whole: float) -> str:
+    """In G; of a small model, whose `whole` prompt needs less than ten, in M."""
+    count, unit = (count / 1e9, "G") if whole >= 1e10 else (count / 1e6, "M")
+    return f"{count:.1f} {unit}" if count < 1000 else f"{count:.0f} {unit}"
+
+
 def medians(runs: int) -> str:
     return "one run" if runs == 1 else f"medians of {runs} runs"
 
@@ -50,7 +56,7 @@ def bench_table(report: dict[str, Any]) -> Table:
     table.add_column("")
     table.add_column("stock", justify="right")
     for row in rows:
-        table.add_column(setting_name(row, report["unit"]), justify="right")
+        table.add_column(setting_name(row, report["unit"]).replace(" ", "\n", 1), justify="right")
 
     def line(name: str, show: Any, with_stock: bool = True, **style: Any) -> None:
         table.add_row(name, show(stock) if with_stock else "", *(show(row) for row in rows), **style)
@@ -82,8 +88,8 @@ def bench_table(report: dict[str, Any]) -> Table:
 
 def train_table(report: dict[str, Any], tune: str) -> Table:
     """Training steps of one way to tune: one column per setting, stock first."""
-    found, options, machine = report["tunes"][tune], report["options"], report["hardware"]
-    stock, rows = found["stock"], found["settings"]
+    measured, options, machine = report["tunes"][tune], report["options"], report["hardware"]
+    stock, rows = measured["stock"], measured["settings"]
     table = Table(
         title=f"{report.get('model', 'model')}, {options['layers']} decoder layers, {tune} training, "
         f"{options['dtype']}, batch {options['batch_size']}, {options['text_tokens']} text tokens, "
@@ -94,11 +100,11 @@ def train_table(report: dict[str, Any], tune: str) -> Table:
     for name in ("stock, all logits", "stock"):
         table.add_column(name, justify="right")
     for row in rows:
-        table.add_column(setting_name(row, report["unit"]), justify="right")
+        table.add_column(setting_name(row, report["unit"]).replace(" ", "\n", 1), justify="right")
 
     def line(name: str, show: Any, before: str = "", **style: Any) -> None:
         """`before` says what stands in stock's columns, where nothing is saved."""
-        first = [show(found["all_logits"]), show(stock)] if not before else before.split("|")
+        first = [show(measured["all_logits"]), show(stock)] if not before else before.split("|")
         table.add_row(name, *first, *(show(row) for row in rows), **style)
 
     line("visual tokens into the language model", lambda r: f"{r['tokens_in']}")
@@ -108,7 +114,7 @@ def train_table(report: dict[str, Any], tune: str) -> Table:
     line("AdamW", lambda r: f"{r['optimizer_ms']:.0f} ms")
     line("step", lambda r: f"{r['step_ms']:.0f} ms")
     line("peak memory beyond weights and optimizer", lambda r: size(r["peak_memory"]), end_section=True)
-    line("step time saved", lambda r: f"{r['saved']:.1%}", f"{found['all_logits']['saved']:.1%}|")
+    line("step time saved", lambda r: f"{r['saved']:.1%}", f"{measured['all_logits']['saved']:.1%}|")
     line("what FLOPs allow", lambda r: f"{r['allowed']:.1%}", "|")
     line("share of what FLOPs allow", lambda r: f"{r['share']:.3f}", "|", style="bold")
     line("the same without AdamW", lambda r: f"{r['share_of_passes']:.3f}", "|")
@@ -127,20 +133,22 @@ def budget_table(report: dict[str, Any]) -> Table:
         whole += f" of {several(parts, report['unit'])}"
     table = Table(
         title=f"{report['model']}, {settings}: {report['average_tokens']:.1f} of {whole} on average",
-        caption=f"per prompt, with {report['text_tokens']} text tokens; keys and values in half precision"
+        caption=f"per prompt, with {report['text_tokens']} text tokens; FLOP of the decoder; keys and values in "
+        "half precision"
         f"{padded}{aside}",
     )
-    for name in ("decoder layers", "visual tokens", "decoder GFLOP before", "after", "KV before", "after"):
-        table.add_column(name, justify="left" if name == "decoder layers" else "right")
+    table.add_column("decoder layers", no_wrap=True)
+    for name in ("visual tokens", "FLOP before", "after", "KV before", "after"):
+        table.add_column(name, justify="right")
     rows = report["layers"]
     starts = [i for i, row in enumerate(rows) if i == 0 or row["visual_tokens"] != rows[i - 1]["visual_tokens"]]
     for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
         row = rows[start]
         table.add_row(
-            f"{start}" if end == start + 1 else f"{start} to {end - 1}, each of {end - start}",
+            f"{start}" if end == start + 1 else f"{start} to {end - 1}, each",
             f"{row['visual_tokens']}",
-            f"{row['flops_before'] / 1e9:.1f}",
-            f"{row['flops'] / 1e9:.1f}",
+            flops(row["flops_before"], report["flops_before"]),
+            flops(row["flops"], report["flops_before"]),
             size(row["kv_bytes_before"]),
             size(row["kv_bytes"]),
         )
@@ -148,8 +156,8 @@ def budget_table(report: dict[str, Any]) -> Table:
     table.add_row(
         "all, and logits",
         "",
-        f"{report['flops_before'] / 1e9:.1f}",
-        f"{report['flops'] / 1e9:.1f}",
+        flops(report["flops_before"], report["flops_before"]),
+        flops(report["flops"], report["flops_before"]),
         size(report["kv_bytes_before"]),
         size(report["kv_bytes"]),
         style="bold",
@@ -168,14 +176,14 @@ def budgets_table(reports: list[dict[str, Any]]) -> Table:
         "in half precision",
     )
     table.add_column("", no_wrap=True)
-    for name in ("visual tokens, average", "GFLOP", "of stock's", "KV cache", "of stock's"):
+    for name in ("visual tokens, average", "FLOP", "of stock's", "KV cache", "of stock's"):
         table.add_column(name, justify="right")
-    flops, kv_bytes = f"{first['flops_before'] / 1e9:.0f}", size(first["kv_bytes_before"])
-    table.add_row("stock", f"{first['visual_tokens']}", flops, "", kv_bytes, "")
+    whole = first["flops_before"]
+    table.add_row("stock", f"{first['visual_tokens']}", flops(whole, whole), "", size(first["kv_bytes_before"]), "")
     for report in reports:
         kept = "-" if report["kv_ratio"] is None else f"{1 / report['kv_ratio']:.1%}"
         table.add_row(
-            report["settings"].partition(";")[0], f"{report['average_tokens']:.1f}", f"{report['flops'] / 1e9:.0f}",
+            report["settings"].partition(";")[0], f"{report['average_tokens']:.1f}", flops(report["flops"], whole),
             f"{1 / report['flops_ratio']:.1%}", size(report["kv_bytes"]), kept,
         )  # fmt: skip
     return table

@@ -6,7 +6,8 @@ import contextlib
 import json
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
@@ -38,19 +39,25 @@ def status() -> Iterator[Any]:
     """A line on stderr that says what takes so long; call it with new text."""
     from rich.console import Console
 
-    with Console(stderr=True).status("Loading torch and transformers") as shown:
-        from transformers.utils import logging
+    with Console(stderr=True).status("Loading torch and transformers") as spinner, no_bars():
+        yield spinner.update
 
-        bars, hub = logging.is_progress_bar_enabled(), getLogger("huggingface_hub")
-        level = hub.level
-        logging.disable_progress_bar()  # one line is enough
-        hub.setLevel(ERROR)  # without a network it tells of every attempt
-        try:
-            yield shown.update
-        finally:
-            hub.setLevel(level)
-            if bars:
-                logging.enable_progress_bar()
+
+@contextlib.contextmanager
+def no_bars() -> Iterator[None]:
+    """Transformers' bars for every file are not shown; one line of ours is enough."""
+    from transformers.utils import logging
+
+    bars, hub = logging.is_progress_bar_enabled(), getLogger("huggingface_hub")
+    level = hub.level
+    logging.disable_progress_bar()
+    hub.setLevel(ERROR)  # without a network it tells of every attempt
+    try:
+        yield
+    finally:
+        hub.setLevel(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def set_threads(threads: int | None) -> None:
@@ -61,17 +68,36 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-@contextlib.contextmanager
-def progress(total: int) -> Iterator[Any]:
-    """A bar on stderr for `total` pieces of work; call it with a description before each."""
-    from rich.console import Console
-    from rich.progress import Progress, TimeRemainingColumn
+class Bar:
+    """How far some work is; `progress` makes it."""
 
-    columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Starting", total=total)
-        begun = iter(range(total + 1))
-        yield lambda text: bar.update(task, description=text, completed=next(begun))
+    def __init__(self, update: Callable[..., None]):
+        self._update, self._begun = update, 0
+
+    def add(self, count: int = 1) -> None:
+        """So many more pieces are done."""
+        self._update(advance=count)
+
+    def reach(self, done: int) -> None:
+        """So many pieces are done."""
+        self._update(completed=done)
+
+    def begin(self, text: str) -> None:
+        """The next piece begins, and this is what it is."""
+        self._update(description=text, completed=self._begun)
+        self._begun += 1
+
+
+@contextlib.contextmanager
+def progress(total: int, text: str = "Starting", shown: bool = True) -> Iterator[Bar]:
+    """A bar on stderr for `total` pieces of work, gone when they are done; a file gets none of it."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = [*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn()]
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as drawn:
+        yield Bar(partial(drawn.update, drawn.add_task(text, total=total)))
 
 
 def console() -> Any:
@@ -91,7 +117,7 @@ def escape(text: str) -> str:
 def check_json(file: Path | None) -> None:
     """Raises DuetError where `write_json` could not write."""
     if file is not None and file != files.STDOUT:
-        files.check_file(file, "figures")
+        files.check_writable(file, "figures")
 
 
 def write_json(report: dict[str, Any], file: Path | None) -> None:

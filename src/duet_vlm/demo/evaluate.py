@@ -33,8 +33,8 @@ def examples(seed: int, questions: int) -> Iterator[tuple[Scene, list[Question]]
     left = {skill: questions // len(SKILLS) + (i < questions % len(SKILLS)) for i, skill in enumerate(SKILLS)}
     index = 0
     while any(left.values()):
-        scene, asked = scene_at(seed, index)
-        wanted = [q for q in asked if left[q.skill]]
+        scene, questions_there = scene_at(seed, index)
+        wanted = [q for q in questions_there if left[q.skill]]
         for question in wanted:
             left[question.skill] -= 1
         if wanted:
@@ -46,13 +46,13 @@ def split_hash(seed: int, scenes: int = 20) -> str:
     """SHA-256 of the first scenes and questions of a split: changes when drawing or wording changes."""
     digest = hashlib.sha256()
     for index in range(scenes):
-        scene, asked = scene_at(seed, index)
+        scene, questions = scene_at(seed, index)
         digest.update(scene.image.tobytes())
-        digest.update("\n".join(f"{q.text} {q.answer}" for q in asked).encode())
+        digest.update("\n".join(f"{q.text} {q.answer}" for q in questions).encode())
     return digest.hexdigest()
 
 
-def prompt(question: str) -> str:
+def demo_prompt(question: str) -> str:
     """The single-turn prompt, as the chat template writes it."""
     return f"{USER} {IMAGE}\n{question} {ASSISTANT}"
 
@@ -82,9 +82,9 @@ def evaluate(
 
     right, total = dict.fromkeys(SKILLS, 0), dict.fromkeys(SKILLS, 0)
     for batch in _batched(examples(seed, questions), scenes_per_batch):
-        asked = [(scene, question) for scene, group in batch for question in group]
+        pairs = [(scene, question) for scene, group in batch for question in group]
         inputs = processor(
-            images=[scene.image for scene, _ in asked], text=[prompt(q.text) for _, q in asked],
+            images=[scene.image for scene, _ in pairs], text=[demo_prompt(q.text) for _, q in pairs],
             return_tensors="pt", padding=True, padding_side="left",
         )  # fmt: skip
         inputs = inputs.to(model.device, model.dtype)
@@ -98,10 +98,10 @@ def evaluate(
             ]
             logits = model(**inputs, mm_encoder_outputs={"image": image}, logits_to_keep=1).logits
         answers = logits[:, -1].argmax(-1).tolist()
-        for (_, question), answer in zip(asked, answers, strict=True):
+        for (_, question), answer in zip(pairs, answers, strict=True):
             total[question.skill] += 1
             right[question.skill] += answer == IDS[question.answer]
-        advance(len(asked))
+        advance(len(pairs))
     skills = {}
     for skill in SKILLS:
         if total[skill]:

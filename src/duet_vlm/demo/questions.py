@@ -130,8 +130,8 @@ class _Asker:
     def existence(self) -> _Parts | None:
         if self.rng.random() < 0.5:
             o = self.pick(self.objects)
-            found = self.by_pair[o.shape, o.color]
-            return {"a": (self.pair_phrase(o.shape, o.color), found)}, "", "yes", found
+            chosen = self.by_pair[o.shape, o.color]
+            return {"a": (self.pair_phrase(o.shape, o.color), chosen)}, "", "yes", chosen
         for _ in range(30):  # a colour and a shape that are both there, but on different objects
             shape, color = self.pick(self.objects).shape, self.pick(self.objects).color
             if (shape, color) not in self.by_pair:
@@ -143,16 +143,16 @@ class _Asker:
         singles = [(i[0], name(k)) for k, i in groups.items() if len(i) == 1]
         digits = [(i[0], _PHRASES[4].format(d=DIGITS[k])) for k, i in self.by_digit.items() if len(i) == 1]
         options = digits if digits and (not singles or self.rng.random() < 0.4) else singles
-        self.found = self.pick(options)
-        return None if self.found is None else self.found[0]
+        self.chosen = self.pick(options)
+        return None if self.chosen is None else self.chosen[0]
 
     def color(self) -> _Parts | None:
         i = self._attribute(self.by_shape, lambda k: SHAPES[k])
-        return None if i is None else ({"a": (self.found[1], (i,))}, "", COLORS[self.objects[i].color], (i,))
+        return None if i is None else ({"a": (self.chosen[1], (i,))}, "", COLORS[self.objects[i].color], (i,))
 
     def shape(self) -> _Parts | None:
         i = self._attribute(self.by_color, lambda k: _PHRASES[2].format(c=COLORS[k]))
-        return None if i is None else ({"a": (self.found[1], (i,))}, "", SHAPES[self.objects[i].shape], (i,))
+        return None if i is None else ({"a": (self.chosen[1], (i,))}, "", SHAPES[self.objects[i].shape], (i,))
 
     def counting(self) -> _Parts | None:
         goal = int(self.rng.integers(0, len(COUNTS)))
@@ -173,18 +173,18 @@ class _Asker:
     def relation(self) -> _Parts | None:
         way, truth = int(self.rng.integers(0, 4)), bool(self.rng.random() < 0.5)
         axis, sign = way // 2, (1 if way % 2 == 0 else -1) * (1 if truth else -1)
-        found = self._two(lambda o, p: sign * (p.center[axis] - o.center[axis]) >= RELATION_MARGIN)
-        return None if found is None else self._ask_two(found, RELATIONS[way], truth)
+        chosen = self._two(lambda o, p: sign * (p.center[axis] - o.center[axis]) >= RELATION_MARGIN)
+        return None if chosen is None else self._ask_two(chosen, RELATIONS[way], truth)
 
     def comparison(self) -> _Parts | None:
         grow, truth = bool(self.rng.random() < 0.5), bool(self.rng.random() < 0.5)
         sign = 1 if grow == truth else -1
-        found = self._two(lambda o, p: sign * (o.size - p.size) >= SIZE_MARGIN)
-        return None if found is None else self._ask_two(found, self.pick(BIGGER if grow else SMALLER), truth)
+        chosen = self._two(lambda o, p: sign * (o.size - p.size) >= SIZE_MARGIN)
+        return None if chosen is None else self._ask_two(chosen, self.pick(BIGGER if grow else SMALLER), truth)
 
-    def _ask_two(self, found: tuple[int, int], word: str, truth: bool) -> _Parts:
-        phrases = {"a": self.refer(found[0]), "b": self.refer(found[1])}
-        return phrases, word, "yes" if truth else "no", found
+    def _ask_two(self, chosen: tuple[int, int], word: str, truth: bool) -> _Parts:
+        phrases = {"a": self.refer(chosen[0]), "b": self.refer(chosen[1])}
+        return phrases, word, "yes" if truth else "no", chosen
 
     def reading(self) -> _Parts | None:
         i = self.pick([i for i in self.unique if self.objects[i].digit is not None])
@@ -230,12 +230,12 @@ def _render(skill: str, wording: int, parts: _Parts) -> Question:
 def ask(rng: np.random.Generator, scene: Scene, skills: tuple[str, ...]) -> list[Question | None]:
     """One question per entry of `skills`, in a random wording; None where the scene allows none."""
     asker = _Asker(rng, scene)
-    asked: list[Question | None] = []
+    questions: list[Question | None] = []
     for skill in skills:
         parts = getattr(asker, skill)()
         wording = int(rng.integers(0, len(WORDINGS[skill])))
-        asked.append(None if parts is None else _render(skill, wording, parts))
-    return asked
+        questions.append(None if parts is None else _render(skill, wording, parts))
+    return questions
 
 
 def question_words() -> tuple[str, ...]:

@@ -191,8 +191,8 @@ def patch_labels(scene: Scene) -> PatchLabels:
         middle = int(y) // PATCH_SIZE * GRID + int(x) // PATCH_SIZE
         center[middle] = owner[middle] = i
         if item.glyph is not None and item.digit is not None:
-            shown = np.outer(_overlap(item.glyph[1], GLYPH_HEIGHT), _overlap(item.glyph[0], GLYPH_WIDTH)).ravel()
-            where = shown >= MIN_GLYPH_PIXELS
+            pixels = np.outer(_overlap(item.glyph[1], GLYPH_HEIGHT), _overlap(item.glyph[0], GLYPH_WIDTH)).ravel()
+            where = pixels >= MIN_GLYPH_PIXELS
             digit[where], owner[where] = item.digit, i
     return PatchLabels(owner, center, digit)
 

@@ -37,11 +37,11 @@ class Held:
     log_sizes: Tensor | None = None
 
     def is_same(self, other: Held) -> bool:
-        """Whether both say the same because one was made from the other or both from a third; no tensor is read."""
+        """Tell whether both hold the same tokens by comparing objects and lengths; no tensor is read."""
         return self is other or (self.kept is other.kept and self.length == other.length)
 
     def columns(self, batch: int, device: torch.device) -> Tensor:
-        """(B, kv) long place of every key held."""
+        """Return the places of all held keys in the full sequence: (B, kv) long, -1 for a hole."""
         if self.kept is None:
             return torch.arange(self.length, device=device).expand(batch, -1)
         if not self.tail:
@@ -50,14 +50,14 @@ class Held:
         return torch.cat([self.kept, tail.expand(self.kept.shape[0], -1)], dim=1)
 
     def after_text(self, tokens: int) -> Held:
-        """What is held once so many tokens more are, all of them."""
+        """Return what the layer holds after `tokens` more tokens, all of which it stores."""
         tail = 0 if self.kept is None else self.tail + tokens
         return replace(self, length=self.length + tokens, tail=tail)
 
     def after_prompt(
         self, kept: Tensor, length: int, *, holes: bool, removed: Tensor | None, log_sizes: Tensor | None
     ) -> Held:
-        """What is held once a part of a prompt is.
+        """Return what the layer holds after a prompt, of which it stores the kept part.
 
         Args:
             kept: (B, n) long places in the prompt, -1 for a hole.
@@ -75,7 +75,7 @@ class Held:
         return Held(self.length + length, kept, 0, self.holes or holes, removed, log_sizes)
 
     def before_last(self, tokens: int) -> tuple[Held, int]:
-        """What is held without the last tokens seen, and how many keys go with them.
+        """Return what the layer holds without the last `tokens` seen, and how many keys must go with them.
 
         Raises:
             DuetError: some of these tokens were dropped, and some before them too.
@@ -102,7 +102,7 @@ class Held:
         return Held(left, kept, 0, holes, removed, log_sizes), gone
 
     def of_rows(self, change: Callable[[Tensor], Tensor]) -> Held:
-        """The same of other rows: `change` makes (B', ...) from (B, ...)."""
+        """Apply `change`, which makes (B', ...) from (B, ...), to everything that has a row for each sample."""
         kept, removed, log_sizes = (
             None if one is None else change(one) for one in (self.kept, self.removed, self.log_sizes)
         )
@@ -192,7 +192,7 @@ def check_prunable(cache: Cache) -> None:
         )
 
 
-def check_whole(cache: Cache, layers: int) -> None:
+def check_equal_lengths(cache: Cache, layers: int) -> None:
     """Refuse a cache that a failed call left with layers of different lengths."""
     held: list[Any] = cache.layers
     lengths = {layer.get_seq_length() for layer in held}

@@ -19,8 +19,8 @@ from ..stage2.queries import IGNORED
 
 
 @dataclass
-class Call:
-    """What one forward call of the whole model says; of the core model alone, where that is called by itself.
+class ModelCall:
+    """What one forward call says: a call of the whole model, or of the core model where that is called by itself.
 
     Attributes:
         labels: (B, S) long, answers marked, from `labels` or `duet_labels`; None where the call has neither.
@@ -35,7 +35,7 @@ class Call:
     together: bool = False
     answer: int = 0
     logits: Tensor | None = None
-    outer: Call | None = None
+    outer: ModelCall | None = None
 
     def hear(self, kwargs: dict[str, Any], labels: Tensor | None) -> None:
         """Take what is said to this package alone out of a call's keyword arguments; `labels` come before it."""
@@ -57,25 +57,27 @@ class Generation:
     prompt: int | None = None
 
 
-_call: ContextVar[Call | None] = ContextVar("duet_vlm_call", default=None)
+_call: ContextVar[ModelCall | None] = ContextVar("duet_vlm_call", default=None)
 _generation: ContextVar[Generation | None] = ContextVar("duet_vlm_generation", default=None)
 
 
-def begin() -> Call:
+def begin() -> ModelCall:
     """Enter a forward call of the whole model."""
-    call = Call(outer=_call.get())
+    call = ModelCall(outer=_call.get())
     _call.set(call)
     return call
 
 
-def at_core(kwargs: dict[str, Any]) -> Call:
-    """What the call that is under way here says, once it has come to the core model with these arguments."""
-    call = replace(_call.get() or Call())
-    call.hear(kwargs, call.labels)
+def at_core(kwargs: dict[str, Any]) -> ModelCall:
+    """Return the call that is under way, together with what these arguments of the core model say."""
+    call = _call.get() or ModelCall()
+    if "duet_labels" in kwargs or "duet_together" in kwargs:
+        call = replace(call)
+        call.hear(kwargs, call.labels)
     return call
 
 
-def end() -> Call | None:
+def end() -> ModelCall | None:
     """Leave a forward call of the whole model."""
     call = _call.get()
     if call is not None:
@@ -94,13 +96,13 @@ def generating(owner: Any) -> Iterator[None]:
 
 
 def generation(owner: Any) -> Generation | None:
-    """The call of `generate` that is under way here, if it is of this owner's model."""
-    found = _generation.get()
-    return found if found is not None and found.owner is owner else None
+    """Return the call of `generate` that is under way, if it is one of this owner's model."""
+    under_way = _generation.get()
+    return under_way if under_way is not None and under_way.owner is owner else None
 
 
-def answer_asked_for(kept: Any, length: int) -> int | None:
-    """How many tokens at the end `logits_to_keep` takes for an answer; None where it says nothing.
+def scored_answer(kept: Any, length: int) -> int | None:
+    """Count the tokens at the end that `logits_to_keep` marks as an answer; None where it says nothing.
 
     The logits of n places at the end predict the n - 1 tokens behind the first of them, and one that is not there yet:
     a draft that is verified, or an answer that is scored.
@@ -110,15 +112,15 @@ def answer_asked_for(kept: Any, length: int) -> int | None:
         length: of the sequence.
     """
     if isinstance(kept, Tensor) and kept.ndim == 1 and kept.numel() and kept.dtype != torch.bool:
-        first = int(kept.min())
-        return length - 1 - (first + length if first < 0 else first)
+        earliest = int(kept.min())
+        return length - 1 - (earliest + length if earliest < 0 else earliest)
     if isinstance(kept, int) and kept >= 1:
         return min(kept, length) - 1
     return None
 
 
-def labels_of(call: Call, generation: Generation | None, ids: Tensor, past: int) -> Tensor | None:
-    """(B, S) what of ids (B, S) is an answer, as labels, drafts or generated text; None where nothing says so.
+def labels_of(call: ModelCall, generation: Generation | None, ids: Tensor, past: int) -> Tensor | None:
+    """Return labels (B, S) that mark the answers in `ids`: labels of the call, drafts, or generated text; None without.
 
     Args:
         call: of the model.

@@ -14,14 +14,15 @@ from torch.distributed import get_world_size, is_available, is_initialized
 
 from ..families import family_of
 from ..families.encoding import for_engine
+from ..host.types import Core
 
 
-def is_needed(core: Any) -> bool:
-    """Whether this forward is one of several that train together."""
+def is_needed(core: Core) -> bool:
+    """Tell whether this forward pass is one of several processes that train together."""
     return bool(core.training) and is_available() and is_initialized() and get_world_size() > 1
 
 
-def encode_blank(core: Any) -> Tensor:
+def encode_blank(core: Core) -> Tensor:
     """Encode a blank image and give 0, with a gradient of 0 for whatever an image's features come from."""
     with for_engine():
         output = core.get_image_features(**blank_image(core), return_dict=True)
@@ -29,7 +30,7 @@ def encode_blank(core: Any) -> Tensor:
     return torch.stack([(part * 0).sum() for part in features]).sum()
 
 
-def blank_image(core: Any) -> dict[str, Tensor]:
+def blank_image(core: Core) -> dict[str, Tensor]:
     """Arguments of `get_image_features` for one image without content, as small as the model takes them."""
     weight = next(core.parameters())
     blank = family_of(core.config).blank_image(core.config)

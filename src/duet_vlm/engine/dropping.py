@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import host
 from ..config.budget import SLACK
 from ..host import attention
+from ..host.types import DecoderLayer
 from ..stage2 import ranking
 from ..tensors.streamed import Places
 from ..tensors.tokens import take
@@ -24,8 +25,10 @@ _FINE = 2**40  # keep ratios as whole numbers: not every device has float64
 Watch = Callable[[int, Callable[[], Tensor]], Tensor]
 
 
-def compress(layer: Any, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill, watch: Watch | None = None) -> Tensor:
-    """Rank and drop what this layer's entrance ranks and drops; (B, n, D) -> (B, m, D).
+def compress(
+    layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill, watch: Watch | None = None
+) -> Tensor:
+    """Rank and drop visual tokens at the entrance of one layer, as the plan says; (B, n, D) -> (B, m, D).
 
     Args:
         layer: the decoder layer.
@@ -40,8 +43,9 @@ def compress(layer: Any, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill
     if i in plan.ranking_layers:
 
         def scores() -> Tensor:
-            rope = restriction_for(layer, hidden, kwargs, prompt).rope
-            return rank(layer, hidden, kwargs, prompt, rope, stored_by(layer, kwargs))
+            stored = stored_by(layer, kwargs)
+            rope = restriction_for(layer, hidden, kwargs, prompt, stored).rope
+            return rank(layer, hidden, kwargs, prompt, rope, stored)
 
         prompt.scores[i] = scores() if watch is None else watch(i, scores)
     if i in plan.drops_by_layer:
@@ -58,8 +62,8 @@ def compress(layer: Any, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill
     return hidden
 
 
-def run_to_no_effect(layer: Any, hidden: Tensor, kwargs: dict[str, Any], text: TextOnly) -> Tensor:
-    """Run what a prompt with images runs here, to no effect but gradients of 0; (B, n, D) -> (B, n, D)."""
+def run_to_no_effect(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], text: TextOnly) -> Tensor:
+    """Run the modules that a prompt with images runs here, without any effect but gradients of 0; (B, n, D) stays."""
     i, device = layer.self_attn.layer_idx, host.device_of(layer, hidden.device)
     hidden = hidden.to(device)
     text.prompt.to(device)
@@ -72,15 +76,20 @@ def run_to_no_effect(layer: Any, hidden: Tensor, kwargs: dict[str, Any], text: T
 
 
 def kept(tokens: Tensor, keep: float) -> Tensor:
-    """`budget.keep_count` of (n,) long counts, without leaving their device: floor(keep * tokens)."""
+    """Compute floor(keep * tokens) of (n,) long counts on their device, as `budget.keep_count` does on the host."""
     return (tokens * round(keep * _FINE) + round(SLACK * _FINE)) >> 40
 
 
 @torch.no_grad()
 def rank(
-    layer: Any, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill, rope: Rope, stored: PrunedLayer | None = None
+    layer: DecoderLayer,
+    hidden: Tensor,
+    kwargs: dict[str, Any],
+    prompt: Prefill,
+    rope: Rope,
+    stored: PrunedLayer | None = None,
 ) -> Tensor:
-    """(B, n) float, the score of every present token with the weights of this layer; docs/method.md, 2.2.
+    """Score every present token with the weights of this layer: (B, n) float. docs/method.md, 2.2.
 
     Args:
         layer: the decoder layer.
@@ -92,7 +101,7 @@ def rank(
     """
     present, past = prompt.present, 0 if stored is None else stored.held.length
     queries = present.find(prompt.queries)
-    normed = attention.entrance(layer, hidden, **kwargs)
+    normed = attention.attention_input(layer, hidden, **kwargs)
     query, softmax = attention.queries(
         layer.self_attn, take(normed, queries), position_embeddings=tuple(take(r, queries) for r in rope)
     )
@@ -135,7 +144,7 @@ def rank(
 
 
 def _cached(stored: PrunedLayer, prompt: Prefill) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What a cache holds of earlier calls.
+    """Read what a layer's cache holds of earlier calls.
 
     Returns:
         (B, Hkv, P, d) keys; (B, P) their places, -1 where they are not real; (B, P) log sizes, or None.

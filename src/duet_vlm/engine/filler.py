@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 
 from ..host import CACHE_NAMES, attention_kind
+from ..host.types import DecoderLayer
 from .restriction import Restriction
 
 
 def without(hidden: Tensor, tokens: int) -> Tensor:
-    """(B, n or n + 1, D) hidden states and n -> (B, n, D)."""
+    """Take the filler off hidden states: (B, n or n + 1, D) -> (B, n, D)."""
     return hidden[:, :tokens] if hidden.shape[1] > tokens else hidden
 
 
-def put_on(layer: Any, hidden: Tensor, kwargs: dict[str, Any], restriction: Restriction) -> Tensor:
-    """(B, n, D) -> (B, n + 1, D) where that is faster and changes nothing, else as it is.
+def put_on(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], restriction: Restriction) -> Tensor:
+    """Put one more token behind the hidden states where that is faster and changes nothing: (B, n, D) -> (B, n + 1, D).
 
     The layer's outputs must not be asked for, and its cache must be empty: it stores the n tokens.
 

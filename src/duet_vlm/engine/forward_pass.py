@@ -7,6 +7,7 @@ of the three is stock.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class Prefill:
         without_answer: (B, 1) bool, rows that have labels but no answer, so stage 2 drops nothing of them; None without
             labels.
         log_sizes: (B, S) float32, log of how many tokens each one stands for; None where that weighs nothing.
-        merges: what stage 1 did, in the order of encoding, for the trace.
+        decisions: what stage 1 did, in the order of encoding, for the trace.
         deepstack: (B, S, D) each, what is added to the hidden states after layers 0, 1, ...; zeros at text.
         present: the tokens that are there now.
         kept: decoder layer -> (B, n) long, the places kept from there on.
@@ -57,7 +58,7 @@ class Prefill:
     merged_away: Tensor | None = None
     without_answer: Tensor | None = None
     log_sizes: Tensor | None = None
-    merges: list[Merge] = field(default_factory=list)
+    decisions: list[Merge] = field(default_factory=list)
     deepstack: list[Tensor] = field(default_factory=list)
     present: Present = field(init=False)
     kept: dict[int, Tensor] = field(default_factory=dict)
@@ -87,9 +88,9 @@ class Prefill:
         self.scores = {layer: scores.to(device) for layer, scores in self.scores.items()}
         self.restrictions.clear()
 
-    def record(self) -> Record:
+    def record(self) -> PrefillRecord:
         """What is left of it for the trace."""
-        return Record(self.visual, self.queries, self.merges, self.kept, self.scores, self.ranked)
+        return PrefillRecord(self.visual, self.queries, self.decisions, self.kept, self.scores, self.ranked)
 
 
 @dataclass
@@ -129,16 +130,17 @@ class TextOnly:
 
 
 ForwardPass = Prefill | Decode | TextOnly
+Entry = tuple[ForwardPass | None, dict[str, Any]]  # what a call of the core model is, and the arguments it goes on with
 
 
 @dataclass
-class Record:
+class PrefillRecord:
     """What a prompt that is over kept, as tensors.
 
     Attributes:
         visual: (B, S) bool, the visual tokens that came in.
         queries: (B, q) long places of the query tokens, -1 for a hole.
-        merges: what stage 1 did, in the order of encoding.
+        decisions: what stage 1 did, in the order of encoding.
         kept: decoder layer -> (B, n) long, the places kept from there on.
         scores: decoder layer -> (B, n) float, of the tokens present there, as ranked.
         ranked: decoder layer -> (B, n) the places that its scores speak of, None for every token.
@@ -146,7 +148,7 @@ class Record:
 
     visual: Tensor
     queries: Tensor
-    merges: list[Merge]
+    decisions: list[Merge]
     kept: dict[int, Tensor]
     scores: dict[int, Tensor]
     ranked: dict[int, Tensor | None]

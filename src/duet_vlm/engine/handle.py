@@ -7,6 +7,7 @@ from typing import Any
 from ..config.arguments import check_config
 from ..config.settings import Settings
 from ..errors import DuetError
+from ..host import hooks_of
 from .hooks import Engine
 from .plan import Plan
 from .trace import Trace
@@ -134,7 +135,7 @@ def handle_of(model: Any) -> Duet | None:
         >>> duet_vlm.handle_of(model).remove()
     """
     for module in model.modules():
-        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+        for hook in (hook for hooks in hooks_of(module) for hook in hooks.values()):
             owner = getattr(hook, "__self__", None)
             if isinstance(owner, Engine):
                 return Duet(model, owner)

@@ -16,10 +16,11 @@ from .. import host
 from ..errors import DuetError
 from ..families import encoding
 from ..host.refs import Ref, wrap
+from ..host.types import Core, DecoderLayer
 from ..tensors.tokens import fill_back, spread
 from . import calls, distributed, dropping, filler, label_logits, merge_sizes, padding, prompt
-from .cache import check_prunable, check_whole, forget_announced, is_pruned
-from .forward_pass import ARGUMENT, Decode, ForwardPass, Prefill, Record, TextOnly
+from .cache import check_equal_lengths, check_prunable, forget_announced, is_pruned
+from .forward_pass import ARGUMENT, Decode, Entry, ForwardPass, Prefill, PrefillRecord, TextOnly
 from .passes import Passes
 from .plan import Plan
 from .segments import restriction_for, stored_by
@@ -37,7 +38,7 @@ class Engine:
 
     def __init__(self, model: Any, plan: Plan, full_logits: bool) -> None:
         self._model, self.plan, self.full_logits, self.passes = Ref(model), plan, full_logits, Passes()
-        self.last: Record | None = None
+        self.last: PrefillRecord | None = None
         self.watch: dropping.Watch | None = None
         self.saved: Any = None  # what model.config.duet was before it was written
         self.wrote = self.warned = False
@@ -108,7 +109,7 @@ class Engine:
     # ---- hooks, in the order a forward pass meets them ----
 
     def around_generate(self, generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        host.check_chunks(self._model(), args, kwargs, self.plan.compresses)
+        host.check_chunks(self._model(), args, kwargs, self.plan.compresses and prompt.has_pixels(self.plan, kwargs))
         # images are encoded first, for this model alone, unless a draft model gets them too
         alone = kwargs.get("assistant_model") is None
         with calls.generating(self), encoding.for_engine(alone):
@@ -116,17 +117,17 @@ class Engine:
 
     def before_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         call = calls.begin()  # before anything can fail, because `after_model` ends it
-        kwargs = dict(host.named(model, args, kwargs))
+        kwargs = dict(host.named_arguments(model, args, kwargs))
         labels, ids = kwargs.get("labels"), kwargs.get("input_ids")
         call.hear(kwargs, labels)
         if labels is not None and label_logits.is_possible(model, kwargs):
             kwargs |= label_logits.restrict(labels)
             call.logits = kwargs["logits_to_keep"]
         elif call.labels is None and ids is not None and self.plan.config.ranks:
-            answer = calls.answer_asked_for(kwargs.get("logits_to_keep"), ids.shape[1])
+            answer = calls.scored_answer(kwargs.get("logits_to_keep"), ids.shape[1])
             call.answer = answer or 0
             unsaid = answer is None and ids.shape[1] > 1 and calls.generation(self) is None
-            if unsaid and not self.warned and (prompt.has_pixels(kwargs) or prompt.has_features(kwargs)):
+            if unsaid and not self.warned and prompt.brings_images(self.plan, kwargs):
                 self.warned = label_logits.warn_without_labels(model)
         return (), kwargs
 
@@ -136,19 +137,19 @@ class Engine:
             return None
         if isinstance(output, tuple):
             loss, logits, *others = output
-            return (loss, label_logits.fill_back(logits, call.logits), *others)
-        output.logits = label_logits.fill_back(output.logits, call.logits)
+            return (loss, label_logits.fill_logits(logits, call.logits), *others)
+        output.logits = label_logits.fill_logits(output.logits, call.logits)
         return output
 
-    def before_core(self, core: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def before_core(self, core: Core, args: Any, kwargs: dict[str, Any]) -> Any:
         self.passes.enter()
-        kwargs = dict(host.named(core, args, kwargs))
+        kwargs = dict(host.named_arguments(core, args, kwargs))
         if host.is_replica(core):
             raise DuetError("DataParallel copies of a model cannot be compressed: start one process for each device.")
         state, kwargs = self.read(core, kwargs, calls.at_core(kwargs))
         return (), kwargs if state is None else kwargs | {ARGUMENT: state}
 
-    def after_core(self, core: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def after_core(self, core: Core, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         self.passes.leave()
         if output is None:
             forget_announced(host.cache_of(kwargs))
@@ -162,16 +163,16 @@ class Engine:
         state.deepstack = [spread(x.to(kwargs["inputs_embeds"]), mask) for x in embeds]
         return args, kwargs | {"deepstack_visual_embeds": None, "visual_pos_masks": None}
 
-    def before_layer(self, layer: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def before_layer(self, layer: DecoderLayer, args: Any, kwargs: dict[str, Any]) -> Any:
         state: ForwardPass | None = kwargs.pop(ARGUMENT, None)
         match state:
+            case Decode():  # first: a decoding step has no time to ask the others
+                hidden, stored = args[0], stored_by(layer, kwargs)
+                restriction_for(layer, hidden, kwargs, state, stored).give(kwargs, stored)
             case Prefill():
                 hidden = self.enter_layer(layer, args[0], kwargs, state)
             case TextOnly():
                 hidden = dropping.run_to_no_effect(layer, args[0], kwargs, state)
-            case Decode():
-                hidden = args[0]
-                restriction_for(layer, hidden, kwargs, state).give(kwargs, stored_by(layer, kwargs))
             case None:
                 return None
         return (hidden, *args[1:]), kwargs
@@ -189,15 +190,14 @@ class Engine:
 
     # ---- steps ----
 
-    def read(self, core: Any, kwargs: dict[str, Any], call: calls.Call) -> tuple[ForwardPass | None, dict[str, Any]]:
-        """What a call of the core model is, and its arguments with images encoded; None for one that is stock."""
+    def read(self, core: Core, kwargs: dict[str, Any], call: calls.ModelCall) -> Entry:
+        """Tell what a call of the core model is, None for a stock one, and give its arguments with images encoded."""
         plan, ids, cache = self.plan, kwargs.get("input_ids"), host.cache_of(kwargs)
         past = 0 if cache is None else cache.get_seq_length()
-        otherwise: Decode | None = None
-        if is_pruned(cache):
-            check_whole(cache, plan.layers)
-            otherwise = Decode(plan)
-        images = prompt.has_pixels(kwargs) or prompt.has_features(kwargs)
+        otherwise = Decode(plan) if is_pruned(cache) else None
+        if otherwise is not None:
+            check_equal_lengths(cache, plan.layers)
+        images = prompt.brings_images(plan, kwargs)
         if ids is None:
             if images and plan.compresses:
                 raise DuetError(
@@ -215,25 +215,25 @@ class Engine:
         encoding.for_everyone()  # what `generate` encodes before its first forward is encoded now
         host.check_attention(host.decoder_of(core))
         if plan.config.proportional:
-            merge_sizes.check_attention(host.decoder_of(core))
+            merge_sizes.check_adds_mask(host.decoder_of(core))
         if cache is not None:
             check_prunable(cache)
-            check_whole(cache, plan.layers)
-        padded = padding.read(ids, kwargs, past, call.together)
-        encoded = prompt.encode(core, kwargs)
+            check_equal_lengths(cache, plan.layers)
+        padded = padding.read_padding(ids, kwargs, past, call.together)
+        encoded = prompt.encode(plan, core, kwargs)
         labels = calls.labels_of(call, calls.generation(self), ids, past)
-        return prompt.read(plan, ids, encoded, padded, labels) or (otherwise, kwargs)
+        return prompt.read_prompt(plan, ids, encoded, padded, labels) or (otherwise, kwargs)
 
-    def enter_layer(self, layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefill) -> Tensor:
+    def enter_layer(self, layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Prefill) -> Tensor:
         """Rank, drop, and give the layer what belongs to the tokens that are kept; (B, n, D) -> (B, m, D)."""
-        i, device = layer.self_attn.layer_idx, host.device_of(layer, hidden.device)
+        i, device, stored = layer.self_attn.layer_idx, host.device_of(layer, hidden.device), stored_by(layer, kwargs)
         hidden = filler.without(hidden, state.present.count).to(device)
         state.to(device)
         if 0 < i <= len(state.deepstack):
             hidden = hidden + state.present.vectors(state.deepstack[i - 1])
         hidden = dropping.compress(layer, hidden, kwargs, state, self.watch)
-        restriction = restriction_for(layer, hidden, kwargs, state)
-        restriction.give(kwargs, stored_by(layer, kwargs))
+        restriction = restriction_for(layer, hidden, kwargs, state, stored)
+        restriction.give(kwargs, stored)
         return filler.put_on(layer, hidden, kwargs, restriction)
 
     @contextlib.contextmanager

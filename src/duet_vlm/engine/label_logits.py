@@ -30,7 +30,7 @@ def is_possible(model: Any, kwargs: dict[str, Any]) -> bool:
 
 
 def restrict(labels: Tensor) -> dict[str, Tensor]:
-    """Stock arguments for (B, S) labels: (B, S) bool `logits_to_keep`, and `shift_labels` of the n places it keeps.
+    """Return stock arguments for labels (B, S): `logits_to_keep` (B, S) bool, `shift_labels` of the n places it keeps.
 
     The last place of the first row is always among them, without a label: so `lm_head` is never given nothing, and
     runs in every step of every process.
@@ -41,8 +41,8 @@ def restrict(labels: Tensor) -> dict[str, Tensor]:
     return {"logits_to_keep": keep, "shift_labels": following[keep]}
 
 
-def fill_back(logits: Tensor, keep: Tensor) -> Tensor:
-    """(n, V) logits of the places that `keep` (B, S) marks -> (B, S, V), not a number elsewhere.
+def fill_logits(logits: Tensor, keep: Tensor) -> Tensor:
+    """Spread logits (n, V) over the places that `keep` (B, S) marks: (B, S, V), which is not a number elsewhere.
 
     A metric that reads a place without a label becomes not a number too, instead of being silently wrong.
     """
@@ -52,7 +52,11 @@ def fill_back(logits: Tensor, keep: Tensor) -> Tensor:
 
 
 def warn_without_labels(model: Any) -> bool:
-    """Without labels nobody knows which text is an answer, and answers must not choose the visual tokens."""
+    """Warn that answers may choose visual tokens, because no labels say which text is an answer.
+
+    Returns:
+        Whether the next call need not be warned: True outside of training.
+    """
     training = model.training and torch.is_grad_enabled()
     which = "a training forward" if training else "a forward call outside of generate"
     warnings.warn(

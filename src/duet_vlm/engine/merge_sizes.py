@@ -3,8 +3,8 @@
 This is the proportional attention of ToMe (arXiv 2210.09461, section 3, equation 1): softmax(Q K^T * scaling + log s).
 A token that is the mean of s equal ones then gets what the s would have got.
 
-How many each token stands for (`Merge.sizes`) leaves the encoder as one more channel of its tokens, so that whatever
-stock code does to images on the way (pack tiles, cut padding off, repeat them for beams) happens to both alike.
+How many each token stands for (`Merge.sizes`) stands beside the encoder's features (`families.encoding.Outcome`), in
+the same order: tiles are packed and padding is cut off in both alike.
 """
 
 from __future__ import annotations
@@ -16,76 +16,48 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import DuetError
+from ..host import attention_kind
 from ..tensors.tokens import spread, take
 
 IMPLEMENTATIONS = ("sdpa", "eager")  # that add a mask to the logits
 
 
-def check_attention(decoder: Any) -> None:
+def check_adds_mask(decoder: Any) -> None:
     """Refuse attention that takes no additive mask.
 
     Raises:
         ValueError: an implementation other than sdpa and eager.
     """
-    found = decoder.layers[0].self_attn.config._attn_implementation
-    if found not in IMPLEMENTATIONS:
+    kind = attention_kind(decoder.layers[0].self_attn)
+    if kind not in IMPLEMENTATIONS:
         raise DuetError(
-            f"proportional needs attention that adds a mask, and the language model uses {found!r}: "
+            f"proportional needs attention that adds a mask, and the language model uses {kind!r}: "
             "set attn_implementation to 'sdpa' or 'eager', or leave proportional off."
         )
 
 
-def with_sizes(tokens: Tensor, sizes: Tensor) -> Tensor:
-    """Put sizes beside tokens, as one more channel.
-
-    Args:
-        tokens: (B, K, D).
-        sizes: (B, up to K) how many tokens each of the last ones stands for; the others stand for themselves.
-
-    Returns:
-        (B, K, D + 1).
-    """
-    sizes = pad(sizes, (tokens.shape[1] - sizes.shape[1], 0), value=1.0)
-    return torch.cat([tokens, sizes[..., None].to(tokens)], dim=2)
-
-
-def without_sizes(output: Any, width: int) -> None:
-    """Take the channel of sizes off an encoder's output; `output.duet_sizes` (tokens,) has them, 0 where one is gone.
-
-    Args:
-        output: `pooler_output` is (B, N, D), or a list of (N, D); nothing happens where D is `width` already.
-        width: of the language model's tokens.
-    """
-    features = output.pooler_output
-    if all(f.shape[-1] == width for f in features):
-        return
-    output.duet_sizes = torch.cat([f[..., width].flatten() for f in features])
-    tensor = isinstance(features, Tensor)
-    output.pooler_output = features[..., :width] if tensor else [f[..., :width] for f in features]
-
-
 def log_sizes(sizes: Tensor, there: Tensor) -> Tensor:
-    """(tokens,) sizes at the visual tokens there (B, S) -> (B, S) float32, 0 at text and what stands for itself."""
+    """Put the log of sizes (tokens,) at the visual tokens that `there` (B, S) marks: (B, S) float32, 0 at text."""
     return spread(sizes.detach().to(there.device, torch.float32)[:, None], there)[..., 0].clamp(min=1).log()
 
 
-def append_sizes(before: Tensor | None, seen: int, log_s: Tensor | None) -> Tensor | None:
+def append_sizes(before: Tensor | None, length: int, log_s: Tensor | None) -> Tensor | None:
     """Put the log sizes of a call behind those of the calls before it; a token that has none stands for itself, log 1.
 
     Args:
-        before: (B, up to `seen`) of the tokens that the cache has seen, or None.
-        seen: how many tokens the cache has seen.
+        before: (B, up to `length`) of the tokens that the cache has seen, or None.
+        length: how many tokens the cache has seen.
         log_s: (B, S) of the tokens of this call, or None.
 
     Returns:
-        (B, seen + S), or `before` where this call has no sizes.
+        (B, length + S), or `before` where this call has no sizes.
     """
     if log_s is None:
         return before
-    if not seen:
+    if not length:
         return log_s
     before = log_s[:, :0] if before is None else before
-    return torch.cat([pad(before, (0, seen - before.shape[1])), log_s], dim=1)
+    return torch.cat([pad(before, (0, length - before.shape[1])), log_s], dim=1)
 
 
 def add_size_bias(mask: Tensor | None, rows: Tensor, columns: Tensor, log_s: Tensor, dtype: torch.dtype) -> Tensor:

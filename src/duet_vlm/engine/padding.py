@@ -16,7 +16,7 @@ from ..host import PACKED
 
 
 @dataclass
-class Seen:
+class Padding:
     """What a call says of padding.
 
     Attributes:
@@ -28,8 +28,8 @@ class Seen:
     past: Tensor | None = None
 
 
-def read(ids: Tensor, kwargs: dict[str, Any], past: int, together: bool = False) -> Seen:
-    """Padding of a call of the core model, from its attention mask of two or four dimensions.
+def read_padding(ids: Tensor, kwargs: dict[str, Any], past: int, together: bool = False) -> Padding:
+    """Read which tokens of a call are padding from its attention mask, of two or four dimensions.
 
     Args:
         ids: (B, S).
@@ -45,22 +45,22 @@ def read(ids: Tensor, kwargs: dict[str, Any], past: int, together: bool = False)
         if kwargs.get(name) is not None:
             raise DuetError(f"{name} came with a call, so rows hold several samples: {_ONE}")
     if mask is None:
-        seen = Seen(torch.ones_like(ids, dtype=torch.bool))
+        padding = Padding(torch.ones_like(ids, dtype=torch.bool))
     elif isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] >= length:
         _check_flags(mask)
-        seen = Seen(mask[:, -length:].bool(), mask[:, :-length].bool() if past else None)
+        padding = Padding(mask[:, -length:].bool(), mask[:, :-length].bool() if past else None)
     elif isinstance(mask, Tensor) and mask.ndim == 4 and mask.shape[-2:] == (length, past + length):
-        seen = _of_causal(mask, len(ids), past)
+        padding = _of_causal(mask, len(ids), past)
     else:
         shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise DuetError(
             f"an attention_mask of {shape} came with {length} tokens behind {past}: pass the two-dimensional mask of "
             "the tokenizer, or one of (B, 1, S, P + S)."
         )
-    seen = Seen(seen.valid.to(ids.device), None if seen.past is None else seen.past.to(ids.device))
+    padding = Padding(padding.valid.to(ids.device), None if padding.past is None else padding.past.to(ids.device))
     if not together:
-        _check_positions(kwargs.get("position_ids"), seen.valid)
-    return seen
+        _check_positions(kwargs.get("position_ids"), padding.valid)
+    return padding
 
 
 _ONE = "visual tokens are chosen for each row, so give every sample a row of its own (no packing)."
@@ -72,7 +72,7 @@ def _check_flags(mask: Tensor) -> None:
 
 
 def _check_positions(positions: Any, valid: Tensor) -> None:
-    """Positions that go back within a row begin another sample."""
+    """Refuse positions that go back within a row, because there another sample begins."""
     if not isinstance(positions, Tensor) or positions.shape[-1] != valid.shape[1]:
         return
     axis = (positions[0] if positions.ndim == 3 else positions).to(valid.device)
@@ -81,9 +81,9 @@ def _check_positions(positions: Any, valid: Tensor) -> None:
         raise DuetError(f"position_ids go back within a row, so rows hold several samples: {_ONE}")
 
 
-def _of_causal(mask: Tensor, rows: int, past: int) -> Seen:
-    """Padding in a causal mask (B or 1, 1, S, P + S), bool or additive."""
-    visible = (mask if mask.dtype == torch.bool else mask == 0)[:, 0].expand(rows, -1, -1)
+def _of_causal(mask: Tensor, batch: int, past: int) -> Padding:
+    """Read padding from a causal mask (B or 1, 1, S, P + S), bool or additive."""
+    visible = (mask if mask.dtype == torch.bool else mask == 0)[:, 0].expand(batch, -1, -1)
     valid = visible[:, -1]  # the last token sees everything that is real
     length = visible.shape[1]
     causal = torch.ones(length, past + length, dtype=torch.bool, device=mask.device).tril(past)
@@ -96,4 +96,4 @@ def _of_causal(mask: Tensor, rows: int, past: int) -> Seen:
             "the four-dimensional attention_mask is not causal with padding, so rows hold several samples or a window: "
             "give every sample a row of its own and the two-dimensional mask of the tokenizer."
         )
-    return Seen(real, valid[:, :past] if past else None)
+    return Padding(real, valid[:, :past] if past else None)

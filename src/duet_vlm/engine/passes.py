@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,27 +12,37 @@ import torch
 from ..errors import DuetError
 
 
+def _uncompiled(work: Callable[[], None]) -> Callable[[], None]:
+    """What a compiled graph breaks for; asked first, because torch's wrapper costs a decoding step 10 microseconds."""
+    return torch.compiler.disable(work) if torch.compiler.is_compiling() else work
+
+
 class Passes:
     """Counts the forward passes that are under way."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._running: Counter[int] = Counter()  # thread -> passes
+        self._running: dict[int, int] = {}  # thread -> passes
 
-    @torch.compiler.disable
     def enter(self) -> None:
         """A forward pass begins; waits while settings change."""
-        with self._changed:
-            self._running[threading.get_ident()] += 1
+        _uncompiled(self._enter)()
 
-    @torch.compiler.disable
     def leave(self) -> None:
         """A forward pass is over, or failed."""
+        _uncompiled(self._leave)()
+
+    def _enter(self) -> None:
+        with self._changed:
+            me = threading.get_ident()
+            self._running[me] = self._running.get(me, 0) + 1
+
+    def _leave(self) -> None:
         me = threading.get_ident()
         with self._changed:
-            self._running[me] -= 1
-            if self._running[me] <= 0:
-                del self._running[me]
+            left = self._running.pop(me, 1) - 1
+            if left:
+                self._running[me] = left
             self._changed.notify_all()
 
     @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -14,7 +14,10 @@ from ..errors import DuetError
 from ..families import Family, family_of
 from ..families.family import check_downsampling, refuse_renumbering
 from ..stage2.words import check_language
-from .merge_sizes import check_attention
+from .merge_sizes import check_adds_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,7 @@ class Plan:
     config: Settings
     tokenizer: Any
     family: Family
-    model_config: Any
+    model_config: PreTrainedConfig
     rotary: nn.Module
     renumbers: bool
     drops_by_layer: dict[int, Drop]
@@ -50,12 +53,12 @@ class Plan:
 
     @classmethod
     def of(cls, model: Any, config: Settings, tokenizer: Any) -> Plan:
-        """What `config` means on `model`.
+        """Work out what `config` means on `model`.
 
         Raises:
             DuetError: settings that do not fit it; nothing was touched.
         """
-        family = check(model, config, tokenizer)
+        family = check_plan(model, config, tokenizer)
         decoder = host.decoder_of(model)
         suited = family.positions if host.renumbers(decoder) else "keep"
         positions = suited if config.positions == "auto" else config.positions
@@ -73,7 +76,7 @@ class Plan:
         )
 
 
-def check(model: Any, config: Settings, tokenizer: Any) -> Family:
+def check_plan(model: Any, config: Settings, tokenizer: Any) -> Family:
     """Refuse what cannot work, before anything is touched; returns the model's family."""
     host.check_host()
     family = family_of(model.config)
@@ -84,7 +87,7 @@ def check(model: Any, config: Settings, tokenizer: Any) -> Family:
     if not host.renumbers(host.decoder_of(model)):
         refuse_renumbering(model.config.get_text_config(), config, "its layers have rotary embeddings of their own")
     if config.proportional:
-        check_attention(host.decoder_of(model))
+        check_adds_mask(host.decoder_of(model))
     layers = len(host.decoder_of(model).layers)
     for drop in config.drops:
         if drop.layer >= layers:

@@ -56,23 +56,23 @@ class Present:
         return self._gone.sum(1, keepdim=True)
 
     def removed_before(self) -> Tensor:
-        """(B, n) long, how many visual tokens are gone before each one."""
+        """Count the visual tokens that are gone before each present token: (B, n) long."""
         return take(self._gone.cumsum(1), self.places)
 
     def flags(self, x: Tensor) -> Tensor:
-        """(B, S) flags or numbers of the prompt -> (B, n) those present; a hole is False or 0."""
+        """Take the present tokens' flags or numbers: (B, S) -> (B, n). A hole gets False or 0."""
         return x if self.kept is None else take(x, self.kept).masked_fill(self.kept < 0, 0)
 
     def vectors(self, x: Tensor) -> Tensor:
-        """(B, S, D) of the prompt -> (B, n, D) those present; a hole repeats the first token."""
+        """Take the present tokens' vectors: (B, S, D) -> (B, n, D). A hole repeats the first token."""
         return x if self.kept is None else take(x, self.kept)
 
     def find(self, places: Tensor) -> Tensor:
-        """(B, q) long, where the tokens at these places of the prompt stand; -1 stays, and none of them is gone."""
+        """Find tokens at places (B, q) of the prompt among those present: (B, q) long. -1 stays; none may be gone."""
         return places if self.kept is None else take(self.slots, places).masked_fill(places < 0, -1)
 
     def narrowed(self, keep: Tensor, holes_right: bool) -> tuple[Tensor, Present]:
-        """The part that `keep` (B, n) bool marks, behind its (B, m) long indices among those present now.
+        """Keep a part of the present tokens; returns its indices (B, m) long among those present now, and the part.
 
         Args:
             keep: (B, n) bool.
@@ -83,5 +83,5 @@ class Present:
         return index, Present(self.visual, kept, holes)
 
     def to(self, device: torch.device) -> Present:
-        """The same on another device."""
+        """Return the same on another device."""
         return Present(self.visual.to(device), None if self.kept is None else self.kept.to(device), self.holes)

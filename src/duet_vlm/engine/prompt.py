@@ -12,39 +12,42 @@ from torch import Tensor
 from ..errors import DuetError
 from ..families import encoding, visual_token_ids
 from ..families.encoding import Outcome
-from ..host import PIXELS
+from ..host.types import Core
 from ..stage1 import Merge
 from ..stage2.queries import has_answer, query_places
 from ..tensors.tokens import number_runs, number_spans, spread
 from .forward_pass import Prefill
 from .merge_sizes import log_sizes
-from .padding import Seen
+from .padding import Padding
 from .plan import Plan
 
 
-def has_pixels(kwargs: dict[str, Any]) -> bool:
-    """Whether a call of the core model brings images or videos that are not encoded yet."""
-    return any(kwargs.get(name) is not None for names in PIXELS.values() for name in names)
+def has_pixels(plan: Plan, kwargs: dict[str, Any]) -> bool:
+    """Whether a call brings images or videos that are not encoded yet."""
+    return plan.family.pixels_in(kwargs) is not None
 
 
-def has_features(kwargs: dict[str, Any]) -> bool:
-    """Whether a call of the core model brings images or videos that are encoded already."""
-    return any(output is not None for output in (kwargs.get("mm_encoder_outputs") or {}).values())
+def brings_images(plan: Plan, kwargs: dict[str, Any]) -> bool:
+    """Whether a call brings images or videos, as pixels or encoded already."""
+    encoded = (kwargs.get("mm_encoder_outputs") or {}).values()
+    return has_pixels(plan, kwargs) or any(output is not None for output in encoded)
 
 
 @torch.compiler.disable(recursive=False)
-def encode(core: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+def encode(plan: Plan, core: Core, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Encode the pixels here, as `generate` does, so that nothing of ours reaches the vision tower.
 
     Args:
-        kwargs: of the core model's call.
+        plan: the settings.
+        core: the core model.
+        kwargs: of its call.
 
     Returns:
         The same with `mm_encoder_outputs` in the place of pixels.
     """
     outputs, others = dict(kwargs.get("mm_encoder_outputs") or {}), dict(kwargs)
-    for modality, names in PIXELS.items():
-        if any(kwargs.get(name) is not None for name in names):
+    for modality, names in plan.family.pixel_arguments.items():
+        if plan.family.pixels_in(kwargs, modality) is not None:
             if outputs.get(modality) is not None:
                 raise DuetError(f"the {modality}s came both as pixels and encoded: give one of them.")
             encoder = getattr(core, f"get_{modality}_features")
@@ -57,27 +60,27 @@ def encode(core: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def outcome_of(plan: Plan, output: Any) -> Outcome | None:
-    """What stage 1 decided about an encoder's output; None where stage 1 is off.
+    """Return what stage 1 decided about an encoder's output, or None where stage 1 is off.
 
     Raises:
         DuetError: features about which nothing was decided, or under other settings.
     """
-    found: Outcome | None = getattr(output, encoding.ATTRIBUTE, None)
-    if found is not None and found.engine_only:
-        return found  # settings may have changed between encoding and now
+    outcome: Outcome | None = getattr(output, encoding.ATTRIBUTE, None)
+    if outcome is not None and outcome.engine_only:
+        return outcome  # settings may have changed between encoding and now
     if not plan.config.merges:
         return None
-    if found is None or found.settings != encoding.settings_of(plan.config):
-        why = "before these settings of stage 1 were applied" if found is not None else "without stage 1"
+    if outcome is None or outcome.settings != encoding.settings_of(plan.config):
+        why = "before these settings of stage 1 were applied" if outcome is not None else "without stage 1"
         raise DuetError(
             f"image features came that were encoded {why}, in parts or by hand, so they cannot be merged: pass the "
             "pixel values, leave out prefill_chunk_size, or encode again after apply."
         )
-    return found
+    return outcome
 
 
 def order_of(output: Any, outcome: Outcome, there: Tensor) -> list[int]:
-    """Which of the encoder's entries each entry of its output is, that `generate` may have repeated since.
+    """Match the entries of an encoder's output, which `generate` may have repeated, with those that were encoded.
 
     Where there are k times as many, each row of the prompt stands k times, one behind the other, and so do its entries.
 
@@ -107,23 +110,23 @@ def order_of(output: Any, outcome: Outcome, there: Tensor) -> list[int]:
 
 
 @torch.compiler.disable  # words and host reads are no graph, and spaCy cannot be traced
-def read(
-    plan: Plan, ids: Tensor, kwargs: dict[str, Any], seen: Seen, labels: Tensor | None
+def read_prompt(
+    plan: Plan, ids: Tensor, kwargs: dict[str, Any], padding: Padding, labels: Tensor | None
 ) -> tuple[Prefill, dict[str, Any]] | None:
-    """What is known before the first layer, and the call with what stage 1 made; None where no visual token comes in.
+    """Find and number the visual tokens and choose the query tokens; None where no visual token comes in.
 
     Args:
         plan: the settings.
         ids: (B, S).
         kwargs: of the core model's call, encoded.
-        seen: what the call says of padding.
+        padding: what the call says of it.
         labels: (B, S), or None.
 
     Raises:
         DuetError: a part of an image, where that can be seen.
     """
     visual, spans = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids)
-    merges: list[Merge] = []
+    decisions: list[Merge] = []
     gone: Tensor | None = None
     log_s: Tensor | None = None
     outputs = dict(kwargs["mm_encoder_outputs"])
@@ -143,11 +146,11 @@ def read(
         outcome = outcome_of(plan, output)
         if outcome is not None:
             order = order_of(output, outcome, there)
-            outputs[modality] = merged(output, outcome, order)
+            outputs[modality] = with_merged_features(output, outcome, order)
             sizes = torch.cat([outcome.sizes[i] for i in order]).to(there.device)
             removed = spread((sizes == 0)[:, None], there)[..., 0]
             gone = removed if gone is None else gone | removed
-            merges += outcome.merges
+            decisions += outcome.decisions
             if plan.config.proportional:
                 here = log_sizes(sizes, there)
                 log_s = here if log_s is None else log_s + here
@@ -160,26 +163,26 @@ def read(
     limits = torch.zeros(int(spans.max()) + 1, dtype=torch.long, device=ids.device)
     queries = ids[:, :0]
     if plan.ranking_layers:
-        queries = query_places(plan.config, plan.tokenizer, ids, visual, seen.valid, labels)
+        queries = query_places(plan.config, plan.tokenizer, ids, visual, padding.valid, labels)
     state = Prefill(
         plan=plan,
         visual=visual,
-        valid=seen.valid,
+        valid=padding.valid,
         spans=spans,
         limits=limits.index_add(0, left, torch.ones_like(left)),
         queries=queries,
-        holes_right=not bool(seen.valid[:, -1].all()),
-        past_valid=seen.past,
+        holes_right=not bool(padding.valid[:, -1].all()),
+        past_valid=padding.past,
         merged_away=gone,
         without_answer=None if labels is None else ~has_answer(labels),
         log_sizes=log_s,
-        merges=merges,
+        decisions=decisions,
     )
     return state, kwargs | {"mm_encoder_outputs": outputs}
 
 
-def merged(output: Any, outcome: Outcome, order: list[int]) -> Any:
-    """The encoder's output with what stage 1 made in the place of its features; the output itself stays as it is."""
+def with_merged_features(output: Any, outcome: Outcome, order: list[int]) -> Any:
+    """Return a copy of the encoder's output that has what stage 1 made in the place of its features."""
     new, features = copy.copy(output), outcome.features
     if order != list(range(len(outcome.sizes))):
         chosen = [features[i] for i in order]

@@ -43,11 +43,11 @@ class Restriction:
         return cos, sin
 
     def suits(self, before: Held, stock: tuple[Any, Any]) -> bool:
-        """Whether it was made from these very objects."""
+        """Tell whether it was made from these very objects."""
         return self.stock[0] is stock[0] and self.stock[1] is stock[1] and self.before.is_same(before)
 
     def give(self, kwargs: dict[str, Any], stored: PrunedLayer | None) -> None:
-        """To a layer, through its keyword arguments, and tell its cache what will be held."""
+        """Give it to a layer through its keyword arguments, and tell the layer's cache what it will hold."""
         if stored is not None:
             stored.coming = self.after
         if not self.whole:

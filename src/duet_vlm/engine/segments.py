@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..host import attention_kind, cache_of
+from ..host.types import DecoderLayer
 from ..tensors.tokens import take, take_mask
 from .cache import NOTHING, Held, PrunedLayer, pruned_layer
 from .forward_pass import Decode, Prefill
@@ -15,21 +16,25 @@ from .merge_sizes import add_size_bias
 from .restriction import Restriction, Rope
 
 
-def stored_by(layer: Any, kwargs: dict[str, Any]) -> PrunedLayer | None:
-    """What a decoder layer stores its keys and values in; None without a cache."""
+def stored_by(layer: DecoderLayer, kwargs: dict[str, Any]) -> PrunedLayer | None:
+    """Return the cache layer that a decoder layer stores its keys and values in; None without a cache."""
     cache = cache_of(kwargs)
     return None if cache is None else pruned_layer(cache, layer.self_attn.layer_idx)
 
 
-def restriction_for(layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefill | Decode) -> Restriction:
-    """What belongs to the segment that this layer is in; made where none that suits was made before.
+def restriction_for(
+    layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Prefill | Decode, stored: PrunedLayer | None
+) -> Restriction:
+    """Return the restriction of the segment that this layer is in, and make it where none that suits was made.
 
     Args:
-        hidden: (B, n, D) the layer's input.
+        layer: the decoder layer.
+        hidden: (B, n, D) its input.
         kwargs: what else it is called with.
+        state: the pass, which remembers what was made.
+        stored: from `stored_by`.
     """
-    cache, stock = cache_of(kwargs), (kwargs["attention_mask"], kwargs["position_embeddings"])
-    stored = stored_by(layer, kwargs)
+    stock = kwargs["attention_mask"], kwargs["position_embeddings"]
     before = NOTHING if stored is None else stored.held
     for one in reversed(state.restrictions):
         if one.suits(before, stock):
@@ -37,13 +42,15 @@ def restriction_for(layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: P
     if isinstance(state, Prefill):
         made = _of_prompt(layer, hidden, kwargs, state, before)
     else:
-        made = _of_text(layer, hidden, kwargs, state, before, cache.layers)
+        made = _of_text(layer, hidden, kwargs, state, before, cache_of(kwargs).layers)
     state.restrictions.append(made)
     return made
 
 
-def _of_prompt(layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held) -> Restriction:
-    """Of the tokens of a prompt that are present."""
+def _of_prompt(
+    layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held
+) -> Restriction:
+    """Make the restriction of a prompt to the tokens that are present."""
     present, device = state.present, hidden.device
     mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
     after = before.after_prompt(
@@ -65,7 +72,7 @@ def _of_prompt(layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Prefil
 
 
 def _rope(hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held) -> Rope:
-    """Gathered where positions stay, computed where they are renumbered."""
+    """Gather rotary embeddings where positions stay, and compute them where they are renumbered."""
     present, device = state.present, hidden.device
     renumbers = state.plan.renumbers and present.kept is not None
     if before.removed is None and not renumbers:
@@ -83,9 +90,9 @@ def _rope(hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held) 
 
 
 def _of_text(
-    layer: Any, hidden: Tensor, kwargs: dict[str, Any], state: Decode, before: Held, layers: list[PrunedLayer]
+    layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Decode, before: Held, layers: list[PrunedLayer]
 ) -> Restriction:
-    """Of text that follows compressed prompts, all of which is there."""
+    """Make the restriction of text that follows compressed prompts; none of the text is dropped."""
     stock = mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
     (batch, n), after = hidden.shape[:2], before.after_text(hidden.shape[1])
     if mask is not None or before.holes or before.log_sizes is not None:
@@ -100,7 +107,7 @@ def _of_text(
 
 
 def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary: Any) -> list[tuple[Tensor, Rope]]:
-    """The rotary embeddings of every segment in one call: decoding cannot afford one each."""
+    """Compute the rotary embeddings of every segment in one call, as decoding cannot afford one call each."""
     held: list[Tensor] = []
     for layer in layers:
         removed = layer.held.removed
@@ -112,8 +119,10 @@ def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary:
     return [(r, (c, s)) for r, c, s in zip(held, cos.split(batch), sin.split(batch), strict=True)]
 
 
-def _mask(layer: Any, hidden: Tensor, mask: Tensor | None, rows: Tensor, columns: Tensor, after: Held) -> Tensor | None:
-    """`take_mask` in the form that the layer takes, with the weight of merged tokens where there are any."""
+def _mask(
+    layer: DecoderLayer, hidden: Tensor, mask: Tensor | None, rows: Tensor, columns: Tensor, after: Held
+) -> Tensor | None:
+    """Cut the mask by `take_mask` to the form that the layer takes, and add the weight of merged tokens."""
     flash = "flash" in attention_kind(layer.self_attn)
     mask = None if mask is None else mask.to(columns.device)
     restricted = take_mask(mask, rows, columns, after.holes, flash)

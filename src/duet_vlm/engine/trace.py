@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..stage1 import Merge
-from .forward_pass import Record
+from .forward_pass import PrefillRecord
 
 
 @dataclass
@@ -96,9 +96,9 @@ class Trace:
         return asdict(self)
 
     @classmethod
-    def of(cls, record: Record, layers: int) -> Trace:
+    def of(cls, record: PrefillRecord, layers: int) -> Trace:
         """Read what a prompt kept on a model of `layers` decoder layers; the only place that copies it to the host."""
-        images = [image for merge in record.merges for image in _images(merge)]
+        images = [image for merge in record.decisions for image in _images(merge)]
         return cls(images, [_sample(record, row, layers) for row in range(len(record.visual))])
 
 
@@ -119,7 +119,7 @@ def _images(merge: Merge) -> list[ImageTrace]:
     return images
 
 
-def _sample(record: Record, row: int, layers: int) -> SampleTrace:
+def _sample(record: PrefillRecord, row: int, layers: int) -> SampleTrace:
     is_visual = record.visual[row].tolist()
     visual = [i for i, flag in enumerate(is_visual) if flag]
     drops, counts = [], [len(visual)] * layers

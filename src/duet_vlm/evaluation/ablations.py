@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config.budget import tokens_per_layer
 from ..config.choices import Query
 from ..families import facts_of
 from ..presets import Drop, DuetConfig, preset
 from .runs import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 BASE = "DUET"
 WIDTHS = (1, 2, 4, 6, 8)
@@ -27,26 +30,26 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def ablation_runs(model_config: Any, keep: float) -> list[Run]:
+def ablation_runs(model_config: PreTrainedConfig, keep: float) -> list[Run]:
     """DUET-VLM as published, then every change of it, all at `keep` of the visual tokens, averaged over the layers."""
     facts = facts_of(model_config)
     visual, layers = facts.visual_tokens, facts.layers
     assert visual is not None
     base = preset("duet", model=model_config, keep=keep)
-    found = {BASE: base, "global clusters": replace(base, merging="visionzip")}
-    found |= {f"width {w}": replace(base, cluster_width=w) for w in WIDTHS if w != base.cluster_width}
-    found |= {f"query {query}": replace(base, query=query) for query in QUERIES if query != base.query}
-    found |= {name: replace(base, **changes) for name, changes in OPTIONS.items()}
+    configs = {BASE: base, "global clusters": replace(base, merging="visionzip")}
+    configs |= {f"width {w}": replace(base, cluster_width=w) for w in WIDTHS if w != base.cluster_width}
+    configs |= {f"query {query}": replace(base, query=query) for query in QUERIES if query != base.query}
+    configs |= {name: replace(base, **changes) for name, changes in OPTIONS.items()}
     for late, gone in drop_layers(layers):
         drops = [Drop(late, 0.5), Drop(gone, 0.0)]
-        found[f"drops at {late} and {gone}"] = both(keep * visual, visual, layers, drops)
+        configs[f"drops at {late} and {gone}"] = both(keep * visual, visual, layers, drops)
     half = layers // 2
-    found[f"one drop, half at {half}"] = both(keep * visual, visual, layers, [Drop(half, 0.5)])
-    found["stage 1 alone"] = preset("duet+none", model=model_config, keep=keep)
+    configs[f"one drop, half at {half}"] = both(keep * visual, visual, layers, [Drop(half, 0.5)])
+    configs["stage 1 alone"] = preset("duet+none", model=model_config, keep=keep)
     early = max(1, layers // 6)
     alone = [DuetConfig(drops=[Drop(early, n / visual)]) for n in range(visual + 1)]
-    found[f"stage 2 alone, one drop at {early}"] = nearest(alone, keep * visual, visual, layers)
-    return [Run(name, config, keep) for name, config in found.items()]
+    configs[f"stage 2 alone, one drop at {early}"] = nearest(alone, keep * visual, visual, layers)
+    return [Run(name, config, keep) for name, config in configs.items()]
 
 
 def drop_layers(layers: int) -> list[tuple[int, int]]:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..applying import apply
 from ..engine.trace import Trace
 from ..errors import DuetError
-from ..families import visual_token_ids
+from ..families import is_visual
 from ..families.placeholders import check_text
 from ..host import output_cache
-from ..inputs.prompts import processing, prompt, special_tokens
+from ..inputs.prompts import context, processing, prompt, special_tokens
 from ..inputs.video.inputs import content, show_frames, video_inputs
 from ..measuring.generation import TokenTimes, bytes_per_token
+from ..measuring.timing import Clock
 from .records import Record
 from .runs import Run
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Answer:
         tokens_in, tokens_avg, tokens_last: visual tokens in the first decoder layer, on average, and in the last one.
         kv_bytes: keys and values of the prompt, all layers, padding not counted.
         seconds: its share of the batch's time, from pixels to the last token.
-        first: seconds until the batch had its first tokens.
+        seconds_to_first_token: until the batch had its first tokens.
     """
 
     text: str
@@ -42,7 +45,7 @@ class Answer:
     tokens_last: int
     kv_bytes: int
     seconds: float
-    first: float
+    seconds_to_first_token: float
 
 
 @dataclass
@@ -76,7 +79,7 @@ class Asker:
         own_limit = model.generation_config.max_new_tokens
         self.max_new_tokens = max_new_tokens or own_limit or 32
 
-    def medium(self, record: Record) -> Any:
+    def load_media(self, record: Record) -> Any:
         """The PIL image of a record, or the frames of its video.
 
         Raises:
@@ -91,7 +94,7 @@ class Asker:
         """Prompts of one image each, padded on the left; or a single prompt with a video.
 
         Args:
-            media: what `medium` gave for each record.
+            media: what `load_media` gave for each record.
 
         Raises:
             DuetError: the processor refuses one of them, or the prompt is longer than the model's context.
@@ -111,7 +114,7 @@ class Asker:
         if longest is not None and length > longest:
             raise DuetError(f"its prompt of {length} tokens exceeds the model's context of {longest}: shorten it.")
         ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
-        visual = torch.isin(ids, torch.tensor(list(visual_token_ids(config).values()), device=ids.device)).sum(1)
+        visual = is_visual(config, ids).sum(1)
         return Batch(records, inputs, visual.tolist(), (real.sum(1) - visual).tolist())
 
     def ask(self, run: Run, batch: Batch) -> list[Answer]:
@@ -124,46 +127,31 @@ class Asker:
 
     def _ask(self, run: Run, batch: Batch) -> tuple[list[Answer], Trace | None]:
         with apply(self.model, run.config, tokenizer=self.processor) as handle:
-            out, first, seconds = self._generate(run, batch)
+            out, first_token, seconds = self._generate(run, batch)
             trace = handle.trace
-        rows, length = batch.inputs["input_ids"].shape
+        batch_size, length = batch.inputs["input_ids"].shape
         texts = self.processor.batch_decode(out.sequences[:, length:], skip_special_tokens=True)
         unit = bytes_per_token(output_cache(out))
         answers = []
-        for row in range(rows):
+        for row in range(batch_size):
             counts = [batch.visual[row]] * len(unit) if trace is None else trace.samples[row].tokens_per_layer
             stored = sum((n + batch.text[row]) * size for n, size in zip(counts, unit, strict=True))
             average = sum(counts) / len(counts)
             text = texts[row].strip()
-            answers.append(Answer(text, counts[0], average, counts[-1], stored, seconds / rows, first))
+            answers.append(Answer(text, counts[0], average, counts[-1], stored, seconds / batch_size, first_token))
         return answers, trace
 
     def _generate(self, run: Run, batch: Batch) -> tuple[Any, float, float]:
-        clock, device = TokenTimes(), self.model.device
+        tokens, device = TokenTimes(), self.model.device
+        clock = Clock(device)
         # whatever else is asked, before or in the same batch, and in which process: an image draws the same tokens
         seed = f"{self.seed} {run.label}".encode()
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(int.from_bytes(hashlib.sha256(seed).digest()[:7]))
-            _wait(device)
-            started = time.perf_counter()
+            started = clock.now()
             out = self.model.generate(
-                **batch.inputs, do_sample=False, max_new_tokens=self.max_new_tokens, streamer=clock,
+                **batch.inputs, do_sample=False, max_new_tokens=self.max_new_tokens, streamer=tokens,
                 return_dict_in_generate=True,
             )  # fmt: skip
-            _wait(device)
-        return out, clock.times[1] - started, time.perf_counter() - started
-
-
-def context(config: Any) -> int | None:
-    """The longest prompt of a model, in tokens; None where its config does not say, or stretches it."""
-    text = config.get_text_config()
-    rotary = getattr(text, "rope_parameters", None) or {}
-    if "factor" in str(rotary):
-        return None
-    longest: int | None = getattr(text, "max_position_embeddings", None)
-    return longest
-
-
-def _wait(device: Any) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+            ended = clock.now()
+        return out, tokens.times[1] - started, ended - started

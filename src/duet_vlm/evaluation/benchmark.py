@@ -28,18 +28,18 @@ def make_records(limit: int | None = None) -> list[Record]:
         raise DuetError(f"limit {limit} must be {len(SKILLS)}, a question per skill, to {HELD_OUT_QUESTIONS}.")
     digest = hashlib.sha256()
     records = []
-    for number, (scene, asked) in enumerate(examples(HELD_OUT_SEED, HELD_OUT_QUESTIONS)):
+    for number, (scene, questions) in enumerate(examples(HELD_OUT_SEED, HELD_OUT_QUESTIONS)):
         digest.update(scene.image.tobytes())
         image = Image.fromarray(scene.image)
-        for question in asked:
+        for question in questions:
             digest.update(f"{question.skill}\t{question.text}\t{question.answer}\n".encode())
             source = f"{number:03d}"
             name = f"{source}-{question.skill}"
             records.append(Record(name, question.text, (question.answer,), image, None, source, question.skill))
-    found = digest.hexdigest()
-    if found != HASH:
+    drawn = digest.hexdigest()
+    if drawn != HASH:
         raise DuetError(
-            f"the scenes drawn here are not the published benchmark (SHA-256 {found[:12]}, not {HASH[:12]}): "
+            f"the scenes drawn here are not the published benchmark (SHA-256 {drawn[:12]}, not {HASH[:12]}): "
             "use the versions of numpy and Pillow in constraints.txt."
         )
     return records if limit is None else first_of_each(records, limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from ..console.tables import several
 from ..errors import DuetError
 from ..inputs.choice import check_choices
 from ..inputs.devices import check_dtype
-from ..inputs.files import STDOUT, check_folder
+from ..inputs.files import STDOUT, check_writable_folder
 from ..inputs.model_folders import DEMO, brings_settings
 from ..inputs.paths import check_file
 
@@ -67,7 +67,7 @@ def evaluate(
 
       duet eval --model llava-hf/llava-1.5-7b-hf --data questions.jsonl --method duet fastv --tokens 192 64 --out eval
     """
-    check_folder(out, "the answers")
+    check_writable_folder(out, "the answers")
     terminal.check_json(json_file)
     check_dtype(dtype)
     problems = check_choices(method, tokens or [], keep or [], brings_settings(model), default=False)
@@ -76,25 +76,27 @@ def evaluate(
     if data != DEMO:
         check_file(Path(data), "manifest", "a JSONL file, or 'demo'")
     with terminal.status() as status:
-        from .asked import prepare
-        from .processes import Process
+        from ..console.processes import Process
+        from .request import read_request
 
         terminal.set_threads(threads)
         process = Process.this()
-        asked = prepare(
-            model, data, method, tokens or [], keep or [], limit, strict, dtype, device, process, status,
+        request = read_request(
+            model, data, methods=method, tokens=tokens or [], keep=keep or [], limit=limit, strict=strict, dtype=dtype,
+            device=device, process=process, status=status,
         )  # fmt: skip
-    if process.first:
-        for problem in asked.problems:
+    if process.is_main:
+        for problem in request.problems:
             print(f"duet: {problem}", file=sys.stderr)
     from .evaluate import evaluate as run
 
-    total = len(asked.records) * len(asked.runs)
-    with stoppable(out, process.first), counter(total // process.count, shown=process.first) as advance:
+    total = len(request.records) * len(request.runs)
+    visible = process.is_main
+    with stoppable(out, visible), terminal.progress(total // process.count, "Answers", visible) as bar:
         results = run(
-            asked.model, asked.processor, asked.records, asked.runs, out, batch_size=batch_size, seed=seed,
-            max_new_tokens=max_new_tokens, strict=strict, problems=asked.problems, about=asked.about,
-            process=process, advance=advance, found=partial(going_on, out, total, process.first),
+            request.model, request.processor, request.records, request.runs, out, batch_size=batch_size, seed=seed,
+            max_new_tokens=max_new_tokens, strict=strict, problems=request.problems, about=request.about,
+            process=process, advance=bar.add, on_start=partial(going_on, out, total, visible),
         )  # fmt: skip
     if results is not None:
         terminal.write_json(results, json_file)
@@ -102,35 +104,22 @@ def evaluate(
             show(results, out)
 
 
-def going_on(out: Path, total: int, first: bool, answers: int) -> None:
+def going_on(out: Path, total: int, is_main: bool, answers: int) -> None:
     """Say what a folder has already."""
-    if answers and first:
+    if answers and is_main:
         rest = "; only the report is made again" if answers == total else ""
         print(f"duet: {out} has {answers} of {total} answers already{rest}.", file=sys.stderr)
 
 
 @contextlib.contextmanager
-def stoppable(out: Path, first: bool) -> Iterator[None]:
+def stoppable(out: Path, is_main: bool) -> Iterator[None]:
     """Ctrl-C says how to go on."""
     try:
         yield
     except KeyboardInterrupt as error:
-        if first:
+        if is_main:
             print(f"duet: stopped; the same command goes on with the answers in {out}.", file=sys.stderr)
         raise typer.Exit(130) from error
-
-
-@contextlib.contextmanager
-def counter(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr for `total` answers; call it with how many came."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = [*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn()]
-    console = Console(stderr=True)  # a file gets no line of a bar that is gone
-    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
-        task = bar.add_task("Answers", total=total)
-        yield lambda count: bar.advance(task, count)
 
 
 def show(results: dict[str, Any], out: Path) -> None:

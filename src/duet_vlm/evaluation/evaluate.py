@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..console.processes import Process
 from ..errors import DuetError
+from ..inputs.plain_data import digest
 from ..measuring.timing import versions
 from .answering import Answer, Asker, Batch
-from .identity import described, fingerprint
+from .identity import described, weights_fingerprint
 from .metrics import score
-from .processes import Process
-from .records import Problem, Record
+from .records import Record, Skipped
 from .runs import FULL, Run, full_model
 from .store import Folder, Key
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 TIMED = 32  # batches whose first record is asked once more alone, for the time to its first token
 
 
 def evaluate(
     model: Any,
-    processor: Any,
+    processor: ProcessorMixin,
     records: Sequence[Record],
     runs: Sequence[Run],
     out: Path,
@@ -33,11 +35,11 @@ def evaluate(
     seed: int = 0,
     max_new_tokens: int | None = None,
     strict: bool = False,
-    problems: Sequence[Problem] = (),
+    problems: Sequence[Skipped] = (),
     about: dict[str, Any] | None = None,
     process: Process = Process(),
     advance: Callable[[int], Any] = lambda answers: None,
-    found: Callable[[int], Any] = lambda answers: None,
+    on_start: Callable[[int], Any] = lambda answers: None,
 ) -> dict[str, Any] | None:
     """Answer, score and report; started again, it goes on where it was stopped and asks only what is missing.
 
@@ -61,7 +63,7 @@ def evaluate(
             must be the same when a folder goes on.
         process: which of several processes this is; only the first one reports.
         advance: called with the number of answers given since the last call.
-        found: called once with the number of answers that the folder has already, of those asked for.
+        on_start: called once with the number of answers that the folder has already, of those asked for.
 
     Returns:
         What `results.json` holds; None in every process but the first.
@@ -82,27 +84,26 @@ def evaluate(
         "max_new_tokens": asker.max_new_tokens,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
-        "weights": fingerprint(model),
+        "weights": weights_fingerprint(model),
         "versions": versions(),
     }
     listed = described(records)
     folder = Folder(out, settings, runs, listed, process.rank)
-    given = folder.answered()
-    found(sum((*run.key, record.id) in given for record in records for run in runs))
-    ask_all(asker, records, runs, folder, batch_size, strict, process, advance)
-    if not process.first:
+    answers_before = folder.answered()
+    on_start(sum((*run.key, record.id) in answers_before for record in records for run in runs))
+    ask_all(asker, records, runs, folder, batch_size=batch_size, strict=strict, process=process, advance=advance)
+    if not process.is_main:
         return None
     answers, failed = _gather(folder, records, runs)
-    from .report import report
+    from .report import write_report
 
-    asked = [record for record in records if record.id not in failed]
+    answered = [record for record in records if record.id not in failed]
     lines = {record.id: record.line for record in records}
-    wrong = [*problems, *(Problem(reason, lines.get(name), name) for name, reason in failed.items())]
-    if not asked:  # the last reason is of the asking, if it came to that
+    wrong = [*problems, *(Skipped(reason, lines.get(name), name) for name, reason in failed.items())]
+    if not answered:  # the last reason is of the asking, if it came to that
         raise DuetError(f"nothing could be asked, for example {wrong[-1]}")
-    digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
-    settings |= {"runs": [run.described() for run in runs], "records": digest}
-    return report(asker, asked, runs, answers, settings, wrong, folder)
+    settings |= {"runs": [run.described() for run in runs], "records": digest(listed)}
+    return write_report(asker, answered, runs, answers, settings, wrong, folder)
 
 
 def ask_all(
@@ -110,6 +111,7 @@ def ask_all(
     records: Sequence[Record],
     runs: list[Run],
     folder: Folder,
+    *,
     batch_size: int,
     strict: bool,
     process: Process,
@@ -119,7 +121,7 @@ def ask_all(
     done, earlier = folder.answered(), folder.problems()
     shares = [share for n, share in enumerate(batches_of(records, batch_size)) if n % process.count == process.rank]
     mine = [record for share in shares for record in share if record.id not in earlier]
-    if process.first:  # what was wrong may have been put right; the other processes leave it to this one
+    if process.is_main:  # what was wrong may have been put right; the other processes leave it to this one
         mine += [record for record in records if record.id in earlier]
     waiting: dict[tuple[int, ...], list[Record]] = {}  # places of the runs that are missing -> records
     for record in mine:
@@ -130,7 +132,7 @@ def ask_all(
     step = max(1, len(batches) // TIMED)
     warm = False
     for number, (left, batch) in enumerate(batches):
-        prepared, alone, wrong = prepare(asker, batch, timed=number % step == 0)
+        prepared, alone, wrong = prepare_batch(asker, batch, timed=number % step == 0)
         if wrong and strict:
             name, reason = next(iter(wrong.items()))
             raise DuetError(f"{_at(batch, name)}{reason} (--strict stops here)")
@@ -141,26 +143,28 @@ def ask_all(
             asker.ask(runs[0], alone or prepared)
             warm = True
         for run in (runs[place] for place in left):
-            given = asker.ask(run, prepared)
+            batch_answers = asker.ask(run, prepared)
             if alone is None:
-                first = given[0].first if len(given) == 1 else None
+                first_token = batch_answers[0].seconds_to_first_token if len(batch_answers) == 1 else None
             else:
-                first = asker.ask(run, alone)[0].first
+                first_token = asker.ask(run, alone)[0].seconds_to_first_token
             lines = [
-                line(run, record, answer, first if row == 0 else None)
-                for row, (record, answer) in enumerate(zip(prepared.records, given, strict=True))
+                line(run, record, answer, first_token if row == 0 else None)
+                for row, (record, answer) in enumerate(zip(prepared.records, batch_answers, strict=True))
             ]
             folder.append(lines)
             advance(len(batch))
 
 
-def prepare(asker: Asker, batch: Sequence[Record], timed: bool) -> tuple[Batch | None, Batch | None, dict[str, str]]:
+def prepare_batch(
+    asker: Asker, batch: Sequence[Record], timed: bool
+) -> tuple[Batch | None, Batch | None, dict[str, str]]:
     """The batch without records that cannot be asked, its first record alone if that is timed, and what is wrong."""
     good: list[tuple[Record, Any]] = []
     wrong: dict[str, str] = {}
     for record in batch:
         try:
-            good.append((record, asker.medium(record)))
+            good.append((record, asker.load_media(record)))
         except DuetError as error:
             wrong[record.id] = str(error)
     try:
@@ -181,13 +185,13 @@ def _together(asker: Asker, good: Sequence[tuple[Record, Any]]) -> Batch | None:
 
 def _refused(asker: Asker, good: Sequence[tuple[Record, Any]]) -> dict[str, str]:
     """Why each record cannot be asked, of those that cannot when they are alone."""
-    found = {}
+    reasons = {}
     for record, medium in good:
         try:
             asker.prepare([record], [medium])
         except DuetError as error:
-            found[record.id] = str(error)
-    return found
+            reasons[record.id] = str(error)
+    return reasons
 
 
 def batches_of(records: Sequence[Record], size: int) -> list[list[Record]]:
@@ -202,7 +206,7 @@ def batches_of(records: Sequence[Record], size: int) -> list[list[Record]]:
     return batches
 
 
-def line(run: Run, record: Record, answer: Answer, first: float | None) -> dict[str, Any]:
+def line(run: Run, record: Record, answer: Answer, first_token: float | None) -> dict[str, Any]:
     """A line of `answers.jsonl`."""
     return {
         "method": run.method,
@@ -215,7 +219,7 @@ def line(run: Run, record: Record, answer: Answer, first: float | None) -> dict[
         "tokens_last": answer.tokens_last,
         "kv_bytes": answer.kv_bytes,
         "seconds": round(answer.seconds, 6),
-        "ttft_ms": None if first is None else round(1000 * first, 3),
+        "ttft_ms": None if first_token is None else round(1000 * first_token, 3),
     }
 
 

@@ -43,11 +43,11 @@ def disagreements(
             waiting.setdefault(record.category, []).append((abs(sum(right) / len(right) - 0.5), place))
     chosen: list[Record] = []
     while len(chosen) < count and any(waiting.values()):
-        for found in waiting.values():
-            if found and len(chosen) < count:
-                shown = {source_of(record) for record in chosen}
-                best = min(found, key=lambda one: (source_of(records[one[1]]) in shown, *one))
-                found.remove(best)
+        for candidates in waiting.values():
+            if candidates and len(chosen) < count:
+                sources = {source_of(record) for record in chosen}
+                best = min(candidates, key=lambda one: (source_of(records[one[1]]) in sources, *one))
+                candidates.remove(best)
                 chosen.append(records[best[1]])
     return chosen
 
@@ -69,7 +69,7 @@ def example(
         answers: (method, budget, record's id) -> its answer in the evaluation.
         by_budget: whether the cards' names tell the budget.
     """
-    medium = asker.medium(record)
+    medium = asker.load_media(record)
     batch = asker.prepare([record], [medium])
     cards = []
     for run in runs:

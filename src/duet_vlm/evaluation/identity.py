@@ -10,13 +10,13 @@ from typing import Any
 from .records import Record
 
 
-def fingerprint(model: Any) -> str:
+def weights_fingerprint(model: Any) -> str:
     """SHA-256 of the first values of every weight: the same model under another name is the same."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):
-        found.update(f"{name} {tuple(weight.shape)} ".encode())
-        found.update(weight.detach().flatten()[:64].float().cpu().numpy().tobytes())
-    return found.hexdigest()
+        digest.update(f"{name} {tuple(weight.shape)} ".encode())
+        digest.update(weight.detach().flatten()[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def described(records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -71,10 +71,10 @@ def _rows(results: dict[str, Any], budget: float) -> list[str]:
     for run in ranked:
         if run["method"] != FULL and run["budget"] != budget:
             continue
-        shown = cells(run)
-        shown[0] = f"**{run['method']}**" if run["method"] == reference else run["method"]
-        del shown[1]
-        lines.append("| " + " | ".join([*shown, _apart(run["difference"])]) + " |")
+        texts = cells(run)
+        texts[0] = f"**{run['method']}**" if run["method"] == reference else run["method"]
+        del texts[1]
+        lines.append("| " + " | ".join([*texts, _apart(run["difference"])]) + " |")
     return lines
 
 

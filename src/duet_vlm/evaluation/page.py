@@ -11,12 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from ..console.tables import several
+from ..inputs.files import write_whole
 from .answering import Asker
 from .examples import disagreements, drawn_runs, example, runs_of_the_smallest_budget
 from .plots import CATEGORIES, DPI, PARETO
 from .records import Record
 from .runs import Run
-from .store import write_whole
+from .store import RESULTS
 from .table import COLUMNS, category_rows, cells, confidence, note, title, word_rows, yes_no_rows
 
 PAGE, EXAMPLES = "report.html", 12
@@ -39,8 +40,8 @@ def write_page(
     """
     smallest = runs_of_the_smallest_budget(runs, results)
     chosen = disagreements(records, smallest, answers, EXAMPLES)
-    shown = drawn_runs(runs, smallest, results["reference"])
-    budgets = {run.budget for run in shown} - {None}
+    drawn = drawn_runs(runs, smallest, results["reference"])
+    budgets = {run.budget for run in drawn} - {None}
     categories, yes_no = category_rows(results), yes_no_rows(results)
     page = environment().get_template(TEMPLATE)
     text = page.render(
@@ -50,15 +51,17 @@ def write_page(
         words=word_rows(results),
         confidence=confidence(results),
         skipped=results["skipped"],
-        pareto=_plot(folder / PARETO),
-        categories=_plot(folder / CATEGORIES) if categories else None,
+        pareto=_plot(folder / PARETO, "Accuracy over visual tokens and over time; the first table has its figures"),
+        categories=_plot(folder / CATEGORIES, "Accuracy per category; the next table has its figures")
+        if categories
+        else None,
         category_rows=categories,
         yes_no_rows=yes_no,
         yes_no_title=several(results["metrics"].get("yes_no", 0), "yes/no question"),
-        where=_where(smallest, shown),
-        examples=[example(asker, record, shown, answers, len(budgets) > 1) for record in chosen],
+        where=_where(smallest, drawn),
+        examples=[example(asker, record, drawn, answers, len(budgets) > 1) for record in chosen],
     )
-    write_whole(folder / PAGE, text)
+    write_whole(folder / PAGE, text, RESULTS)
 
 
 def environment() -> Environment:
@@ -69,12 +72,12 @@ def environment() -> Environment:
     )  # fmt: skip
 
 
-def _plot(file: Path) -> dict[str, Any]:
+def _plot(file: Path, alt: str) -> dict[str, Any]:
     """A plot at its own size, so that its letters are as large as the page's."""
     with Image.open(file) as picture:
         width = round(picture.width * CSS_DPI / DPI)
     held = base64.b64encode(file.read_bytes()).decode()
-    return {"name": file.stem, "width": width, "data": f"data:image/png;base64,{held}"}
+    return {"alt": alt, "width": width, "data": f"data:image/png;base64,{held}"}
 
 
 def _note(results: dict[str, Any]) -> str:
@@ -87,8 +90,8 @@ def _note(results: dict[str, Any]) -> str:
     )
 
 
-def _where(smallest: list[Run], shown: list[Run]) -> str:
+def _where(smallest: list[Run], drawn: list[Run]) -> str:
     budgets = {run.budget for run in smallest if run.budget is not None}
-    others = {run.method for run in shown if run not in smallest}
+    others = {run.method for run in drawn if run not in smallest}
     at = f" at budget {budgets.pop():g}" if budgets else ""
     return at + (f", and what {others.pop()} kept at its other budgets" if others else "")

@@ -19,6 +19,7 @@ DPI = 150
 # seven that people with any colour vision tell apart (Okabe and Ito), and as 7 and 12 share no divisor, no pair of a
 # colour and a shape comes twice among 84 methods
 COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1d2433")
+HAIR = "#aeb6c4"
 MARKERS = "osD^vP*Xph<>"
 SPREAD = 0.06  # of the axis: how far the intervals of all methods stand apart
 FEW = 10  # questions of a category, below which its cell is an outline
@@ -34,11 +35,11 @@ def write_plots(results: dict[str, Any], folder: Path) -> None:
 
 def methods_of(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Method -> its runs from the largest budget to the smallest, without the full model."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_method: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         if run["method"] != FULL:
-            found.setdefault(run["method"], []).append(run)
-    return {name: sorted(rows, key=lambda row: -row["tokens_avg"]) for name, rows in found.items()}
+            by_method.setdefault(run["method"], []).append(run)
+    return {name: sorted(rows, key=lambda row: -row["tokens_avg"]) for name, rows in by_method.items()}
 
 
 def height_of(run: dict[str, Any]) -> float:
@@ -161,7 +162,9 @@ def _grid(axes: Axes, runs: list[dict[str, Any]], names: list[str]) -> None:
         cells = [run, *(run["categories"][name] for name in names)]
         for column, cell in enumerate(cells):
             share = height_of(cell) / 100
-            axes.add_patch(_cell(column, row, colors(min(1.0, max(0.0, (share - 0.3) / 0.7))), cell["n"] < FEW))
+            few, color = cell["n"] < FEW, colors(min(1.0, max(0.0, (share - 0.3) / 0.7)))
+            for rectangle in _cell(column, row, color, few):
+                axes.add_patch(rectangle)
             axes.text(
                 column, row, f"{100 * cell['accuracy']:.0f}", ha="center", va="center", fontsize=8.5, color=INK,
                 fontweight="bold" if column == 0 else "normal",
@@ -177,10 +180,15 @@ def _grid(axes: Axes, runs: list[dict[str, Any]], names: list[str]) -> None:
 
 
 def _cell(column: int, row: int, color: Any, outlined: bool) -> Any:
+    """A filled cell, or an outline of that colour; with a grey line around it, since white is none on a white page."""
     from matplotlib.patches import Rectangle
 
-    inside, edge = ("none", color) if outlined else (color, "none")
-    return Rectangle((column - 0.44, row - 0.43), 0.88, 0.86, facecolor=inside, edgecolor=edge, linewidth=1.8)
+    x, y, width, height, out = column - 0.44, row - 0.43, 0.88, 0.86, 0.02
+    if not outlined:
+        return [Rectangle((x, y), width, height, facecolor=color, edgecolor=HAIR, linewidth=0.5)]
+    around = Rectangle((x - out, y - out), width + 2 * out, height + 2 * out, facecolor="none", edgecolor=HAIR)
+    around.set_linewidth(0.5)
+    return [around, Rectangle((x, y), width, height, facecolor="none", edgecolor=color, linewidth=1.8)]
 
 
 def _bare(axes: Axes) -> None:

@@ -60,8 +60,8 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Something that could not be evaluated, and why; `line` of the manifest if it has one."""
+class Skipped:
+    """Something that could not be evaluated, and why; `line` of the manifest and `id` where they are known."""
 
     reason: str
     line: int | None = None
@@ -76,27 +76,34 @@ def source_of(record: Record) -> str:
     return record.source or f"record {record.id}"
 
 
-def read_manifest(file: Path) -> tuple[list[Record], list[Problem]]:
+def read_manifest(file: Path, scored: bool = True) -> tuple[list[Record], list[Skipped]]:
     """The records of a JSONL manifest, one object per line; empty lines are skipped.
 
     Fields: `question`, where LLaVA's "<image>" on a line of its own is read as the image's place and left out, since
     the image comes first; `answer`, a text, or `answers`, a list; `image` or `video`, a path, relative ones from the
     manifest's folder; and if wanted `id` (else the number of the line), `category`, `metric` (else "exact_match").
 
+    Args:
+        file: the manifest.
+        scored: whether answers are needed, by which others are scored.
+
     Raises:
-        DuetError: the file cannot be read; what is wrong with one line is a `Problem`.
+        DuetError: the file cannot be read; what is wrong with one line is a `Skipped`.
     """
-    text = read_text(file, "manifest", "a JSONL file, or 'demo'")
+    text = read_text(file, "manifest", "a JSONL file, or 'demo'" if scored else "a JSONL file")
     records: list[Record] = []
-    problems: list[Problem] = []
+    problems: list[Skipped] = []
     used: dict[str, int] = {}
     for number, line in lines(text):
+        name = None
         try:
-            record = _record(_parsed(line), number, file.parent)
+            data = _parsed(line)
+            name = _name(data, number)
+            record = _record(data, name, number, file.parent, scored)
             if record.id in used:
                 raise DuetError(f"id {record.id!r} was used in line {used[record.id]} already: give each its own.")
         except DuetError as error:
-            problems.append(Problem(str(error), number))
+            problems.append(Skipped(str(error), number, name))
             continue
         used[record.id] = number
         records.append(record)
@@ -112,16 +119,20 @@ def _parsed(line: str) -> Mapping[str, Any]:
         raise DuetError(f"this is not JSON ({error}): write one object per line.") from error
     if not isinstance(data, dict):
         raise DuetError(f"this is JSON, but no object: write one with {', '.join(FIELDS)}.")
-    for key in data:
-        if key not in FIELDS:
-            raise DuetError(f"field {key!r} is unknown: a record has {', '.join(FIELDS)}.")
     return data
 
 
-def _record(data: Mapping[str, Any], line: int, folder: Path) -> Record:
+def _name(data: Mapping[str, Any], line: int) -> str:
     name = data.get("id", line)
     if isinstance(name, bool) or not isinstance(name, (str, int)):
         raise DuetError(f"id {name!r} must be a text or a whole number.")
+    return str(name)
+
+
+def _record(data: Mapping[str, Any], name: str, line: int, folder: Path, scored: bool) -> Record:
+    for key in data:
+        if key not in FIELDS:
+            raise DuetError(f"field {key!r} is unknown: a record has {', '.join(FIELDS)}.")
     if "answer" in data and "answers" in data:
         raise DuetError("answer and answers are both given: give one of them.")
     answers = data["answers"] if "answers" in data else [data[key] for key in ("answer",) if key in data]
@@ -129,7 +140,8 @@ def _record(data: Mapping[str, Any], line: int, folder: Path) -> Record:
         raise DuetError("answers must be a list of texts.")
     expected = tuple(str(a) for a in answers)
     metric = _text(data, "metric", "exact_match")
-    check_expected(metric, expected)
+    if scored:
+        check_expected(metric, expected)
     if ("image" in data) == ("video" in data):
         raise DuetError("give one of image and video: the path of a file.")
     kind = "image" if "image" in data else "video"
@@ -139,7 +151,7 @@ def _record(data: Mapping[str, Any], line: int, folder: Path) -> Record:
     path = folder / _text(data, kind)
     check_file(path, kind, "a path, relative ones from the manifest's folder")
     return Record(
-        str(name), question, expected, path if kind == "image" else None, path if kind == "video" else None,
+        name, question, expected, path if kind == "image" else None, path if kind == "video" else None,
         source=str(data[kind]), category=_text(data, "category", ""), metric=metric, line=line,
     )  # fmt: skip
 

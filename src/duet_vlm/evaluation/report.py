@@ -14,26 +14,26 @@ from typing import Any
 import numpy as np
 
 from ..errors import DuetError
-from ..inputs.files import writing
+from ..inputs.files import write_whole, writing
 from ..measuring.timing import hardware
 from .answering import Asker
 from .metrics import yes_no_figures
-from .records import Problem, Record, source_of
+from .records import Record, Skipped, source_of
 from .runs import FULL, Run
 from .statistics import DRAWS, difference, resampled_means, retained
-from .store import Folder, Key, write_whole
+from .store import RESULTS, Folder, Key
 
 Answers = dict[Key, dict[str, Any]]
 UNSORTED = "no category"
 
 
-def report(
+def write_report(
     asker: Asker,
     records: Sequence[Record],
     runs: list[Run],
     answers: Answers,
     settings: dict[str, Any],
-    problems: Sequence[Problem],
+    problems: Sequence[Skipped],
     folder: Folder,
 ) -> dict[str, Any]:
     """Write `results.json`, plots and page into the folder; returns what `results.json` holds."""
@@ -48,9 +48,9 @@ def report(
         "settings": {name: value for name, value in settings.items() if name != "versions"},
         "versions": settings["versions"],
         "hardware": hardware(settings["device"]),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
     }
-    write_whole(folder.path / "results.json", json.dumps(results, indent=1) + "\n")
+    write_whole(folder.path / "results.json", json.dumps(results, indent=1) + "\n", RESULTS)
     from .page import write_page
     from .plots import write_plots
 
@@ -58,6 +58,14 @@ def report(
         write_plots(results, folder.path)
     write_page(asker, records, runs, answers, results, folder.path)
     return results
+
+
+def command_line() -> str:
+    """What was typed: `duet eval ...`, or `python -m MODULE ...` where a module was run."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None or not spec.name:
+        return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join(["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]])
 
 
 def figures(records: Sequence[Record], runs: list[Run], answers: Answers, seed: int) -> dict[str, Any]:
@@ -87,31 +95,31 @@ def figures(records: Sequence[Record], runs: list[Run], answers: Answers, seed: 
     metrics = Counter(record.metric for record in records)
     rows = []
     for number, run in enumerate(runs):
-        given = [answers[*run.key, record.id] for record in records]
-        first = [one["ttft_ms"] for one in given if one["ttft_ms"] is not None]
+        run_answers = [answers[*run.key, record.id] for record in records]
+        first_token_ms = [one["ttft_ms"] for one in run_answers if one["ttft_ms"] is not None]
         categories = {
             name: _share(scores[number, places], parts[name][number])
             | {"metrics": dict(Counter(records[place].metric for place in places))}
-            | _yes_no([records[place] for place in places], [given[place] for place in places])
+            | _yes_no([records[place] for place in places], [run_answers[place] for place in places])
             for name, places in groups.items()
         }
         rows.append(
             {
                 "method": run.method,
                 "budget": run.budget,
-                "tokens_in": _mean(given, "tokens_in"),
-                "tokens_avg": _mean(given, "tokens_avg"),
-                "tokens_last": _mean(given, "tokens_last"),
-                "kv_bytes": round(_mean(given, "kv_bytes")),
+                "tokens_in": _mean(run_answers, "tokens_in"),
+                "tokens_avg": _mean(run_answers, "tokens_avg"),
+                "tokens_last": _mean(run_answers, "tokens_last"),
+                "kv_bytes": round(_mean(run_answers, "kv_bytes")),
                 **_share(scores[number], whole[number]),
-                "ttft_ms": round(median(first), 3) if first else None,
-                "seconds": round(sum(one["seconds"] for one in given), 3),
+                "ttft_ms": round(median(first_token_ms), 3) if first_token_ms else None,
+                "seconds": round(sum(one["seconds"] for one in run_answers), 3),
                 "difference": None
                 if run.method == FULL
                 else _difference(scores, means, number, places_of.get((reference, run.budget))),
                 "categories": categories,
             }
-            | _yes_no(records, given)
+            | _yes_no(records, run_answers)
         )
     return {"runs": rows, "reference": reference, "metrics": dict(metrics)}
 
@@ -123,8 +131,8 @@ def _difference(scores: np.ndarray, means: np.ndarray | None, one: int, other: i
     return {"points": round(points, 3), "ci95": None if interval is None else [round(bound, 3) for bound in interval]}
 
 
-def _share(scores: np.ndarray, found: tuple[float | None, list[float] | None]) -> dict[str, Any]:
-    share, interval = found
+def _share(scores: np.ndarray, retained_share: tuple[float | None, list[float] | None]) -> dict[str, Any]:
+    share, interval = retained_share
     return {
         "n": len(scores),
         "accuracy": round(float(scores.mean()), 6),
@@ -133,14 +141,14 @@ def _share(scores: np.ndarray, found: tuple[float | None, list[float] | None]) -
     }
 
 
-def _yes_no(records: Sequence[Record], given: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _yes_no(records: Sequence[Record], run_answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     pairs = [
         (one["answer"], record.expected[0])
-        for record, one in zip(records, given, strict=True)
+        for record, one in zip(records, run_answers, strict=True)
         if record.metric == "yes_no"
     ]
     return {"yes_no": yes_no_figures([said for said, _ in pairs], [true for _, true in pairs])} if pairs else {}
 
 
-def _mean(given: Sequence[dict[str, Any]], name: str) -> float:
-    return float(round(sum(one[name] for one in given) / len(given), 3))
+def _mean(run_answers: Sequence[dict[str, Any]], name: str) -> float:
+    return float(round(sum(one[name] for one in run_answers) / len(run_answers), 3))

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from ..console import terminal
-from .asked import DEMO
-from .processes import Process
+from ..console.processes import Process
+from ..inputs.model_folders import DEMO
 
 KEEP = (0.33, 0.22, 0.11)
 ABLATION_KEEP = 0.22
@@ -30,17 +30,17 @@ def main(
     process = Process.this()
     with terminal.plain_errors():
         results = evaluate_both(model, work, limit, seed, process)
-        if not process.first:
+        if not process.is_main:
             return
         out.mkdir(parents=True, exist_ok=True)
-        for name, found in results.items():
-            (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        for name, figures in results.items():
+            (out / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
             for plot in ("pareto", "categories"):
                 shutil.copy(work / name / f"{plot}.png", out / f"{name}-{plot}.png")
         from .markdown import results_page
 
-        shown = results_page(results["methods"], results["ablations"], out.name, shipped=model == DEMO)
-        page.write_text(shown, encoding="utf-8")
+        text = results_page(results["methods"], results["ablations"], out.name, shipped=model == DEMO)
+        page.write_text(text, encoding="utf-8")
     typer.echo(f"Written: {out} and {page}; all answers and a page with examples are in {work}.")
 
 
@@ -48,22 +48,24 @@ def evaluate_both(model: str, work: Path, limit: int, seed: int, process: Proces
     """{"methods", "ablations"} -> what `evaluate` returns, which is None in every process but the first."""
     from ..config.methods import names
     from .ablations import ablation_runs
-    from .asked import prepare
-    from .cli import counter
     from .evaluate import evaluate
+    from .request import read_request
 
     methods = [*names(), "visionzip+fastv"]
-    asked = prepare(model, DEMO, methods, [], KEEP, limit, False, "float32", None, process)
+    request = read_request(
+        model, DEMO, methods=methods, tokens=[], keep=KEEP, limit=limit, strict=False, dtype="float32", device=None,
+        process=process,
+    )  # fmt: skip
     tables = {
-        "methods": (asked.runs, asked.problems),
-        "ablations": (ablation_runs(asked.model.config, ABLATION_KEEP), []),
+        "methods": (request.runs, request.problems),
+        "ablations": (ablation_runs(request.model.config, ABLATION_KEEP), []),
     }
     results = {}
     for name, (runs, problems) in tables.items():
-        with counter(limit * len(runs) // process.count, shown=process.first) as advance:
+        with terminal.progress(limit * len(runs) // process.count, "Answers", process.is_main) as bar:
             results[name] = evaluate(
-                asked.model, asked.processor, asked.records, runs, work / name, batch_size=BATCH, seed=seed,
-                problems=problems, about=asked.about, process=process, advance=advance,
+                request.model, request.processor, request.records, runs, work / name, batch_size=BATCH, seed=seed,
+                problems=problems, about=request.about, process=process, advance=bar.add,
             )  # fmt: skip
     return results
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..config.budget_rule import NONE, SAVED, Budget
 from ..errors import DuetError
-from ..inputs.choice import SAVED, check_choices
+from ..inputs.choice import check_choices
 from ..presets import DuetConfig, preset, saved_config, stages
-from .records import Problem
+from .records import Skipped
 
-FULL = "none"
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+FULL = NONE
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def full_model() -> Run:
     return Run(FULL, DuetConfig())
 
 
-def saved(config: Any) -> Run:
+def saved(config: PreTrainedConfig) -> Run:
     """The settings that a model's config brings, as `duet train` and `save_pretrained` leave them there.
 
     Raises:
@@ -63,8 +67,8 @@ def saved(config: Any) -> Run:
 
 
 def runs_of(
-    config: Any, methods: Sequence[str], tokens: Sequence[float], keep: Sequence[float]
-) -> tuple[list[Run], list[Problem]]:
+    config: PreTrainedConfig, methods: Sequence[str], tokens: Sequence[float], keep: Sequence[float]
+) -> tuple[list[Run], list[Skipped]]:
     """The full model and every method at every budget, in the order given; and what of it there is not.
 
     Args:
@@ -78,7 +82,7 @@ def runs_of(
     """
     check_choices(methods, tokens, keep, getattr(config, "duet", None) is not None, default=False)
     compressed = [method for method in methods if method != FULL]
-    runs, problems = [full_model()], list[Problem]()
+    runs, problems = [full_model()], list[Skipped]()
     for method in compressed:
         if method == SAVED:
             runs.append(saved(config))
@@ -86,17 +90,14 @@ def runs_of(
         try:
             stages(method)
         except DuetError as error:
-            problems.append(Problem(str(error)))
+            problems.append(Skipped(str(error)))
             continue
-        for budget in tokens or keep:
+        for budget in Budget.several(tokens, keep):
             try:
-                if tokens:
-                    settings = preset(method, model=config, tokens=budget)
-                else:
-                    settings = preset(method, model=config, keep=budget)
-                runs.append(Run(method, settings, budget))
+                settings = preset(method, model=config, tokens=budget.tokens, keep=budget.keep)
+                runs.append(Run(method, settings, budget.value))
             except DuetError as error:
-                problems.append(Problem(f"{method} at {budget:g}: {error}"))
+                problems.append(Skipped(f"{method} at {budget.value:g}: {error}"))
     if compressed and len(runs) == 1:
         raise DuetError(str(problems[0]))
     return runs, problems

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DuetError
-from ..inputs.files import writing
+from ..inputs.files import write_whole, writing
+from ..inputs.plain_data import flattened
 from .runs import Run
 
 Key = tuple[str, float | None, str]  # method, budget, record
 PARTS, ANSWERS, SETTINGS, RECORDS = "parts", "answers.jsonl", "settings.json", "records.jsonl"
+RESULTS = "the results"  # begins the sentence where they cannot be written
 NAMES = ("model", "data", "limit")  # the weights' and the records' own digests tell better
 
 
@@ -53,17 +55,17 @@ class Folder:
             self._claim(_plain(settings), _plain([run.described() for run in runs]), _plain(list(records)))
         (path / PARTS).mkdir(exist_ok=True)
         self.file = path / PARTS / f"answers-{rank}.jsonl"
-        _drop_half_a_line(self.file)
+        drop_half_a_line(self.file)
 
     def _claim(self, settings: dict[str, Any], runs: list[Any], records: list[Any]) -> None:
-        file, asked = self.path / SETTINGS, self.path / RECORDS
+        file, records_file = self.path / SETTINGS, self.path / RECORDS
         before: dict[str, Any] = {}
         listed: dict[str, Any] = {}
         if file.exists():
             before = _parsed(file, file.read_bytes())
-            if asked.exists():
-                lines = asked.read_bytes().splitlines()
-                listed = {line["id"]: line for line in (_parsed(asked, line) for line in lines)}
+            if records_file.exists():
+                lines = records_file.read_bytes().splitlines()
+                listed = {line["id"]: line for line in (_parsed(records_file, line) for line in lines)}
             self._compare(before, settings, runs, listed, {record["id"]: record for record in records})
         elif self.path.exists():
             others = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(SETTINGS)]
@@ -77,10 +79,10 @@ class Folder:
         now = settings | {"runs": [*runs, *(run for run in before.get("runs", []) if _key(run) not in new)]}
         # of processes that start together the last one's settings stand, and are the same
         if now != before:
-            write_whole(file, json.dumps(now, indent=1) + "\n", self.rank)
+            write_whole(file, json.dumps(now, indent=1) + "\n", RESULTS, self.rank)
         held = listed | {record["id"]: record for record in records}
         if held != listed:
-            write_whole(asked, _lines(held.values()), self.rank)
+            write_whole(records_file, as_lines(held.values()), RESULTS, self.rank)
 
     def _compare(
         self,
@@ -94,7 +96,7 @@ class Folder:
             raise DuetError(f"output folder {str(self.path)!r} belongs to another run: {what}; give another folder.")
 
         answered = {line["id"] for line in self.lines() if "answer" in line}
-        then, now = _flat(before), _flat(settings)
+        then, now = flattened(before), flattened(settings)
         for name in sorted({*then, *now} - {*NAMES, "runs", "weights"}):
             if then.get(name) != now.get(name):
                 refuse(f"its {name} was {_shown(then.get(name))} and is {_shown(now.get(name))} now")
@@ -133,7 +135,7 @@ class Folder:
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
         """Write lines, and have them on the disk before returning."""
         with writing(self.path, "the answers"), self.file.open("ab") as file:
-            file.write(_lines(lines).encode())
+            file.write(as_lines(lines).encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -146,31 +148,23 @@ class Folder:
         listed = {*wanted}
         lines = [answers[key] for key in [*wanted, *(key for key in answers if key not in listed)]]
         problems = [{"id": name, "problem": problem} for name, problem in self.problems().items()]
-        write_whole(self.path / ANSWERS, _lines(lines + problems))
+        write_whole(self.path / ANSWERS, as_lines(lines + problems), RESULTS)
         for file in (self.path / PARTS).glob("answers-*.jsonl"):
             file.unlink()
         (self.path / PARTS).rmdir()
 
 
-def write_whole(file: Path, text: str, rank: int = 0) -> None:
-    """Write a file so that a stop leaves the old one or the new one, never half of it."""
-    new = file.with_name(f"{file.name}.{rank}.new")
-    with writing(file, "the results"):
-        new.write_text(text, encoding="utf-8")
-        new.replace(file)
-
-
 def _parsed(file: Path, text: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        data = json.loads(text)
     except ValueError as error:
         raise DuetError(f"{str(file)!r} is not as duet eval wrote it ({error}): give another folder.") from error
-    if not isinstance(found, dict):
+    if not isinstance(data, dict):
         raise DuetError(f"{str(file)!r} is not as duet eval wrote it: give another folder.")
-    return found
+    return data
 
 
-def _drop_half_a_line(file: Path) -> None:
+def drop_half_a_line(file: Path) -> None:
     """Cut what a killed process was writing."""
     if file.exists():
         whole = file.read_bytes()
@@ -179,7 +173,8 @@ def _drop_half_a_line(file: Path) -> None:
             os.truncate(file, end)
 
 
-def _lines(entries: Iterable[dict[str, Any]]) -> str:
+def as_lines(entries: Iterable[dict[str, Any]]) -> str:
+    """JSON lines."""
     return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 
@@ -190,13 +185,6 @@ def _plain(value: Any) -> Any:
 
 def _key(run: dict[str, Any]) -> tuple[str, float | None]:
     return run["method"], run["budget"]
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
 
 
 def _shown(value: Any) -> str:

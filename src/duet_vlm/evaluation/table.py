@@ -7,9 +7,9 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ..config.budget_rule import SAVED
 from ..console.tables import several
 from ..console.terminal import escape
-from ..inputs.choice import SAVED
 from .runs import FULL
 from .statistics import LEAST_SOURCES
 
@@ -119,8 +119,8 @@ def kept_in_words(run: dict[str, Any]) -> str:
     if run["ci95"] is None:
         return kept
     low, high = run["ci95"]
-    shown = "a loss" if high < 100 else "a gain" if low > 100 else "no difference shown"
-    return f"{kept} ({low:.1f} to {high:.1f}): {shown}"
+    verdict = "a loss" if high < 100 else "a gain" if low > 100 else "no difference shown"
+    return f"{kept} ({low:.1f} to {high:.1f}): {verdict}"
 
 
 def apart_in_words(difference: dict[str, Any] | None) -> str:
@@ -165,11 +165,11 @@ def note(results: dict[str, Any]) -> str:
 
 def more_tables(results: dict[str, Any]) -> list[Table]:
     """Per category, and POPE's figures, where there are such."""
-    shown = []
-    asked = several(results["metrics"].get("yes_no", 0), "yes/no question")
+    tables = []
+    questions = several(results["metrics"].get("yes_no", 0), "yes/no question")
     for text, rows in (
         ("accuracy in %, per category", category_rows(results)),
-        (f'{asked}, "yes" being positive', yes_no_rows(results)),
+        (f'{questions}, "yes" being positive', yes_no_rows(results)),
     ):
         if rows:
             table = Table(title=text, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -177,5 +177,5 @@ def more_tables(results: dict[str, Any]) -> list[Table]:
                 table.add_column(escape(head), justify="left" if place == 0 else "right")
             for row in rows[1:]:
                 table.add_row(*map(escape, row))
-            shown.append(table)
-    return shown
+            tables.append(table)
+    return tables

@@ -5,10 +5,16 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from ..errors import DuetError, shown
 from .family import FAMILIES, Family
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -19,16 +25,16 @@ class Facts:
         visual_tokens: of one image (AnyRes: crop; video: frame); None where images differ and no grid was given.
         layers: decoder layers.
         dynamic: whether small images clamp K1 and K2.
-        late: keep ratios of `duet` at L/2 and 3L/4.
+        keep_ratios: keep ratios of `duet` at L/2 and 3L/4.
     """
 
     visual_tokens: int | None
     layers: int
     dynamic: bool = False
-    late: tuple[float, float] = (0.5, 0.0)
+    keep_ratios: tuple[float, float] = (0.5, 0.0)
 
 
-def family_of(config: Any) -> Family:
+def family_of(config: PreTrainedConfig) -> Family:
     """The family of a transformers config.
 
     Raises:
@@ -50,16 +56,21 @@ def facts_of(model: Any, grid: tuple[int, ...] | None = None) -> Facts:
         tokens: int | None = family.tokens_of_grid(config, tuple(grid))
     else:
         tokens = None if family.dynamic else family.visual_tokens(config)
-    return Facts(tokens, layers, family.dynamic, family.late)
+    return Facts(tokens, layers, family.dynamic, family.keep_ratios)
 
 
-def visual_token_ids(config: Any) -> dict[str, int]:
+def visual_token_ids(config: PreTrainedConfig) -> dict[str, int]:
     """Modality -> the id of its placeholder in prompts."""
     ids = {modality: getattr(config, f"{modality}_token_id", None) for modality in ("image", "video")}
     return {modality: token for modality, token in ids.items() if token is not None}
 
 
+def is_visual(config: Any, ids: Tensor) -> Tensor:
+    """(B, S) ids -> (B, S) bool, the places of images and videos."""
+    return torch.isin(ids, torch.tensor(list(visual_token_ids(config).values()), device=ids.device))
+
+
 for _file in pkgutil.iter_modules(__path__, f"{__name__}."):
     importlib.import_module(_file.name)  # each registers its families
 
-__all__ = ["FAMILIES", "Facts", "Family", "facts_of", "family_of", "visual_token_ids"]
+__all__ = ["FAMILIES", "Facts", "Family", "facts_of", "family_of", "is_visual", "visual_token_ids"]

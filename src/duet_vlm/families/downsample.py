@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..config.settings import Settings
 from ..stage1.downsample import covered, downsample
-from . import clip
+from . import cls_tower
 from .encoding import Stage1
 from .family import Family
 
@@ -29,7 +29,7 @@ class Downsample(Stage1):
     def __init__(self, core: Any, config: Settings, family: Family):
         super().__init__(core, config, family)
         assert config.downsample is not None
-        self.small, self.grid = config.downsample, clip.grid(core.config)
+        self.small, self.grid = config.downsample, cls_tower.grid(core.config)
 
     def taps(self) -> list[Any]:
         return [

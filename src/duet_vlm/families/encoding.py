@@ -34,20 +34,20 @@ class Outcome:
     Attributes:
         features: as the encoder's `pooler_output`, but with merged tokens, and zeros where a token was removed.
         sizes: for each entry of it, (n,) float32: how many tokens each place stands for, 0 where one was removed.
-        merges: what was decided, in the order of encoding, for the trace.
+        decisions: what was decided, in the order of encoding, for the trace.
         settings: of stage 1, as they were.
         engine_only: whether `pooler_output` is `features` too, because nobody but the engine will see it.
     """
 
     features: Any
     sizes: list[Tensor]
-    merges: list[Merge]
+    decisions: list[Merge]
     settings: tuple[Any, ...]
     engine_only: bool
 
 
 @dataclass
-class Call:
+class EncoderCall:
     """One call of `get_..._features`, from its entrance to its exit.
 
     Attributes:
@@ -62,7 +62,7 @@ class Call:
         kept: (B, K, D) tokens for the projector, until it has seen them.
         features: (total, D) merged tokens of all entries at their places, zeros elsewhere.
         sizes: (total,) float32, see `Outcome`.
-        merges: what was decided.
+        decisions: what was decided.
         shares: what is retained of each crop, where crops differ.
     """
 
@@ -70,7 +70,7 @@ class Call:
     engine_only: bool
     arguments: dict[str, Any] = field(default_factory=dict)
     tower_kwargs: dict[str, Any] = field(default_factory=dict)
-    hidden: Tensor | None = None
+    hidden: Tensor = field(init=False, repr=False)  # there once the attention was called
     output: Tensor | None = None
     scores: list[Tensor] = field(default_factory=list)
     keys: list[Tensor] = field(default_factory=list)
@@ -78,11 +78,11 @@ class Call:
     kept: Tensor | None = None
     features: Tensor | None = None
     sizes: Tensor | None = None
-    merges: list[Merge] = field(default_factory=list)
+    decisions: list[Merge] = field(default_factory=list)
     shares: list[Any] | None = None
 
 
-_call: ContextVar[Call | None] = ContextVar("duet_vlm_encoder_call", default=None)
+_call: ContextVar[EncoderCall | None] = ContextVar("duet_vlm_encoder_call", default=None)
 _engine_only: ContextVar[bool] = ContextVar("duet_vlm_engine_only", default=False)
 
 
@@ -102,7 +102,7 @@ def for_everyone() -> None:
 
 
 @contextlib.contextmanager
-def within(call: Call | None) -> Iterator[None]:
+def within(call: EncoderCall | None) -> Iterator[None]:
     """Inside, taps collect for `call`; for none of them where it is None."""
     token = _call.set(call)
     try:
@@ -159,21 +159,21 @@ class Stage1:
         """The hooks that collect; each asks `call()` first."""
         raise NotImplementedError
 
-    def before_attention(self, call: Call, attention: Any, hidden: Tensor, others: dict[str, Any]) -> None:
-        """What the scoring attention is given, (B, n, D), and its other arguments; see `taps.Tap`."""
+    def before_attention(self, call: EncoderCall, attention: Any, hidden: Tensor, others: dict[str, Any]) -> None:
+        """Note what the scoring attention is given, (B, n, D), and its other arguments; see `taps.Tap`."""
         call.hidden = hidden
 
-    def after_layer(self, call: Call, layer: Any) -> None:
-        """`call.output` is there."""
+    def after_layer(self, call: EncoderCall, layer: Any) -> None:
+        """Go on once `call.output` is there."""
 
-    def after_tower(self, call: Call, tower: Any, output: Any) -> None:
-        """The tower is done."""
+    def after_tower(self, call: EncoderCall, tower: Any, output: Any) -> None:
+        """Go on once the tower is done."""
 
     @torch.compiler.disable  # a graph would keep the answer of the call that traced it
-    def call(self) -> Call | None:
-        """The call of this model's encoder that is under way here; None outside, and in a backward pass."""
-        found = _call.get()
-        return found if found is not None and found.stage is self else None
+    def call(self) -> EncoderCall | None:
+        """Return the call of this model's encoder that is under way; None outside of one, and in a backward pass."""
+        call = _call.get()
+        return call if call is not None and call.stage is self else None
 
     @torch.compiler.disable  # in the graphs of some towers no hook runs
     def around_encoder(self, encoder: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -185,7 +185,7 @@ class Stage1:
                 raise DuetError(reason)
             with paused():
                 return encoder(*args, **kwargs)
-        call = Call(self, only, arguments)
+        call = EncoderCall(self, only, arguments)
         with within(call):
             output = encoder(*args, **kwargs)
         if call.features is not None and not isinstance(output, tuple):
@@ -204,7 +204,7 @@ class Stage1:
                 )
         return None
 
-    def outcome(self, call: Call, output: Any) -> Outcome:
+    def outcome(self, call: EncoderCall, output: Any) -> Outcome:
         entries = output.pooler_output
         assert call.features is not None and call.sizes is not None
         lengths = [len(entry) for entry in entries]
@@ -215,7 +215,7 @@ class Stage1:
             )
         features: Any = call.features.view_as(entries) if isinstance(entries, Tensor) else call.features.split(lengths)
         sizes = list(call.sizes.split(lengths))
-        return Outcome(features, sizes, call.merges, settings_of(self.config), call.engine_only)
+        return Outcome(features, sizes, call.decisions, settings_of(self.config), call.engine_only)
 
 
 def paused() -> AbstractContextManager[None]:
@@ -224,7 +224,7 @@ def paused() -> AbstractContextManager[None]:
 
 
 def settings_of(config: Settings) -> tuple[Any, ...]:
-    """What of a config stage 1 depends on."""
+    """Return the settings that stage 1 depends on."""
     names = ("dominant", "contextual", "cluster_width", "merging", "combine", "diverse", "rest", "downsample")
     return tuple(getattr(config, name) for name in names)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,11 @@ from ..config.budget import as_grid
 from ..config.settings import Settings
 from ..errors import DuetError
 from .image_shape import ImageShape
+from .pixel_inputs import PixelInputs
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, ProcessorMixin
+
     from .encoding import Stage1
     from .video.processors import FrameProcessor
     from .video.sampling import Sampling
@@ -23,7 +26,7 @@ Make = Callable[[tuple[int, ...]], Tensor]
 FAMILIES: dict[str, Family] = {}  # by the model_type of a config
 
 
-class Family:
+class Family(PixelInputs):
     """One model family; a family's file says what is not as here.
 
     A subclass is registered for the values of `config.model_type` that it is given, wherever it stands:
@@ -36,11 +39,12 @@ class Family:
             (docs/method.md, 1.8), and budgets are fractions or need the grid of an image.
         runs: modalities whose spans in stage 2 are the unbroken runs of visual tokens in the prompt, because the
             encoder hands over parts of an image or video (tiles, frames); elsewhere each entry it hands over is one.
-        late: keep ratios of `duet` at L/2 and 3L/4 where a budget is solved for.
+        keep_ratios: keep ratios of `duet` at L/2 and 3L/4 where a budget is solved for.
         downsamples: whether images can be shrunk before the encoder and leave zeros.
         tiled: whether a photo is cut into tiles, each with `visual_tokens`.
         tiles_apart: whether stage 2 ranks each tile by itself, as text stands between them.
         layout_options: what the image processor is told besides, to lay an image out as the model gets it.
+        cut_by_size: whether `image_shape` is given an image's size in pixels, by which it is cut into crops.
         crops_together: whether stage 1 merges all crops of an image together.
         every_patch: whether each patch of the tower is one visual token behind a projector of two layers, so that the
             operations of a training step can be counted.
@@ -53,16 +57,17 @@ class Family:
         stage1: what hooks the encoders.
     """
 
-    positions = "renumber"
+    positions: Literal["renumber", "keep"] = "renumber"
     position_axes = 1
     dynamic = False
     runs: tuple[str, ...] = ()
-    late: tuple[float, float] = (0.5, 0.0)
+    keep_ratios: tuple[float, float] = (0.5, 0.0)
     downsamples = False
     tiled = False
     tiles_apart = False
     layout_options: ClassVar[dict[str, Any]] = {}
     tiles_advice = ""  # ends the refusal of `tiles`
+    cut_by_size = False
     crops_together = False
     every_patch = False
     towers: tuple[str, ...] = ("vision_tower",)
@@ -74,13 +79,13 @@ class Family:
     def __init_subclass__(cls, model_types: tuple[str, ...] = ()):
         FAMILIES.update(dict.fromkeys(model_types, cls()))
 
-    def variant(self, config: Any) -> Family:
+    def variant(self, config: PreTrainedConfig) -> Family:
         """The family as it is for one model: itself, or what suits a part of another kind."""
         return self
 
     # ---- how many visual tokens ----
 
-    def visual_tokens(self, config: Any) -> int:
+    def visual_tokens(self, config: PreTrainedConfig) -> int:
         """Visual tokens of one image (AnyRes: of one crop; videos: of one frame), from the model's config.
 
         Raises:
@@ -91,22 +96,22 @@ class Family:
             "or grid= beside tokens=."
         )
 
-    def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
+    def tokens_of_grid(self, config: PreTrainedConfig, grid: tuple[int, ...]) -> int:
         """Visual tokens of an image whose patch grid (frames, rows, columns) is given, as in `image_grid_thw`."""
         raise DuetError(f"images of a {config.model_type} always have {self.visual_tokens(config)} visual tokens: "
                          "leave grid= out.")  # fmt: skip
 
-    def row_ends(self, config: Any, grid: tuple[int, ...]) -> int:
+    def row_ends(self, config: PreTrainedConfig, grid: tuple[int, ...]) -> int:
         """Tokens that end the rows of such an image, beside its visual tokens."""
         return 0
 
-    def is_whole(self, config: Any, tokens: int) -> bool:
+    def is_whole(self, config: PreTrainedConfig, tokens: int) -> bool:
         """Whether one entry that the encoder hands over can have this many visual tokens, row ends included."""
         return True
 
     def image_shape(
         self,
-        config: Any,
+        config: PreTrainedConfig,
         grid: tuple[int, ...] | None = None,
         tiles: int | None = None,
         size: tuple[int, int] | None = None,
@@ -147,11 +152,7 @@ class Family:
 
     # ---- what a processor hands over ----
 
-    def grid_of(self, inputs: Any) -> tuple[int, ...] | None:
-        """(1, rows, columns) in patches of a prompt's image or of one frame, where the processor tells."""
-        return None
-
-    def token_grid(self, config: Any, inputs: Any, tokens: int | None = None) -> tuple[int, int]:
+    def token_grid(self, config: PreTrainedConfig, inputs: Any, tokens: int | None = None) -> tuple[int, int]:
         """Rows and columns of the visual tokens of one image, tile or frame, or of an AnyRes image's base crop.
 
         Args:
@@ -162,21 +163,21 @@ class Family:
             return (config.vision_config.image_size // config.vision_config.patch_size,) * 2
         return (math.isqrt(self.visual_tokens(config) if tokens is None else tokens),) * 2
 
-    def crop_size(self, config: Any) -> tuple[int, int, int]:
+    def crop_size(self, config: PreTrainedConfig) -> tuple[int, int, int]:
         """Channels, height and width of what the tower sees at once."""
         vision, side = config.vision_config, config.vision_config.image_size
         height, width = (side, side) if isinstance(side, int) else side
         return getattr(vision, "num_channels", 3), height, width
 
-    def usual_grid(self, config: Any) -> tuple[int, int] | None:
+    def usual_grid(self, config: PreTrainedConfig) -> tuple[int, int] | None:
         """Rows and columns of patches of the image that is timed where a model takes any size; None elsewhere."""
         return None
 
     def pixels(
-        self, config: Any, make: Make, count: int = 1, *, grid: tuple[int, ...] | None = None, tiles: int = 1,
-        size: tuple[int, int] | None = None,
+        self, config: PreTrainedConfig, make: Make, count: int = 1, *,
+        grid: tuple[int, ...] | None = None, tiles: int = 1, size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """What `get_image_features` is given for `count` images, as the processor would hand them over.
+        """Make the arguments of `get_image_features` for `count` images, as the processor would hand them over.
 
         Args:
             make: (shape) -> the pixels.
@@ -186,19 +187,19 @@ class Family:
         """
         return {"pixel_values": make((count * tiles, *self.crop_size(config)))}
 
-    def blank_image(self, config: Any) -> dict[str, Tensor]:
-        """The same for one image without content, as small as the model takes them; some towers take zeros for padding.
+    def blank_image(self, config: PreTrainedConfig) -> dict[str, Tensor]:
+        """Make them for one image without content, as small as the model takes; some towers take zeros for padding.
 
         Returns:
             float32 ones, and whatever integers go with them, on the CPU.
         """
         return self.pixels(config, torch.ones)
 
-    def extra_inputs(self, config: Any, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What a processor hands the language model beside (B, S) ids: what each token is, and sizes for positions."""
+    def extra_inputs(self, config: PreTrainedConfig, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Make what a processor gives beside ids (B, S): the kind of each token, and sizes for positions."""
         return {}
 
-    def frame_rule(self, processor: Any) -> Sampling:
+    def frame_rule(self, processor: ProcessorMixin) -> Sampling:
         """Which frames of a video the model is shown: what its files say, or the family's habit."""
         if self.frames_as_images is not None:
             return self.frames_as_images
@@ -213,7 +214,7 @@ class Family:
 
     # ---- the model's parts ----
 
-    def check(self, config: Any, duet: Settings) -> None:
+    def check(self, config: PreTrainedConfig, duet: Settings) -> None:
         """Raise ValueError where this model cannot do what is asked of it."""
 
     def hook_encoder(self, core: nn.Module, duet: Settings) -> list[Any]:
@@ -229,13 +230,13 @@ class Family:
         return not self.is_projector(name) and any(part in self.towers for part in name.split("."))
 
 
-def refuse_renumbering(config: Any, duet: Settings, why: str) -> None:
+def refuse_renumbering(config: PreTrainedConfig, duet: Settings, why: str) -> None:
     """For decoders whose positions cannot be renumbered."""
     if duet.positions == "renumber":
         raise DuetError(f"positions 'renumber' is not possible for {config.model_type}: {why}; use 'keep' or 'auto'.")
 
 
-def check_downsampling(family: Family, config: Any) -> None:
+def check_downsampling(family: Family, config: PreTrainedConfig) -> None:
     """Raise ValueError where images cannot be shrunk before the encoder."""
     if not family.downsamples:
         raise DuetError(

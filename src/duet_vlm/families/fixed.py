@@ -8,7 +8,7 @@ attention was given: that of a long video would be as large as the video's hidde
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,13 @@ from ..config.budget import stage1_counts
 from ..config.settings import Settings
 from ..host.attention import received
 from ..stage1 import Encoded, Merge, merge
-from .encoding import Call, Stage1, merged_in_place
+from .encoding import EncoderCall, Stage1, merged_in_place
 from .family import Family
 from .features import check_feature_layer, feature_layer
 from .taps import Tap
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class FixedStage1(Stage1):
@@ -37,13 +40,12 @@ class FixedStage1(Stage1):
         """The attention that scores, of the layer whose output the model uses as features."""
         return feature_layer(self.core.config, self.tower.encoder.layers).self_attn
 
-    def score(self, call: Call, image: int) -> tuple[Tensor, Tensor]:
-        """(1, patches) scores and (1, patches, d) keys of one image: the attention that a patch receives."""
-        assert call.hidden is not None
+    def score(self, call: EncoderCall, image: int) -> tuple[Tensor, Tensor]:
+        """Score one image's patches by the attention each receives: (1, patches), and keys (1, patches, d)."""
         return received(self.attention, call.hidden[image : image + 1])[0]
 
     def pool(self, x: Tensor) -> Tensor:
-        """(B, patches, C) -> (B, n, C), the mean over the patches that make one visual token."""
+        """Average over the patches that make one visual token: (B, patches, C) -> (B, n, C)."""
         raise NotImplementedError
 
     def taps(self) -> list[Any]:
@@ -57,7 +59,7 @@ class FixedStage1(Stage1):
         if call is not None:
             self.merge_images(call, output)
 
-    def merge_images(self, call: Call, tokens: Tensor) -> None:
+    def merge_images(self, call: EncoderCall, tokens: Tensor) -> None:
         """Merge the (B, n, D) tokens of images, one by one."""
         side = math.isqrt(tokens.shape[1])
         parts = []
@@ -65,32 +67,32 @@ class FixedStage1(Stage1):
             parts.append(self.merged(call, self.pool(self.statistics(call, image)), features, (side, side)))
         call.features, call.sizes = (torch.cat([part[i].flatten(0, 1) for part in parts]) for i in (0, 1))
 
-    def statistics(self, call: Call, image: int) -> Tensor:
-        """(1, patches, 1 + d) the score and the key of every patch of one image."""
+    def statistics(self, call: EncoderCall, image: int) -> Tensor:
+        """Return the score and the key of every patch of one image: (1, patches, 1 + d)."""
         scores, keys = self.score(call, image)
         return torch.cat([scores[..., None].to(keys), keys], dim=2)
 
     def merged(
-        self, call: Call, statistics: Tensor, features: Tensor, grid: tuple[int, int] | None
+        self, call: EncoderCall, statistics: Tensor, features: Tensor, grid: tuple[int, int] | None
     ) -> tuple[Tensor, Tensor]:
-        """(1, n, D) tokens in place and (1, n) sizes, from (1, n, 1 + d) statistics and (1, n, D) features."""
+        """Merge features (1, n, D) by statistics (1, n, 1 + d): tokens in place (1, n, D), and sizes (1, n)."""
         statistics = statistics.to(features.device)  # tower and projector may live on different ones
         # the trace keeps the scores; a view would keep the keys with them
         encoded = Encoded(statistics[..., 0].clone(), statistics[..., 1:], features, grid)
         decided: Merge = merge(self.config, encoded, dynamic=self.dynamic)
-        call.merges.append(decided)
+        call.decisions.append(decided)
         return merged_in_place(self.config, decided, features)
 
 
 class Fixed(Family):
     """A family whose images, tiles or frames all have `visual_tokens`."""
 
-    def check(self, config: Any, duet: Settings) -> None:
+    def check(self, config: PreTrainedConfig, duet: Settings) -> None:
         if duet.merges:
             check_feature_layer(config)
             stage1_counts(duet, self.visual_tokens(config))
 
-    def is_whole(self, config: Any, tokens: int) -> bool:
+    def is_whole(self, config: PreTrainedConfig, tokens: int) -> bool:
         return tokens % self.visual_tokens(config) == 0  # some hand over all tiles of a sample at once
 
 

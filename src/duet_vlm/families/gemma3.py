@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -10,6 +10,9 @@ from ..config.settings import Settings
 from . import fixed
 from .family import refuse_renumbering
 from .video.sampling import Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class Gemma3Stage1(fixed.FixedStage1):
@@ -28,12 +31,12 @@ class Gemma3(fixed.Fixed, model_types=("gemma3",)):
     frames_as_images = Sampling(count=8)
     stage1 = Gemma3Stage1
 
-    def visual_tokens(self, config: Any) -> int:
+    def visual_tokens(self, config: PreTrainedConfig) -> int:
         return int(config.mm_tokens_per_image)
 
-    def extra_inputs(self, config: Any, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
+    def extra_inputs(self, config: PreTrainedConfig, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"token_type_ids": (ids == config.image_token_id).long()}
 
-    def check(self, config: Any, duet: Settings) -> None:
+    def check(self, config: PreTrainedConfig, duet: Settings) -> None:
         refuse_renumbering(config, duet, "its layers have rotary embeddings of two kinds, and windows of positions")
         super().check(config, duet)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from ..config.budget import after_drops, stage1_counts
 from ..config.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,14 @@ class ImageShape:
     patches: int
     dynamic: bool = False
     spans: int = 1
-    unit: str = "image"
+    unit: Literal["image", "crop", "tile"] = "image"
     row_ends: int = 0
     size: tuple[int, int] | None = None
 
     @classmethod
     def of(
         cls,
-        config: Any,
+        config: PreTrainedConfig,
         grid: tuple[int, ...] | None = None,
         tiles: int | None = None,
         size: tuple[int, int] | None = None,
@@ -56,7 +59,7 @@ class ImageShape:
         return [self.spans * n for n in after_drops(config, entering // self.spans, layers)]
 
 
-def largest_grid(config: Any) -> tuple[int, int]:
+def largest_grid(config: PreTrainedConfig) -> tuple[int, int]:
     """(height, width) in pixels of an AnyRes model's largest grid of crops."""
     height, width = max(config.image_grid_pinpoints, key=lambda size: size[0] * size[1])
     return height, width

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from . import clip, fixed
-from .encoding import Call
+from . import cls_tower, fixed
+from .encoding import EncoderCall
 from .features import feature_layer
 from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
 from .video.sampling import Sampling, middles
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class InternVLStage1(fixed.FixedStage1):
@@ -20,9 +23,8 @@ class InternVLStage1(fixed.FixedStage1):
     def attention(self) -> Any:
         return feature_layer(self.core.config, self.tower.encoder.layer).attention
 
-    def score(self, call: Call, image: int) -> tuple[Tensor, Tensor]:
-        assert call.hidden is not None
-        return clip.rank(self.attention, call.hidden[image : image + 1])
+    def score(self, call: EncoderCall, image: int) -> tuple[Tensor, Tensor]:
+        return cls_tower.cls_attention(self.attention, call.hidden[image : image + 1])
 
     def pool(self, x: Tensor) -> Tensor:
         side, ratio = int(x.shape[1] ** 0.5), self.core.config.downsample_ratio
@@ -47,7 +49,7 @@ class InternVL(fixed.Fixed, model_types=("internvl",)):
     stage1 = InternVLStage1
     video_processor = InternVLVideoProcessor
 
-    def visual_tokens(self, config: Any) -> int:
+    def visual_tokens(self, config: PreTrainedConfig) -> int:
         vision = config.vision_config
         rows, columns = (
             int(size // patch * config.downsample_ratio)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,13 +11,16 @@ from torch.nn.functional import pad
 from ..config.settings import Settings
 from ..errors import DuetError
 from ..stage1 import Merge
-from . import clip
+from . import cls_tower
 from .downsample import Downsample
 from .encoding import Stage1
 from .family import Family
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
-class LlavaStage1(clip.ClsStage1):
+
+class LlavaStage1(cls_tower.ClsStage1):
     """CLS, dominant and contextual tokens, in this order, in the first K1 + K2 places of the image's span."""
 
     reserved = 1  # for CLS
@@ -25,8 +28,8 @@ class LlavaStage1(clip.ClsStage1):
     def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
         return torch.cat([cls, merge.retained(patches)], dim=1)
 
-    def placed(self, projected: Tensor, merges: list[Merge], length: int) -> tuple[Tensor, Tensor]:
-        sizes = torch.cat([merge.sizes for merge in merges])
+    def placed(self, projected: Tensor, decisions: list[Merge], length: int) -> tuple[Tensor, Tensor]:
+        sizes = torch.cat([merge.sizes for merge in decisions])
         kept = projected.shape[1]
         sizes = pad(sizes, (kept - sizes.shape[1], 0), value=1.0)  # CLS stands for itself
         return pad(projected, (0, 0, 0, length - kept)), pad(sizes, (0, length - kept))
@@ -41,26 +44,30 @@ class Llava(Family, model_types=("llava",)):
     stage1: type[Stage1] = LlavaStage1
     shrinking: type[Downsample] = Downsample
 
-    def variant(self, config: Any) -> Family:
-        known = (*clip.KINDS, *WITHOUT_CLS)
+    def variant(self, config: PreTrainedConfig) -> Family:
+        known = (*cls_tower.KINDS, *WITHOUT_CLS)
         return self if type(self) is not Llava or config.vision_config.model_type in known else ANY_TOWER
 
-    def visual_tokens(self, config: Any) -> int:
+    def visual_tokens(self, config: PreTrainedConfig) -> int:
         """Patches, CLS where the strategy keeps it; "default" leaves out the first token, whatever it is."""
-        first = config.vision_config.model_type not in WITHOUT_CLS
-        return clip.patches(config) + first - int(config.vision_feature_select_strategy == "default")
+        cls = config.vision_config.model_type not in WITHOUT_CLS
+        return cls_tower.count_patches(config) + cls - int(config.vision_feature_select_strategy == "default")
 
-    def check(self, config: Any, duet: Settings) -> None:
-        clip.check(config, duet, self.reserved)
+    def check(self, config: PreTrainedConfig, duet: Settings) -> None:
+        cls_tower.check_tower(config, duet, self.reserved)
         if duet.merges and config.vision_feature_select_strategy != "default":
             raise DuetError(
                 f"stage 1 needs vision_feature_select_strategy 'default', and this model has "
                 f"{config.vision_feature_select_strategy!r}: set dominant=None to use stage 2 alone."
             )
 
-    def is_whole(self, config: Any, tokens: int) -> bool:
+    def is_whole(self, config: PreTrainedConfig, tokens: int) -> bool:
         # the strategy may come with a call
-        return tokens in (clip.patches(config) + 1, clip.patches(config), clip.patches(config) - 1)
+        return tokens in (
+            cls_tower.count_patches(config) + 1,
+            cls_tower.count_patches(config),
+            cls_tower.count_patches(config) - 1,
+        )
 
     def hook_encoder(self, core: Any, duet: Settings) -> list[Any]:
         return (self.stage1 if duet.downsample is None else self.shrinking)(core, duet, self).hook()
@@ -74,12 +81,12 @@ class AnyTower(Family):
 
     dynamic = True
 
-    def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
+    def tokens_of_grid(self, config: PreTrainedConfig, grid: tuple[int, ...]) -> int:
         frames, rows, columns = (1, *grid)[-3:]
         return frames * rows * columns
 
-    def check(self, config: Any, duet: Settings) -> None:
-        clip.check(config, duet, LlavaStage1.reserved)
+    def check(self, config: PreTrainedConfig, duet: Settings) -> None:
+        cls_tower.check_tower(config, duet, LlavaStage1.reserved)
 
 
 ANY_TOWER = AnyTower()

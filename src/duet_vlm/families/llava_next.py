@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,11 +15,14 @@ from ..config.settings import Settings
 from ..host import tiles_of
 from ..host.refs import wrap
 from ..stage1 import Encoded, Merge, merge
-from . import clip, encoding
+from . import cls_tower, encoding
 from .anyres import AnyRes
 from .downsample import Downsample
-from .encoding import Call, Stage1
+from .encoding import EncoderCall, Stage1
 from .llava import Llava
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class Packed(Stage1):
@@ -29,7 +32,7 @@ class Packed(Stage1):
         return [*super().hook(), wrap(self.core, "pack_image_features", self.around_packing)]
 
     def around_packing(self, pack: Any, image_features: Any, image_sizes: Any, *args: Any, **kwargs: Any) -> Any:
-        """As stock; then what stage 1 made of the crops is packed in the same way, row ends left out."""
+        """Pack as stock does, then pack what stage 1 made of the crops in the same way, without row ends."""
         call = self.call()
         if call is None or call.features is None or call.sizes is None:
             return pack(image_features, image_sizes, *args, **kwargs)
@@ -60,34 +63,33 @@ class Share:
     contextual: int
 
 
-class LlavaNextStage1(Packed, clip.ClsStage1):
+class LlavaNextStage1(Packed, cls_tower.ClsStage1):
     """Dominant tokens in their places, contextual ones in their anchors', zeros elsewhere.
 
     A crop retains K1 + K2 of its N patches, and in proportion where a part of it is padding, which stock cuts off
     afterwards: of the n patches of an image that are none, (K1 + K2) n / N are retained, to half a token.
     """
 
-    def parts(self, call: Call, patches: Tensor) -> list[slice]:
+    def chunks(self, call: EncoderCall, patches: Tensor) -> list[slice]:
         """Crops that follow each other and have equal shares, as many as are held at a time."""
-        found, together, first = [], self.together(patches), 0
+        chunks, images_per_chunk, start = [], self.images_per_chunk(patches), 0
         for _, run in groupby(self.shares(call)):
-            end = first + len(list(run))
-            found += [slice(i, min(i + together, end)) for i in range(first, end, together)]
-            first = end
-        return found
+            end = start + len(list(run))
+            chunks += [slice(i, min(i + images_per_chunk, end)) for i in range(start, end, images_per_chunk)]
+            start = end
+        return chunks
 
-    def shares(self, call: Call) -> list[Share]:
-        """Of every crop, in the order of encoding."""
+    def shares(self, call: EncoderCall) -> list[Share]:
+        """Return the share of every crop, in the order of encoding."""
         if call.shares is None:
             sizes = torch.as_tensor(call.arguments["image_sizes"]).tolist()
             known = {size: shares(self.core, self.config, size) for size in {tuple(size) for size in sizes}}
             call.shares = [share for size in sizes for share in known[tuple(size)]]
         return call.shares
 
-    def merge_of(self, layer: Any, call: Call, part: slice, patches: Tensor) -> Merge:
-        assert call.hidden is not None
+    def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
         share = self.shares(call)[part.start]
-        scores, keys = clip.rank(clip.attention_of(layer), call.hidden[part])
+        scores, keys = cls_tower.cls_attention(cls_tower.attention_of(layer), call.hidden[part])
         if not share.dominant:
             none = torch.zeros(len(patches), 0, dtype=torch.long, device=patches.device)
             return Merge(scores, none, none, none, none)
@@ -95,13 +97,13 @@ class LlavaNextStage1(Packed, clip.ClsStage1):
         if len(share.inside) == patches.shape[1]:
             return merge(config, Encoded(scores, keys, patches, share.grid))
         inside = torch.tensor(share.inside, device=patches.device)
-        found = merge(config, Encoded(scores[:, inside], keys[:, inside], patches[:, inside], share.grid))
-        weights = found.weights
+        merged = merge(config, Encoded(scores[:, inside], keys[:, inside], patches[:, inside], share.grid))
+        weights = merged.weights
         return replace(
-            found,
+            merged,
             scores=scores,
             weights=None if weights is None else torch.zeros_like(scores).index_copy(1, inside, weights.to(scores)),
-            **{name: inside[getattr(found, name)] for name in ("dominant", "anchors", "members")},
+            **{name: inside[getattr(merged, name)] for name in ("dominant", "anchors", "members")},
         )
 
     def gathered(self, kept: list[Tensor]) -> Tensor:
@@ -111,30 +113,30 @@ class LlavaNextStage1(Packed, clip.ClsStage1):
     def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
         return merge.retained(patches)
 
-    def placed(self, projected: Tensor, merges: list[Merge], length: int) -> tuple[Tensor, Tensor]:
-        first, places = 0, []
-        for part in merges:
-            crops = torch.arange(first, first + len(part.places), device=projected.device) * length
-            first += len(crops)
+    def placed(self, projected: Tensor, decisions: list[Merge], length: int) -> tuple[Tensor, Tensor]:
+        done, places = 0, []
+        for part in decisions:
+            crops = torch.arange(done, done + len(part.places), device=projected.device) * length
+            done += len(crops)
             places.append((part.places + crops[:, None]).flatten())
-        sizes = torch.cat([part.sizes.flatten() for part in merges])
-        tokens, counts = encoding.placed(projected, torch.cat(places)[None], sizes[None], first * length)
-        return tokens.unflatten(1, (first, length))[0], counts.unflatten(1, (first, length))[0]
+        sizes = torch.cat([part.sizes.flatten() for part in decisions])
+        tokens, counts = encoding.placed(projected, torch.cat(places)[None], sizes[None], done * length)
+        return tokens.unflatten(1, (done, length))[0], counts.unflatten(1, (done, length))[0]
 
 
 def shares(core: Any, config: Settings, size: tuple[int, int]) -> list[Share]:
-    """Of the crops of one image of this (height, width).
+    """Divide what one image of this (height, width) retains among its crops.
 
     Stock itself packs the numbers of the patches, so what is left of them is no padding.
     """
-    rows, columns = clip.grid(core.config)
+    rows, columns = cls_tower.grid(core.config)
     patches, crops = rows * columns, 1 + tiles_of(core.config, size)[0]
     numbers = torch.arange(1, crops * patches + 1).reshape(crops, patches, 1)  # and 0 the row ends
     pack = type(core).pack_image_features
     packed, _ = pack(core, [numbers], torch.tensor([size]), "default", image_newline=torch.zeros(1))
     left = packed[0][packed[0] > 0] - 1
     per_crop = stage1_counts(config, patches)
-    found, before = list[Share](), 0
+    crop_shares, before = list[Share](), 0
     for crop in range(crops):
         inside = (left[left // patches == crop] % patches).sort().values
         width = len((inside % columns).unique())
@@ -144,9 +146,9 @@ def shares(core: Any, config: Settings, size: tuple[int, int]) -> list[Share]:
         )
         contextual = max(0, min(contextual, kept - 1))
         grid = (len(inside) // max(1, width), width)
-        found.append(Share(tuple(inside.tolist()), grid, kept - contextual, contextual))
+        crop_shares.append(Share(tuple(inside.tolist()), grid, kept - contextual, contextual))
         before = after
-    return found
+    return crop_shares
 
 
 class Smaller(Packed, Downsample):
@@ -158,5 +160,5 @@ class LlavaNext(AnyRes, Llava, model_types=("llava_next",)):
     stage1 = LlavaNextStage1
     shrinking = Smaller
 
-    def is_whole(self, config: Any, tokens: int) -> bool:
+    def is_whole(self, config: PreTrainedConfig, tokens: int) -> bool:
         return tokens >= self.visual_tokens(config)  # a base crop, and what is left of its tiles without padding

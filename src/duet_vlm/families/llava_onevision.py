@@ -7,7 +7,7 @@ newlines; scores and keys are packed by the same stock method, so that they stay
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,10 +18,13 @@ from ..errors import DuetError
 from ..host.refs import wrap
 from . import fixed
 from .anyres import AnyRes
-from .encoding import Call, Outcome
+from .encoding import EncoderCall, Outcome
 from .features import check_feature_layer
 from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
 from .video.sampling import Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class LlavaOneVisionStage1(fixed.FixedStage1):
@@ -39,21 +42,21 @@ class LlavaOneVisionStage1(fixed.FixedStage1):
     def around_packing(
         self, pack: Any, image_features: Any, image_sizes: Any, image_newline: Tensor | None = None, **how: Any
     ) -> Any:
-        """As stock; then every image is merged, base crop and tiles together."""
+        """Pack as stock does, then merge every image, its base crop and tiles together."""
         packed, lengths = pack(image_features, image_sizes, image_newline, **how)
-        call, parts, first = self.call(), [], 0
+        call, parts, done = self.call(), [], 0
         if call is None:
             return packed, lengths
         for number, (crops, features) in enumerate(zip(image_features, packed, strict=True)):
-            found = torch.cat([self.statistics(call, first + i) for i in range(len(crops))])
-            first += len(crops)
+            statistics = torch.cat([self.statistics(call, done + i) for i in range(len(crops))])
+            done += len(crops)
             # one more channel, in which newlines alone are not 0
-            newline = None if image_newline is None else pad(found.new_ones(1), (found.shape[2], 0))
+            newline = None if image_newline is None else pad(statistics.new_ones(1), (statistics.shape[2], 0))
             size = image_sizes[number : number + 1]
-            (found,), _ = pack([pad(found, (0, 1))], size, newline, **how)
-            found = found.to(features.device)
-            places = (found[:, -1] == 0).nonzero()[:, 0]
-            tokens, sizes = self.merged(call, found[None, places, :-1], features[None, places], None)
+            (statistics,), _ = pack([pad(statistics, (0, 1))], size, newline, **how)
+            statistics = statistics.to(features.device)
+            places = (statistics[:, -1] == 0).nonzero()[:, 0]
+            tokens, sizes = self.merged(call, statistics[None, places, :-1], features[None, places], None)
             parts.append(
                 (
                     tokens.new_zeros(features.shape).index_copy(0, places, tokens[0]),
@@ -64,14 +67,14 @@ class LlavaOneVisionStage1(fixed.FixedStage1):
         return packed, lengths
 
     def around_pooling(self, pooling: Any, image_features: Tensor) -> Tensor:
-        """As stock; then every frame is merged alone."""
+        """Pool as stock does, then merge every frame alone."""
         pooled: Tensor = pooling(image_features)
         call = self.call()
         if call is not None:
             self.merge_images(call, pooled)
         return pooled
 
-    def outcome(self, call: Call, output: Any) -> Outcome:
+    def outcome(self, call: EncoderCall, output: Any) -> Outcome:
         videos = output.pooler_output
         if isinstance(videos, Tensor) and call.features is not None and call.sizes is not None:
             # stock puts a newline behind the frames of a video, which goes
@@ -85,16 +88,16 @@ class LlavaOneVisionStage1(fixed.FixedStage1):
         return pooled
 
 
-def side_of(config: Any) -> int:
+def side_of(config: PreTrainedConfig) -> int:
     """Rows of patches of one crop."""
     return int(config.vision_config.image_size // config.vision_config.patch_size)
 
 
-def shrunk(config: Any, grid: tuple[int, ...]) -> tuple[int, int]:
+def shrunk(config: PreTrainedConfig, grid: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns that stock packs an image's tiles into, which hold so many rows and columns of patches."""
     rows, columns = grid[-2:]
-    most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
-    ratio = math.sqrt(rows * columns / (most * side_of(config) ** 2))
+    maximum = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
+    ratio = math.sqrt(rows * columns / (maximum * side_of(config) ** 2))
     return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
 
 
@@ -111,21 +114,21 @@ class LlavaOneVision(AnyRes, model_types=("llava_onevision",)):
     video_processor = LlavaOnevisionVideoProcessor
     stage1 = LlavaOneVisionStage1
 
-    def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
-        """Of an image whose tiles hold this many rows and columns, base crop included; or of one frame of a video."""
+    def tokens_of_grid(self, config: PreTrainedConfig, grid: tuple[int, ...]) -> int:
+        """Count an image whose tiles hold so many rows and columns, base crop included; or one frame of a video."""
         if len(grid) == 3 and grid[0] > 1:
             return math.ceil(side_of(config) / 2) ** 2
         rows, columns = shrunk(config, grid)
         return side_of(config) ** 2 + rows * columns
 
-    def row_ends(self, config: Any, grid: tuple[int, ...]) -> int:
+    def row_ends(self, config: PreTrainedConfig, grid: tuple[int, ...]) -> int:
         return 1 if len(grid) == 3 and grid[0] > 1 else shrunk(config, grid)[0]
 
-    def is_whole(self, config: Any, tokens: int) -> bool:
+    def is_whole(self, config: PreTrainedConfig, tokens: int) -> bool:
         frame = math.ceil(side_of(config) / 2) ** 2
         return tokens >= side_of(config) ** 2 or (tokens > 1 and tokens % frame == 1)
 
-    def check(self, config: Any, duet: Settings) -> None:
+    def check(self, config: PreTrainedConfig, duet: Settings) -> None:
         if not duet.merges:
             return
         check_feature_layer(config)

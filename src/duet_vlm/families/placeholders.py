@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
+from ..config.arguments import tokenizer_of
 from ..errors import DuetError
 from . import visual_token_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, ProcessorMixin
 
 PLACE = r"<(image|video)>"
 LEADING, TRAILING = re.compile(rf"\s*{PLACE}\s*"), re.compile(rf"\s*\n\s*{PLACE}\s*$")
@@ -18,19 +22,19 @@ def without_place(question: str, kind: str) -> str:
     Args:
         kind: "image" or "video"; the place of the other kind stays.
     """
-    for found in (LEADING.match(question), TRAILING.search(question)):
-        if found and found[1] == kind:
-            return question[: found.start()] + question[found.end() :]
+    for place in (LEADING.match(question), TRAILING.search(question)):
+        if place and place[1] == kind:
+            return question[: place.start()] + question[place.end() :]
     return question
 
 
-def check_text(text: str, processor: Any, config: Any) -> None:
+def check_text(text: str, processor: ProcessorMixin, config: PreTrainedConfig) -> None:
     """Look for the tokens that stand for pictures and videos in a model's prompt.
 
     Raises:
         DuetError: one is there, and the model would look for its picture.
     """
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer = tokenizer_of(processor)
     tokens = [getattr(processor, f"{kind}_token", None) for kind in ("image", "video")]
     tokens += tokenizer.convert_ids_to_tokens(list(visual_token_ids(config).values()))
     for token in filter(None, tokens):

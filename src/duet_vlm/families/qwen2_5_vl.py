@@ -5,7 +5,8 @@ docs/method.md, 1.1, 1.5 and 1.7. The scoring layer is the last block that atten
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,17 +15,20 @@ from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.attention import received
 from ..stage1 import Encoded, merge
-from .encoding import Call, Stage1, merged_in_place
+from .encoding import EncoderCall, Stage1, merged_in_place
 from .family import Family, Make, refuse_renumbering
 from .taps import Tap
 from .video import pixels
 from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
-from .video.sampling import Sampling, spread
+from .video.sampling import Sampling, starts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 SIDE = 24  # rows and columns of visual tokens of the image that is timed, as many as LLaVA-1.5's have
 
 
-def scoring_block(config: Any) -> int:
+def scoring_block(config: PreTrainedConfig) -> int:
     """The tower's last block with full attention; all have it where the config names none."""
     full = getattr(config.vision_config, "fullatt_block_indexes", None)
     return int(max(full) if full else config.vision_config.depth - 1)
@@ -49,12 +53,12 @@ class QwenStage1(Stage1):
     def taps(self) -> list[Any]:
         return Tap(self).hook(self.tower, self.attention)
 
-    def before_attention(self, call: Call, attention: Any, hidden: Tensor, others: dict[str, Any]) -> None:
+    def before_attention(self, call: EncoderCall, attention: Any, hidden: Tensor, others: dict[str, Any]) -> None:
         for scores, keys in received(attention, hidden, **others):
             call.scores.append(self.pool(scores[..., None])[..., 0])
             call.keys.append(self.pool(keys))
 
-    def after_tower(self, call: Call, tower: Any, output: Any) -> None:
+    def after_tower(self, call: EncoderCall, tower: Any, output: Any) -> None:
         side, grids = tower.config.spatial_merge_size, call.tower_kwargs["grid_thw"]
         scores, keys = torch.cat(call.scores, 1)[0], torch.cat(call.keys, 1)[0]
         order = image_order(tower, grids)
@@ -68,7 +72,7 @@ class QwenStage1(Stage1):
                 encoded = Encoded(scores[None, part], keys[None, part], features[None, part], shape)
                 decided = merge(self.config, encoded, dynamic=True)
                 parts.append(merged_in_place(self.config, decided, encoded.features))
-                call.merges.append(decided)
+                call.decisions.append(decided)
                 start = part.stop
         call.features, call.sizes = (torch.cat([part[i][0] for part in parts]) for i in (0, 1))
 
@@ -93,15 +97,15 @@ class Qwen2VLVideoProcessor(FrameProcessor):
         size={"shortest_edge": 128 * 28 * 28, "longest_edge": 28 * 28 * 768}, patch_size=14, temporal_patch_size=2,
         merge_size=2, min_frames=4, max_frames=768, cap_pixels_per_frame=None, max_video_tokens=128000,
     )  # fmt: skip
-    sampling = Sampling(spread, rate=2.0, least=4, most=768, multiple=2)
+    sampling = Sampling(starts, rate=2.0, minimum=4, maximum=768, multiple=2)
     model_input_names = ["pixel_values_videos", "video_grid_thw"]  # noqa: RUF012
 
     def __init__(self, **settings: Any):
         super().__init__(**settings)
         # older files name the bounds so
-        least, most = settings.get("min_pixels"), settings.get("max_pixels")
+        minimum, maximum = settings.get("min_pixels"), settings.get("max_pixels")
         self.size = dict(self.size) | {
-            name: value for name, value in (("shortest_edge", least), ("longest_edge", most)) if value is not None
+            name: value for name, value in (("shortest_edge", minimum), ("longest_edge", maximum)) if value is not None
         }
 
     @property
@@ -109,8 +113,8 @@ class Qwen2VLVideoProcessor(FrameProcessor):
         """Pixels of a merged token's side."""
         return int(self.patch_size * self.merge_size)
 
-    def joined(self, name: str, found: list[Tensor]) -> Tensor:
-        return torch.cat(found)
+    def joined(self, name: str, tensors: list[Tensor]) -> Tensor:
+        return torch.cat(tensors)
 
     def prepare(self, frames: Tensor) -> dict[str, Tensor]:
         if self.do_resize:
@@ -121,46 +125,50 @@ class Qwen2VLVideoProcessor(FrameProcessor):
 
     def bounded(self, count: int, height: int, width: int) -> tuple[int, int]:
         """Height and width of each of `count` frames."""
-        least, most = self.size["shortest_edge"], self.size["longest_edge"]
+        minimum, maximum = self.size["shortest_edge"], self.size["longest_edge"]
         if self.cap_pixels_per_frame:
             budget = int(self.max_video_tokens * self.factor**2 * 0.9)
-            most = max(min(most, budget * self.temporal_patch_size // count), int(least * 1.05))
-        return pixels.whole_patches(height, width, self.factor, least, most)
+            maximum = max(min(maximum, budget * self.temporal_patch_size // count), int(minimum * 1.05))
+        return pixels.whole_patches(height, width, self.factor, minimum, maximum)
 
 
 class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
     positions = "keep"
     position_axes = 3
     dynamic = True
-    late = (0.5, 0.25)
+    keep_ratios = (0.5, 0.25)
     video_processor: type[FrameProcessor] | None = Qwen2VLVideoProcessor
     stage1 = QwenStage1
     towers = ("visual",)
     projectors = ("merger", "deepstack_merger_list")
 
-    def tokens_of_grid(self, config: Any, grid: tuple[int, ...]) -> int:
+    def tokens_of_grid(self, config: PreTrainedConfig, grid: tuple[int, ...]) -> int:
         frames, rows, columns = (1, *grid)[-3:]
         tokens: int = frames * rows * columns // config.vision_config.spatial_merge_size**2
         if not tokens:
             raise DuetError(f"grid {grid} is less than one visual token of a {config.model_type}: give an image's.")
         return tokens
 
-    def grid_of(self, inputs: Any) -> tuple[int, ...] | None:
-        found = inputs.get("image_grid_thw", inputs.get("video_grid_thw"))
-        return None if found is None else (1, *found[0].tolist()[1:])
+    def grid_of(self, inputs: Mapping[str, Any]) -> tuple[int, ...] | None:
+        grids = inputs.get("image_grid_thw", inputs.get("video_grid_thw"))
+        return None if grids is None else (1, *grids[0].tolist()[1:])
 
-    def token_grid(self, config: Any, inputs: Any, tokens: int | None = None) -> tuple[int, int]:
+    def frames_together(self, processor: Any) -> int:
+
+        return int(processor.video_processor.temporal_patch_size)
+
+    def token_grid(self, config: PreTrainedConfig, inputs: Any, tokens: int | None = None) -> tuple[int, int]:
         grid, side = self.grid_of(inputs), config.vision_config.spatial_merge_size
         if grid is None:
             raise DuetError("there is no picture in this prompt: give inputs with image_grid_thw.")
         return grid[1] // side, grid[2] // side
 
-    def usual_grid(self, config: Any) -> tuple[int, int]:
+    def usual_grid(self, config: PreTrainedConfig) -> tuple[int, int]:
         return (SIDE * config.vision_config.spatial_merge_size,) * 2
 
     def pixels(
-        self, config: Any, make: Make, count: int = 1, *, grid: tuple[int, ...] | None = None, tiles: int = 1,
-        size: tuple[int, int] | None = None,
+        self, config: PreTrainedConfig, make: Make, count: int = 1, *,
+        grid: tuple[int, ...] | None = None, tiles: int = 1, size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
         """Flat patches of all images, one after the other."""
         vision, (rows, columns) = config.vision_config, (grid or self.usual_grid(config))[-2:]
@@ -168,13 +176,13 @@ class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
         thw = torch.tensor([[1, rows, columns]] * count)
         return {"pixel_values": make((count * rows * columns, values)), "image_grid_thw": thw}
 
-    def blank_image(self, config: Any) -> dict[str, Tensor]:
+    def blank_image(self, config: PreTrainedConfig) -> dict[str, Tensor]:
         side = 4 * config.vision_config.spatial_merge_size
         return self.pixels(config, torch.ones, grid=(side, side))
 
-    def extra_inputs(self, config: Any, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
+    def extra_inputs(self, config: PreTrainedConfig, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
         kinds = (ids == config.image_token_id).long()
         return {"mm_token_type_ids": kinds, "image_grid_thw": pixels["image_grid_thw"]}
 
-    def check(self, config: Any, duet: Settings) -> None:
+    def check(self, config: PreTrainedConfig, duet: Settings) -> None:
         refuse_renumbering(config, duet, "its positions have three axes")

@@ -18,18 +18,18 @@ class Qwen3VLVideoProcessor(Qwen2VLVideoProcessor):
         size={"shortest_edge": 128 * 32 * 32, "longest_edge": 32 * 32 * 768}, patch_size=16, temporal_patch_size=2,
         merge_size=2, min_frames=4, max_frames=768, cap_pixels_per_frame=None, max_video_tokens=768, fps=2,
     )  # fmt: skip
-    sampling = Sampling(ends, rate=2.0, least=4, most=768)
+    sampling = Sampling(ends, rate=2.0, minimum=4, maximum=768)
 
     def bounded(self, count: int, height: int, width: int) -> tuple[int, int]:
-        least, most = self.size["shortest_edge"], self.size["longest_edge"]
+        minimum, maximum = self.size["shortest_edge"], self.size["longest_edge"]
         if self.cap_pixels_per_frame:
-            share = min(self.max_video_tokens * self.factor**2, most // count)
-            most = max(share, int(least * 1.05)) * count
+            share = min(self.max_video_tokens * self.factor**2, maximum // count)
+            maximum = max(share, int(minimum * 1.05)) * count
         if min(height, width) < self.factor:
             grow = max(self.factor / height, self.factor / width)
             height, width = int(height * grow), int(width * grow)
         multiple = self.temporal_patch_size
-        return pixels.whole_patches(height, width, self.factor, least, most, max(count, multiple), multiple)
+        return pixels.whole_patches(height, width, self.factor, minimum, maximum, max(count, multiple), multiple)
 
 
 class Qwen3VL(Qwen25VL, model_types=("qwen3_vl",)):

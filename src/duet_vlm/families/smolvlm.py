@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..host.attention import received
 from . import fixed
-from .encoding import Call
+from .encoding import EncoderCall
 from .family import Make
 from .video import pixels
 from .video.processors import HALVES, LANCZOS, FrameProcessor
 from .video.sampling import Sampling, ends_down
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 
 class SmolVLMStage1(fixed.FixedStage1):
-    def score(self, call: Call, image: int) -> tuple[Tensor, Tensor]:
-        """As if the tile's padding were not there: it neither gives nor receives."""
-        assert call.hidden is not None
+    def score(self, call: EncoderCall, image: int) -> tuple[Tensor, Tensor]:
+        """Score as if the tile's padding were not there: it neither gives nor receives attention."""
         hidden, real = call.hidden[image : image + 1], call.tower_kwargs["patch_attention_mask"][image].flatten()
         scores, keys = received(self.attention, hidden[:, real])[0]
         places = real.nonzero()[:, 0]
@@ -44,10 +46,10 @@ class SmolVLMVideoProcessor(FrameProcessor):
 
     def __init__(self, **settings: Any):
         super().__init__(**settings)
-        asked = settings.get("video_sampling")
-        if asked:
-            self.num_frames, self.fps = asked["max_frames"], asked["fps"]
-            self.size = settings.get("size") or asked["video_size"]
+        rule = settings.get("video_sampling")
+        if rule:
+            self.num_frames, self.fps = rule["max_frames"], rule["fps"]
+            self.size = settings.get("size") or rule["video_size"]
 
     def prepare(self, frames: Tensor) -> dict[str, Tensor]:
         if self.do_resize:
@@ -69,14 +71,15 @@ class SmolVLM(fixed.Fixed, model_types=("smolvlm",)):
     stage1 = SmolVLMStage1
     towers = ("vision_model",)
     projectors = ("connector",)
+    pixel_masks = ("pixel_attention_mask",)
 
-    def visual_tokens(self, config: Any) -> int:
+    def visual_tokens(self, config: PreTrainedConfig) -> int:
         side = config.vision_config.image_size // config.vision_config.patch_size
         return int(side**2 // config.scale_factor**2)
 
     def pixels(
-        self, config: Any, make: Make, count: int = 1, *, grid: tuple[int, ...] | None = None, tiles: int = 1,
-        size: tuple[int, int] | None = None,
+        self, config: PreTrainedConfig, make: Make, count: int = 1, *,
+        grid: tuple[int, ...] | None = None, tiles: int = 1, size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
         """The tiles of an image have an axis of their own, and a mask tells pixels from padding."""
         channels, height, width = self.crop_size(config)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from .llava import Llava, LlavaStage1
 from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 
 class VideoLlavaStage1(LlavaStage1):
-    def together(self, patches: Tensor) -> int:
+    def images_per_chunk(self, patches: Tensor) -> int:
         """A video may have hundreds of frames."""
         return 1
 
@@ -32,6 +35,10 @@ class VideoLlava(Llava, model_types=("video_llava",)):
     stage1 = VideoLlavaStage1
     video_processor = VideoLlavaVideoProcessor
     towers = ("image_tower", "video_tower")
+    pixel_arguments: ClassVar[dict[str, tuple[str, ...]]] = {
+        "image": ("pixel_values", "pixel_values_images"),  # the second is the older name
+        "video": ("pixel_values_videos",),
+    }
 
-    def is_whole(self, config: Any, tokens: int) -> bool:
+    def is_whole(self, config: PreTrainedConfig, tokens: int) -> bool:
         return tokens in (self.visual_tokens(config), self.visual_tokens(config) + 1)  # frames keep CLS

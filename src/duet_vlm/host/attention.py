@@ -93,8 +93,8 @@ def _recorder(attention: Any, needed: tuple[str, ...], note: Note) -> nn.Module:
 
 
 @torch.no_grad()
-def entrance(layer: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
-    """(B, n, D) what a decoder layer gives to its `self_attn`: normed, where it norms before.
+def attention_input(layer: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
+    """Return what a decoder layer gives to its `self_attn`, (B, n, D): normed, where it norms before.
 
     The layer's own forward says so, as far as it goes.
 
@@ -108,21 +108,21 @@ def entrance(layer: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
     try:
         type(layer).forward(looking, hidden, **kwargs)
     except _Seen as seen:
-        given: Tensor = seen.args[0]
-        return given
+        hidden_given: Tensor = seen.args[0]
+        return hidden_given
     raise AssertionError(f"{type(layer).__name__} did not call self_attn")
 
 
 @torch.no_grad()
 def queries(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> tuple[Tensor, Softmax]:
-    """(B, H, n, d) queries of `hidden` (B, n, D), normed and rotated as the module does, and how it attends."""
+    """Compute queries (B, H, n, d) of `hidden` (B, n, D), normed and rotated as the module does, and how it attends."""
     query, _, softmax = _first(attention, "q_proj", hidden, kwargs)
     return query, softmax
 
 
 @torch.no_grad()
 def keys(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
-    """(B, Hkv, n, d) keys of `hidden` (B, n, D), normed and rotated as the module does."""
+    """Compute keys (B, Hkv, n, d) of `hidden` (B, n, D), normed and rotated as the module does."""
     return _first(attention, "k_proj", hidden, kwargs)[1]
 
 
@@ -142,7 +142,7 @@ def _first(attention: nn.Module, needed: str, hidden: Tensor, kwargs: dict[str, 
 
 @torch.no_grad()
 def received(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> list[tuple[Tensor, Tensor]]:
-    """The attention that each token receives, and its key, for every segment that the module attends within.
+    """Compute the attention that each token receives, and its key, for every segment that the module attends within.
 
     docs/method.md, 1.1, encoders without CLS. One segment (image, frame) is looked at after the other.
 

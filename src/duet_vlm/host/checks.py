@@ -19,18 +19,17 @@ from transformers.generation import GenerationMixin
 
 from ..errors import DuetError
 from ..version import __version__
-from .names import CACHE_NAMES, LAYER_NAMES, PIXELS, arguments, attention_kind, decoder_of, device_of
+from .names import CACHE_NAMES, LAYER_NAMES, arguments, attention_kind, decoder_of, device_of
 
 OLDEST = (5, 23)  # of transformers, for the engine; what needs tensors only works with older ones
 
 
-def check_chunks(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], compresses: bool) -> None:
-    """Refuse a call of `generate` that hands a prompt with images over in parts."""
+def check_chunks(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], images: bool) -> None:
+    """Refuse a call of `generate` that hands a prompt over in parts; `images` says whether any would be compressed."""
     told = kwargs.get("generation_config") or getattr(model, "generation_config", None)
     chunk = kwargs.get("prefill_chunk_size", getattr(told, "prefill_chunk_size", None))
     ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
-    images = any(kwargs.get(name) is not None for names in PIXELS.values() for name in names)
-    if compresses and images and chunk and ids is not None and ids.shape[1] > chunk:
+    if images and chunk and ids is not None and ids.shape[1] > chunk:
         raise DuetError(
             f"prefill_chunk_size {chunk} cuts a prompt of {ids.shape[1]} tokens into parts, and its images are "
             "compressed as a whole: leave out prefill_chunk_size."
@@ -73,13 +72,13 @@ def check_decoder(model: Any) -> None:
 
 @torch.no_grad()
 def _is_pair(decoder: Any) -> bool:
-    """Whether rotary embeddings are cosines and sines; true as well where nothing but a call of the model can tell."""
+    """Tell whether rotary embeddings are cosines and sines; True as well where only a call of the model can tell."""
     place = torch.zeros(1, 1, dtype=torch.long, device=device_of(decoder, torch.device("cpu")))
     try:
-        found = decoder.rotary_emb(place[..., None].float(), place)
+        rope = decoder.rotary_emb(place[..., None].float(), place)
     except (TypeError, ValueError, RuntimeError, IndexError):
         return True
-    return isinstance(found, tuple) and len(found) == 2
+    return isinstance(rope, tuple) and len(rope) == 2
 
 
 def check_attention(decoder: Any) -> None:
@@ -146,7 +145,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
 
 
 def missing() -> list[str]:
-    """What the installed transformers lacks of `NEEDS`."""
+    """List what the installed transformers lacks of `NEEDS`."""
     return [name for name, there in NEEDS.items() if not _holds(there)]
 
 
@@ -164,8 +163,8 @@ def check_host() -> None:
     Raises:
         DuetError: names both versions.
     """
-    found = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    if found < OLDEST:
+    installed = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    if installed < OLDEST:
         raise DuetError(
             f"apply of duet-vlm {__version__} needs transformers {OLDEST[0]}.{OLDEST[1]} or newer, and "
             f"{transformers.__version__} is installed: update it with pip install -U transformers."

@@ -5,16 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from functools import cache as remembered
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ..errors import DuetError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 CACHE_NAMES = ("cache", "past_key_values")  # the newer first: where both are known, the older is an alias
 LAYER_NAMES = ("attention_mask", "position_embeddings")  # what a decoder layer is given by keyword
-PIXELS = {"image": ("pixel_values", "pixel_values_images"), "video": ("pixel_values_videos",)}
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")  # how packed rows are announced to attention
 
 
@@ -58,7 +60,7 @@ def argument_names(kind: Any) -> tuple[str, ...] | None:
     return None
 
 
-def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call of a module, positional ones by the names that its forward gives them."""
     if not args:
         return kwargs
@@ -88,6 +90,20 @@ def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
     return otherwise if weight is None or weight.device.type == "meta" else weight.device
 
 
+def hooks_of(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:
+    """The hooks on a module, those before its forward and those behind it, by their numbers; torch's own tables."""
+    return module._forward_pre_hooks, module._forward_hooks
+
+
+# ---- the processor ----
+
+
+def image_tokens(processor: Any, sizes: list[tuple[int, int]]) -> list[int]:
+    """Visual tokens of images of these (height, width), as the processor will write them into a prompt."""
+    counts: list[int] = processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+    return counts
+
+
 # ---- the model's parts ----
 
 
@@ -103,11 +119,11 @@ def attention_kind(module: Any) -> str:
 
 def is_replica(module: nn.Module) -> bool:
     """Whether DataParallel made this module for one call."""
-    return bool(getattr(module, "_is_replica", False))
+    return bool(vars(module).get("_is_replica"))
 
 
-def tiles_of(config: Any, size: tuple[int, int]) -> tuple[int, int, int]:
-    """Of an AnyRes image of (height, width) pixels: its crops beside the base, rows and columns of patches in them.
+def tiles_of(config: PreTrainedConfig, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Count an AnyRes image's crops beside the base, and its rows and columns of patches; `size` is (height, width).
 
     Stock code chooses the grid and cuts off what is padding.
     """

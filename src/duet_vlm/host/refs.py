@@ -36,7 +36,7 @@ class Ref:
         self._target = weakref.ref(state["target"]) if state["target"] is not None else lambda: None  # type: ignore[assignment]
 
 
-class Replaced:
+class MethodOverride:
     """A method of one object, replaced until `remove()`: for what happens in no module that could be hooked.
 
     Args:
@@ -88,7 +88,7 @@ class Around:
         return self.around(self.method, *args, **kwargs)
 
 
-def wrap(owner: Any, name: str, around: Callable[..., Any]) -> Replaced:
+def wrap(owner: Any, name: str, around: Callable[..., Any]) -> MethodOverride:
     """Put `around` around the method `name` of one object, until the result's `remove()`."""
     owner = getattr(owner, "_orig_mod", owner)  # a compiled module asks the one inside
-    return Replaced(owner, name, Around(owner, name, around))
+    return MethodOverride(owner, name, Around(owner, name, around))

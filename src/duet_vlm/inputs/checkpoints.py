@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError
 from ..families import family_of
 from .model_folders import DEMO, adapted, existing, reading
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, ProcessorMixin
 
-def read_config(model: str) -> Any:
+
+def read_config(model: str) -> PreTrainedConfig:
     """The config of a model on disk or on the hub, without its weights.
 
     A folder of LoRA adapters, as `duet train` writes it, is the model that they belong to, with the settings of their
@@ -29,9 +32,9 @@ def read_config(model: str) -> Any:
         if settings.is_file():
             config.duet = reading(model, lambda: json.loads(settings.read_text(encoding="utf-8")))
         return config
-    config = reading(model, lambda: AutoConfig.from_pretrained(source))
-    family_of(config)
-    return config
+    read: PreTrainedConfig = reading(model, lambda: AutoConfig.from_pretrained(source))
+    family_of(read)
+    return read
 
 
 def read_model(model: str, dtype: str, device: str) -> tuple[Any, Any]:
@@ -44,7 +47,7 @@ def read_model(model: str, dtype: str, device: str) -> tuple[Any, Any]:
     return read_weights(model, dtype, device), processor
 
 
-def read_processor(model: str) -> Any:
+def read_processor(model: str) -> ProcessorMixin:
     """A model's stock processor; see `read_model`."""
     from .video.stock import stock_processor
 
@@ -53,7 +56,8 @@ def read_processor(model: str) -> Any:
     if base is not None and not any(Path(source).glob("*processor_config.json")):
         return read_processor(base)
     config = read_config(model)
-    return reading(model, lambda: stock_processor(source, config))
+    processor: ProcessorMixin = reading(model, lambda: stock_processor(source, config))
+    return processor
 
 
 def read_weights(model: str, dtype: str, device: str) -> Any:

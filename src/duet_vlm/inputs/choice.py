@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
+from ..config.budget_rule import NONE, SAVED, Budget
 from ..config.methods import stages
-from ..config.values import check_budget
 from ..errors import DuetError
 from ..presets import DuetConfig, preset, saved_config
 
-SAVED = "saved"  # the method's name where a model brings its settings
-NO_BUDGET = "there is no budget: give --tokens, an average per layer, or --keep, a fraction."
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,14 @@ def check_choice(
     Raises:
         DuetError: an unknown method, or a budget that is missing, doubled, or none at all.
     """
-    budget = tokens is not None or keep is not None
-    if tokens is not None and keep is not None:
-        raise DuetError(f"--tokens {tokens:g} and --keep {keep:g} are both a budget: give one of them.")
-    if method == SAVED or (method is None and brings and not budget):
-        if brings is False:
-            raise DuetError("method 'saved' is for models that bring settings, and this one has none: choose another.")
-        if budget:
-            raise DuetError("method 'saved' brings its budget: leave out --tokens and --keep, or choose another.")
-        return
-    if method == "none":
-        if budget:
-            raise DuetError("method 'none' compresses nothing: leave out --tokens and --keep, or choose another.")
-        return
-    with option_names():
+    if method is None and brings and tokens is None and keep is None:
+        method = SAVED
+    if method == SAVED and brings is False:
+        raise DuetError("method 'saved' is for models that bring settings, and this one has none: choose another.")
+    if method != SAVED:
         stages(method or "duet")
-        check_budget(tokens, keep)
-    if not budget and not default and not (method is None and brings is None):
-        raise DuetError(NO_BUDGET)
+    with option_names():
+        Budget.parse(method or "duet", tokens, keep, needed=not default and not (method is None and brings is None))
 
 
 def check_choices(
@@ -80,16 +70,17 @@ def check_choices(
         for value in listed:
             if list(listed).count(value) > 1:
                 raise DuetError(f"{kind} {value} is given twice: give each once.")
-    if tokens and keep:
-        raise DuetError("--tokens and --keep are both budgets: give one of them.")
-    budgets: list[tuple[float | None, float | None]] = [*((n, None) for n in tokens), *((None, x) for x in keep)]
+    budgets = Budget.several(tokens, keep)
     if methods is None:
         if not budgets and brings is not False:
             return []
         methods = ["duet"]
-    compressed = [method for method in methods if method not in ("none", SAVED)]
-    if compressed and not budgets and not default:
-        raise DuetError(NO_BUDGET)
+    compressed = [method for method in methods if method not in (NONE, SAVED)]
+    with option_names():
+        if tokens and keep:
+            Budget.parse("duet", tokens[0], keep[0])
+        if compressed and not budgets and not default:
+            Budget.parse(compressed[0], None, None)
     problems, good = list[str](), len(methods) - len(compressed)
     for method in compressed:
         try:
@@ -101,17 +92,17 @@ def check_choices(
         for budget in budgets:
             try:
                 with option_names():
-                    check_budget(*budget)
+                    Budget.parse(method, budget.tokens, budget.keep)
                 good += 1
             except DuetError as error:
-                problems.append(f"{method} at {budget[0] or budget[1]:g}: {error}")
+                problems.append(f"{method} at {budget.value:g}: {error}")
     if not good and problems:
         raise DuetError(problems[0])
     return problems
 
 
 def chosen(
-    config: Any,
+    config: PreTrainedConfig,
     method: str | None,
     tokens: float | None,
     keep: float | None,
@@ -128,28 +119,28 @@ def chosen(
     from ..families import family_of
 
     family_of(config)
-    saved, budget = getattr(config, "duet", None), tokens is not None or keep is not None
+    saved, given = getattr(config, "duet", None), tokens is not None or keep is not None
     check_choice(method, tokens, keep, saved is not None, default_keep is not None)
-    if method == SAVED or (method is None and saved is not None and not budget):
+    if method == SAVED or (method is None and saved is not None and not given):
         return Chosen(saved_config(config), SAVED, "the settings saved with the model")
     method = method or "duet"
     aside = "" if saved is None else "; the settings saved with the model were put aside"
-    if method == "none":
+    if method == NONE:
         return Chosen(DuetConfig(), method, f"nothing compressed{aside}")
-    if budget:
-        asked = f"--tokens {tokens:g}" if keep is None else f"--keep {keep:g}"
+    if given:
+        budget_words = f"--tokens {tokens:g}" if keep is None else f"--keep {keep:g}"
     else:
-        keep, asked = default_keep, "a third of the visual tokens (no budget was given)"
+        keep, budget_words = default_keep, "a third of the visual tokens (no budget was given)"
     with option_names():
         settings = preset(method, model=config, tokens=tokens, keep=keep, grid=grid)
-    return Chosen(settings, method, f"{method}, {asked}{aside}")
+    return Chosen(settings, method, f"{method}, {budget_words}{aside}")
 
 
 @contextmanager
-def option_names() -> Iterator[None]:
-    """Errors that name an argument of Python's name the option of the command line instead."""
+def option_names(before: str = "--") -> Iterator[None]:
+    """Errors that name an argument of Python's name what a user wrote instead: `before` and the argument's name."""
     try:
         yield
     except DuetError as error:
-        text = re.sub(r"\b(keep|tokens|grid|tiles)=", r"--\1", str(error))
-        raise type(error)(re.sub(r"^(keep|tokens|grid|tiles) (?=\S*\d)", r"--\1 ", text)) from error
+        text = re.sub(r"\b(keep|tokens|grid|tiles)=", rf"{before}\1", str(error))
+        raise type(error)(re.sub(r"(^|and )(keep|tokens|grid|tiles) (?=\S*\d)", rf"\1{before}\2 ", text)) from error

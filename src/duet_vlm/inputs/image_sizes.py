@@ -6,13 +6,15 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError, reason
 from ..families import family_of
-from ..families.anyres import AnyRes
 from .model_folders import existing, reading
 from .shapes import shape_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, ProcessorMixin
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Layout:
 
 
 def layout(
-    config: Any,
+    config: PreTrainedConfig,
     model: str | None,
     shape: str | None,
     pixels: tuple[int, int] | None,
@@ -59,16 +61,16 @@ def layout(
         if value is not None:
             raise DuetError(f"--image {width}x{height} says what {name} says: give one of them.")
     family = family_of(config)
-    if isinstance(family, AnyRes):
+    if family.cut_by_size:
         return Layout(size=(height, width))
-    if not family.tiled and getattr(config.vision_config, "spatial_merge_size", None) is None:
+    if not family.tiled and family.usual_grid(config) is None:
         return Layout()  # every image is made the same size
     encoded = _encoded(config, _processor(model, shape), pixels)
-    if "image_grid_thw" in encoded:
-        _, rows, columns = encoded["image_grid_thw"][0].tolist()
+    if (found := family.grid_of(encoded)) is not None:
+        _, rows, columns = found
         return Layout(grid=(rows, columns))
-    values = encoded["pixel_values"]
-    return Layout(tiles=values.shape[1] if values.ndim == 5 else len(values))
+    crops = family.crops_in(encoded)
+    return Layout(tiles=None if crops is None else len(crops))
 
 
 def _processor(model: str | None, shape: str | None) -> Any:
@@ -83,7 +85,7 @@ def _processor(model: str | None, shape: str | None) -> Any:
         return AutoImageProcessor.from_pretrained(folder)
 
 
-def _encoded(config: Any, processor: Any, pixels: tuple[int, int]) -> Any:
+def _encoded(config: PreTrainedConfig, processor: ProcessorMixin, pixels: tuple[int, int]) -> Any:
     from PIL import Image
 
     try:

@@ -28,12 +28,17 @@ from .paths import check_file
 PHOTOMETRIC = 0x0106  # TIFF's tag
 DEPTHS = (8, 10, 12, 14, 16)
 DEEP = ("I", "F")  # and I;16 of every byte order
+SENT = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # taken from others; some of Pillow's readers start programs
 LAYERED = ("MPO", "PSD")  # their further "frames" are previews, depth maps and layers
 NOTE = WARNING + 1  # the commands silence other libraries' warnings, and not this
 SEVERAL = "%s holds several frames or pages, and only the first is read (said once, of the first such picture)."
 
 logger = getLogger(__name__)
 _told: list[str] = []
+
+
+class TooManyPixels(DuetError):
+    """A picture that has more of them than are allowed."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,29 @@ def size_of(path: Path) -> tuple[int, int]:
     return (width, height) if decoded.turn in (5, 6, 7, 8) else (height, width)
 
 
+def open_bytes(data: bytes, pixels: int) -> Image.Image:
+    """A picture that came over a network, its header read and its pixels not decoded yet: that is `read_image`'s part.
+
+    Args:
+        data: the file.
+        pixels: the most it may have, width times height.
+
+    Raises:
+        DuetError: no picture of a format in `SENT`.
+        TooManyPixels: one of too many pixels.
+    """
+    try:
+        picture = _opened(data)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooManyPixels(f"the picture has more pixels than are ever read: {pixels} are allowed.") from error
+    except Exception as error:  # as in _open
+        raise DuetError(f"these bytes are no picture: give one of {', '.join(SENT)}.") from error
+    width, height = picture.size
+    if width * height > pixels:
+        raise TooManyPixels(f"the picture has {width}x{height} pixels: {pixels} are allowed, give a smaller one.")
+    return picture
+
+
 def _open(path: Path, small: bool = False) -> Decoded:
     check_file(path, "image", "the path of a picture file")
     name = f"image {str(path)!r}"
@@ -99,16 +127,17 @@ def _open(path: Path, small: bool = False) -> Decoded:
         return _load(file, name, small)
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(source: Path | bytes) -> Image.Image:
+    formats = SENT if isinstance(source, bytes) else None
     try:
-        return Image.open(path)
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
     except UnidentifiedImageError:
-        data = path.read_bytes()
+        data = source if isinstance(source, bytes) else source.read_bytes()
         at = data.find(EXIF)
         if not data.startswith(b"\xff\xd8") or at < 0:
             raise
         # Pillow stumbles over a resolution that is no number; without its name it does not look into the segment
-        file = Image.open(io.BytesIO(data.replace(EXIF, EXIF.lower(), 1)))
+        file = Image.open(io.BytesIO(data.replace(EXIF, EXIF.lower(), 1)), formats=formats)
         file.info["exif"] = data[at : at + 65536]
         return file
 
@@ -210,6 +239,6 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     elif low >= 0 and high < 1 << DEPTHS[-1] and not (finite % 1).any():
         low, high = 0.0, next(float((1 << bits) - 1) for bits in DEPTHS if high < 1 << bits)
     span = high - low or 1.0
-    shown = (np.nan_to_num(wide, nan=low, posinf=high, neginf=low) - low) / span * 255
-    bytes_: np.ndarray = shown.round().astype(np.uint8)
+    levels = (np.nan_to_num(wide, nan=low, posinf=high, neginf=low) - low) / span * 255
+    bytes_: np.ndarray = levels.round().astype(np.uint8)
     return bytes_

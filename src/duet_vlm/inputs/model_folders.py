@@ -67,10 +67,10 @@ def brings_settings(model: str) -> bool | None:
     folder = Path(existing(model))
     for name, key in (("config.json", "duet"), ("duet.json", None)):
         try:
-            found = json.loads((folder / name).read_text(encoding="utf-8"))
+            config = json.loads((folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        return (found if key is None else found.get(key)) is not None if isinstance(found, dict) else None
+        return (config if key is None else config.get(key)) is not None if isinstance(config, dict) else None
     return None
 
 

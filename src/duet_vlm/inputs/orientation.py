@@ -19,13 +19,13 @@ INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # TIFF's numbers of
 
 def orientation_of(image: Image.Image) -> int:
     """1 to 8, how the pixels are to be turned; 1 where nothing readable says so."""
-    found = _tag(image.info.get("exif"))
-    if found is None:
+    value = _tag(image.info.get("exif"))
+    if value is None:
         try:  # where else it may stand: in a PNG's text, in XMP, in memory
-            found = image.getexif().get(ORIENTATION)
+            value = image.getexif().get(ORIENTATION)
         except Exception:  # whatever is odd there says nothing of the picture
-            found = None
-    return found if found in TURNS else 1
+            value = None
+    return value if value in TURNS else 1
 
 
 def _tag(block: Any) -> int | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..presets import DuetConfig
 from .choice import Chosen
 from .model_folders import DEMO
 from .video.decoding import Clip
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 DEFAULT_KEEP = 1 / 3
 
@@ -54,7 +57,7 @@ class Prepared:
     clip: Clip | None
     chosen: Chosen
     model: Any
-    processor: Any
+    processor: ProcessorMixin
     inputs: Any
     unknown_words: list[str]
     notes: list[str]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
-def random_model(config: Any, dtype: str, device: str) -> Any:
+def random_model(config: PreTrainedConfig, dtype: str, device: str) -> PreTrainedModel:
     """A model of this config with weights drawn from N(0, 0.02), norms 1 and biases 0; seconds, whatever its size."""
     import torch
     from transformers import AutoModelForImageTextToText
@@ -13,7 +16,7 @@ def random_model(config: Any, dtype: str, device: str) -> Any:
 
     kind = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
     with no_init_weights(), torch.device(device):
-        model = AutoModelForImageTextToText.from_config(config, dtype=kind)
+        model: PreTrainedModel = AutoModelForImageTextToText.from_config(config, dtype=kind)
     # drawing billions of numbers takes minutes, copying two million of them does not; the odd size keeps rows different
     generator = torch.Generator().manual_seed(0)
     pool = torch.empty((1 << 21) + 1237).normal_(0, 0.02, generator=generator).to(device, kind)
@@ -25,4 +28,5 @@ def random_model(config: Any, dtype: str, device: str) -> Any:
                     part.copy_(drawn[: len(part)])
             else:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-    return model.eval()
+    model.eval()
+    return model

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 Fields = dict[str, Any]
 
@@ -196,7 +199,7 @@ def shape_of(name: str) -> Shape:
     return SHAPES[name]
 
 
-def shape_config(name: str) -> Any:
+def shape_config(name: str) -> PreTrainedConfig:
     """The transformers config of a published shape.
 
     Raises:

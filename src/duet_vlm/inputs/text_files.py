@@ -124,12 +124,12 @@ def read_yaml(path: Path, kind: str, wanted: str) -> Any:
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen = set()
+            keys = set()
             for key, _ in node.value:
                 name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else key
-                if name in seen and key.tag != "tag:yaml.org,2002:merge":
+                if name in keys and key.tag != "tag:yaml.org,2002:merge":
                     raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
-                seen.add(name)
+                keys.add(name)
             return super().construct_mapping(node, deep)
 
     try:
@@ -142,12 +142,12 @@ def read_yaml(path: Path, kind: str, wanted: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise NotJson(f"key {twice!r} is given twice")
-    return found
+    return mapping
 
 
 def _constant(name: str) -> NoReturn:
@@ -155,7 +155,7 @@ def _constant(name: str) -> NoReturn:
 
 
 def _float(text: str) -> float:
-    found = float(text)
-    if math.isinf(found):
+    number = float(text)
+    if math.isinf(number):
         raise NotJson(f"number {text} is out of range")
-    return found
+    return number

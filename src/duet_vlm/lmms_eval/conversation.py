@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError
 from ..families import family_of
 from ..families.placeholders import check_text
 from ..inputs.images import read_image
-from ..inputs.prompts import special_tokens
+from ..inputs.prompts import Message, special_tokens
+from ..inputs.prompts import conversation as chat
 from ..inputs.video.decoding import Clip, read_frames
 from ..inputs.video.inputs import are_images, check_model, content
 
-Message = dict[str, Any]
-"""{"role": str, "content": [{"type": "text" | "image" | "video" | "audio", "text" or "url": ...}]}, as in lmms-eval."""
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, ProcessorMixin
 
 
 @dataclass
-class Conversation:
+class ChatQuestion:
     """One question, ready for a processor.
 
     Attributes:
@@ -42,17 +43,17 @@ class Reader:
         max_frames: the most frames of a video to show; by default what the model's files or its family say.
     """
 
-    def __init__(self, config: Any, processor: Any, max_frames: int | None = None):
+    def __init__(self, config: PreTrainedConfig, processor: ProcessorMixin, max_frames: int | None = None):
         self.config, self.processor, self.max_frames = config, processor, max_frames
 
-    def read(self, messages: list[Message]) -> Conversation:
+    def read(self, messages: list[Message]) -> ChatQuestion:
         """Take the media out of the messages.
 
         Raises:
             DuetError: a kind of content that the model does not take, a text that it would take for a picture's place,
                 or a picture or video that cannot be read.
         """
-        found = Conversation([], [], [])
+        question = ChatQuestion([], [], [])
         for message in messages:
             parts: list[dict[str, Any]] = []
             for part in message["content"]:
@@ -60,34 +61,34 @@ class Reader:
                     check_text(part["text"], self.processor, self.config)
                     parts.append({"type": "text", "text": part["text"]})
                 elif part["type"] == "image":
-                    found.images.append(read_image(part["url"]))
+                    question.images.append(read_image(part["url"]))
                     parts.append({"type": "image"})
                 elif part["type"] == "video":
                     clip = self._clip(part)
                     parts += content(self.config, clip)
                     if are_images(self.config):
-                        found.images += list(clip.frames)
+                        question.images += list(clip.frames)
                     else:
-                        found.clips.append(clip)
+                        question.clips.append(clip)
                 else:
                     raise DuetError(
                         f"content of type {part['type']!r} is not possible with duet_hf: choose a task of text, images "
                         "and videos."
                     )
-            found.messages.append({"role": message["role"], "content": parts})
-        return found
+            question.messages.append({"role": message["role"], "content": parts})
+        return question
 
-    def encode(self, conversations: list[Conversation]) -> Any:
+    def encode(self, conversations: list[ChatQuestion]) -> Any:
         """The model's inputs for a batch, padded on the left."""
         images = [conversation.images for conversation in conversations]
         clips = [clip for conversation in conversations for clip in conversation.clips]
         media: dict[str, Any] = {"images": images} if any(images) else {}
         if clips:
-            media |= {"videos": [clip.frames for clip in clips], "video_metadata": [_told(clip) for clip in clips]}
+            media |= {"videos": [clip.frames for clip in clips], "video_metadata": [clip.metadata() for clip in clips]}
             media["do_sample_frames"] = False
         if len(conversations) > 1:
             media |= {"padding": True, "padding_side": "left"}
-        texts = [prompt(self.processor, conversation.messages) for conversation in conversations]
+        texts = [chat(self.processor, conversation.messages) for conversation in conversations]
         return self.processor(text=texts, return_tensors="pt", **media, **special_tokens(self.processor))
 
     def _clip(self, part: dict[str, Any]) -> Clip:
@@ -98,35 +99,5 @@ class Reader:
         rule = family_of(self.config).frame_rule(self.processor)
         if self.max_frames is not None:
             count = None if rule.count is None else min(rule.count, self.max_frames)
-            rule = replace(rule, count=count, most=min(rule.most, self.max_frames))
+            rule = replace(rule, count=count, maximum=min(rule.maximum, self.max_frames))
         return read_frames(Path(source), rule)
-
-
-def prompt(processor: Any, messages: list[Message]) -> str:
-    """The conversation in the model's chat format, up to where the answer begins."""
-    if getattr(processor, "chat_template", None):
-        text: str = processor.apply_chat_template(messages, add_generation_prompt=True)
-        return text
-    flat = [{"role": m["role"], "content": _flat(processor, m["content"])} for m in messages]
-    tokenizer = getattr(processor, "tokenizer", processor)
-    if getattr(tokenizer, "chat_template", None):
-        text = tokenizer.apply_chat_template(flat, add_generation_prompt=True, tokenize=False)
-        return text
-    names = {"system": "", "user": "USER: ", "assistant": "ASSISTANT: "}
-    return " ".join([*(names[m["role"]] + m["content"] for m in flat), "ASSISTANT:"])
-
-
-def _flat(processor: Any, parts: list[dict[str, Any]]) -> str:
-    """Place holders first, then the text."""
-    kinds = [part["type"] for part in parts if part["type"] != "text"]
-    media = "".join(getattr(processor, f"{kind}_token", f"<{kind}>") for kind in kinds)
-    return "\n".join([media] * bool(media) + [part["text"] for part in parts if part["type"] == "text"])
-
-
-def _told(clip: Clip) -> dict[str, Any]:
-    """What a processor wants to know of a video whose frames are chosen already."""
-    height, width = clip.frames.shape[1:3]
-    return {
-        "total_num_frames": clip.total, "fps": clip.rate, "duration": clip.duration, "height": height, "width": width,
-        "frames_indices": clip.indices,
-    }  # fmt: skip

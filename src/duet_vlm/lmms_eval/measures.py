@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from transformers import LogitsProcessor
 
 from ..engine.trace import Trace
 from ..measuring.generation import bytes_per_token
+from ..measuring.timing import Clock
 
 LOGGED = ("tokens_in", "tokens_avg", "tokens_last", "kv_bytes", "prefill_ms")
 
@@ -41,11 +41,12 @@ class Measures(TokenCounts):
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-class Clock(LogitsProcessor):
+class FirstTokenClock(LogitsProcessor):
     """Notes when the first logits are there; changes nothing."""
 
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
+    def __init__(self, device: torch.device) -> None:
+        self.clock = Clock(device)
+        self.started = self.clock.now()
         self.first: float | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -55,12 +56,12 @@ class Clock(LogitsProcessor):
 
     def elapsed(self) -> float:
         """Seconds since it was made, with the device's work done."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter() - self.started
+        return self.clock.now() - self.started
 
 
-def measure(inputs: Any, visual: torch.Tensor, trace: Trace | None, cache: Any, clock: Clock) -> list[Measures]:
+def measures_of(
+    inputs: Any, visual: torch.Tensor, trace: Trace | None, cache: Any, clock: FirstTokenClock
+) -> list[Measures]:
     """One record for every row of a batch; output tokens are left to the caller.
 
     Args:
@@ -70,14 +71,14 @@ def measure(inputs: Any, visual: torch.Tensor, trace: Trace | None, cache: Any, 
         cache: what `generate` left behind.
         clock: that ran along.
     """
-    rows, per_token = len(visual), bytes_per_token(cache)
+    batch_size, per_token = len(visual), bytes_per_token(cache)
     whole, prompt = visual.sum(1).tolist(), inputs["attention_mask"].sum(1).tolist()
     measures = []
-    for row in range(rows):
+    for row in range(batch_size):
         if trace is None:
             counts = [whole[row]] * len(per_token)
         else:
-            counts = trace.samples[row * len(trace.samples) // rows].tokens_per_layer
+            counts = trace.samples[row * len(trace.samples) // batch_size].tokens_per_layer
         text = prompt[row] - whole[row]
         measures.append(
             Measures(
@@ -94,12 +95,12 @@ def measure(inputs: Any, visual: torch.Tensor, trace: Trace | None, cache: Any, 
 
 def summary(tasks: Iterable[str], measures: list[Measures]) -> dict[str, float]:
     """Means over all questions, and over those of each task where there are several; lmms-eval puts `avg_` before."""
-    asked: dict[str, list[Measures]] = {}
+    by_task: dict[str, list[Measures]] = {}
     for task, measured in zip(tasks, measures, strict=True):
-        asked.setdefault(task, []).append(measured)
+        by_task.setdefault(task, []).append(measured)
     means = _means("", measures)
-    if len(asked) > 1:
-        for task, some in asked.items():
+    if len(by_task) > 1:
+        for task, some in by_task.items():
             means |= _means(f"{task}/", some)
     return means
 

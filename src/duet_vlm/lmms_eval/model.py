@@ -16,19 +16,19 @@ from tqdm import tqdm
 from transformers import LogitsProcessorList
 
 from ..applying import apply
+from ..config.arguments import tokenizer_of
+from ..config.budget_rule import SAVED, Budget
 from ..config.values import is_whole
-from ..demo.model import folder as demo_folder
 from ..errors import DuetError, shown
-from ..evaluation.asked import DEMO
 from ..evaluation.runs import saved
+from ..families import is_visual
 from ..host import output_cache
 from ..inputs.checkpoints import read_config, read_model
-from ..inputs.choice import SAVED
 from ..inputs.devices import check_device, check_dtype
 from ..presets import DuetConfig, preset
-from .conversation import Conversation, Reader
-from .generation import cut, settings
-from .measures import Clock, Measures, measure, summary
+from .conversation import ChatQuestion, Reader
+from .generation import cut, generation_settings
+from .measures import FirstTokenClock, Measures, measures_of, summary
 
 SETTINGS = {field.name for field in fields(DuetConfig)} - {"dominant", "contextual", "drops"}
 
@@ -79,8 +79,8 @@ class DuetHF(lmms):
             )
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise DuetError(f"batch size {batch_size!r} is not possible with duet_hf: give a whole number from 1.")
-        if method == "none" and not (tokens is None and keep is None):
-            raise DuetError("method 'none' compresses nothing: leave out tokens and keep, or choose another.")
+        if method is not None:
+            Budget.parse(method, tokens, keep)
         if max_frames is not None and not is_whole(max_frames, 1):
             raise DuetError(f"max_frames {shown(max_frames)} shows the model nothing: give 1 or more.")
         self.batch_size = int(batch_size)
@@ -89,20 +89,17 @@ class DuetHF(lmms):
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.device = torch.device(self.accelerator.device if self._world_size > 1 else check_device(device))
         check_dtype(dtype)
-        source = str(demo_folder()) if pretrained == DEMO else pretrained
-        model_config, said = read_config(source), changes or not (tokens is None and keep is None)
+        model_config, said = read_config(pretrained), changes or not (tokens is None and keep is None)
         if method is None:
             method = "duet" if said or getattr(model_config, "duet", None) is None else SAVED
-        if method == SAVED and said:
-            raise DuetError("method 'saved' has its own budget and fields: leave out tokens, keep and the others.")
+        if method == SAVED and changes:
+            raise DuetError(f"method 'saved' brings its fields: leave out {', '.join(changes)}, or choose another.")
         if method == SAVED:
             config = saved(model_config).config
         else:
             config = preset(method, model=model_config, tokens=tokens, keep=keep, **changes)
-        # the demonstration model is saved in half precision to be small; it computes in full
-        kind = "float32" if pretrained == DEMO and dtype == "auto" else dtype
-        self.model, self.processor = read_model(source, kind, str(self.device))
-        self.tokenizer = getattr(self.processor, "tokenizer", self.processor)
+        self.model, self.processor = read_model(pretrained, dtype, str(self.device))
+        self.tokenizer = tokenizer_of(self.processor)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.reader = Reader(self.model.config, self.processor, max_frames)
@@ -137,7 +134,7 @@ class DuetHF(lmms):
         results = [GenerationResult(text, measured) for text, measured in zip(texts, measures, strict=True)]
         return list(order.get_original(results))
 
-    def conversation(self, arguments: tuple[Any, ...]) -> Conversation:
+    def conversation(self, arguments: tuple[Any, ...]) -> ChatQuestion:
         """One request's document, with its images read."""
         _, doc_to_messages, _, document, task, split = arguments
         messages = doc_to_messages(self.task_dict[task][split][document])
@@ -146,16 +143,16 @@ class DuetHF(lmms):
 
     @torch.inference_mode()
     def answer(
-        self, conversations: list[Conversation], asked: dict[str, Any]
+        self, conversations: list[ChatQuestion], task_settings: dict[str, Any]
     ) -> tuple[list[str], list[Measures], float]:
         """Answer a batch with one set of generation settings: answers, measures, and the seconds of `generate`."""
         inputs = self.reader.encode(conversations).to(self.device, self.model.dtype)
-        generation, until = settings(asked)
+        generation, until = generation_settings(task_settings)
         generation["pad_token_id"] = self.tokenizer.pad_token_id
         if not self.warm:  # the first call on a device costs more than any other
             self.model.generate(**inputs, **generation | {"max_new_tokens": 1})
             self.warm = True
-        clock = Clock()
+        clock = FirstTokenClock(self.device)
         out = self.model.generate(
             **inputs, **generation, logits_processor=LogitsProcessorList([clock]), return_dict_in_generate=True
         )
@@ -163,7 +160,7 @@ class DuetHF(lmms):
         visual = self.visual(inputs["input_ids"])
         # a prompt without visual tokens leaves no trace, only the one of the prompt before
         trace = self.handle.trace if bool(visual.any()) else None
-        measures = measure(inputs, visual, trace, output_cache(out), clock)
+        measures = measures_of(inputs, visual, trace, output_cache(out), clock)
         written = out.sequences[:, inputs["input_ids"].shape[1] :]
         for row, measured in zip(written, measures, strict=True):
             measured.output_tokens = int((row != self.tokenizer.pad_token_id).sum())
@@ -172,9 +169,7 @@ class DuetHF(lmms):
 
     def visual(self, ids: torch.Tensor) -> torch.Tensor:
         """(B, n) where the prompts have visual tokens."""
-        config = self.model.config
-        kinds = [getattr(config, name, None) for name in ("image_token_id", "video_token_id")]
-        return torch.isin(ids, torch.tensor([kind for kind in kinds if kind is not None], device=ids.device))
+        return is_visual(self.model.config, ids)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Refused: lmms-eval hands chat models nothing but questions to generate for."""

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +19,9 @@ from .settings import Setting, label
 from .summary import summarise
 from .timing import Clock, PeakMemory, hardware, median, time_in_hooks, time_modules, versions
 from .workload import OneWordPerToken, Workload, narrow, stored_bytes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 WARM_UPS = 1
 OVERHEAD_STEPS = 200
@@ -49,9 +52,9 @@ class Options:
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("runs", 1), ("batch_size", 1), ("text_tokens", 1), ("decode_steps", 1)):
-            if getattr(self, name) < least:
-                raise DuetError(f"{name} {getattr(self, name)} must be at least {least}.")
+        for name, minimum in (("runs", 1), ("batch_size", 1), ("text_tokens", 1), ("decode_steps", 1)):
+            if getattr(self, name) < minimum:
+                raise DuetError(f"{name} {getattr(self, name)} must be at least {minimum}.")
         if self.threads is not None and self.threads < 1:
             raise DuetError(f"threads {self.threads} must be at least 1.")
 
@@ -79,17 +82,17 @@ def benchmark(
         torch.set_num_threads(options.threads)
     try:
         work = workload(model, options)
-        seen: list[dict[str, list[Any]]] = [{} for _ in listed]
+        figures_of: list[dict[str, list[Any]]] = [{} for _ in listed]
         for run in range(WARM_UPS + options.runs):
-            for setting, notes in zip(listed, seen, strict=True):
+            for setting, notes in zip(listed, figures_of, strict=True):
                 advance(f"{label(setting)}, {'warm-up' if run < WARM_UPS else f'run {run + 1 - WARM_UPS}'}")
-                figures = measure(work, setting, options)
+                figures = run_once(work, setting, options)
                 if run >= WARM_UPS:
                     for name, value in figures.items():
                         notes.setdefault(name, []).append(value)
         advance("decode overhead")
         overheads = decode_overheads(model.config, listed, options)
-        rows = [summarise(work, s, n, seen[0]) for s, n in zip(listed, seen, strict=True)]
+        rows = [summarise(work, s, n, figures_of[0]) for s, n in zip(listed, figures_of, strict=True)]
         for row, overhead in zip(rows[1:], overheads, strict=True):
             row["decode_us_per_layer"] = overhead
         return {
@@ -119,7 +122,7 @@ def compressed(model: Any, config: DuetConfig) -> Iterator[Duet]:
         yield handle
 
 
-def measure(work: Workload, setting: Setting, options: Options) -> dict[str, Any]:
+def run_once(work: Workload, setting: Setting, options: Options) -> dict[str, Any]:
     """One run of one setting: seconds, and bytes."""
     clock, memory = Clock(options.device), PeakMemory(options.device)
     layers = list(work.layers)
@@ -149,7 +152,7 @@ def measure(work: Workload, setting: Setting, options: Options) -> dict[str, Any
     return figures
 
 
-def decode_overheads(config: Any, listed: list[Setting], options: Options) -> list[float]:
+def decode_overheads(config: PreTrainedConfig, listed: list[Setting], options: Options) -> list[float]:
     """Microseconds that each compressed setting adds to a decoding step, per layer.
 
     A compressed cache is shorter, and what it saves would hide what the hooks cost. So this is measured where reading
@@ -158,7 +161,7 @@ def decode_overheads(config: Any, listed: list[Setting], options: Options) -> li
     """
     clock = Clock(options.device)
     stock = workload(random_model(narrow(config), "float32", options.device), options)
-    found = []
+    overheads = []
     for setting in listed[1:]:
         work = copy.deepcopy(stock)
         with compressed(work.model, setting.config):
@@ -167,5 +170,5 @@ def decode_overheads(config: Any, listed: list[Setting], options: Options) -> li
             for _ in range(OVERHEAD_STEPS):
                 before = clock.time(lambda: stock.step(plain))[0]  # noqa: B023
                 difference.append(clock.time(lambda: work.step(pruned))[0] - before)  # noqa: B023
-        found.append(median(difference[OVERHEAD_STEPS // 10 :]) * 1e6 / len(stock.layers))
-    return found
+        overheads.append(median(difference[OVERHEAD_STEPS // 10 :]) * 1e6 / len(stock.layers))
+    return overheads

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config.budget import DecoderShape
 from ..families.image_shape import ImageShape
 from ..presets import DuetConfig
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
-def report(
-    config: Any,
+
+def cost_report(
+    config: PreTrainedConfig,
     duet: DuetConfig,
     text_tokens: int,
     bytes_per_value: int = 2,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
+from ..config.budget_rule import NONE, SAVED, Budget
 from ..errors import DuetError
 from ..families.image_shape import ImageShape
 from ..families.random_images import usual_grid
 from ..host import tiles_of
-from ..inputs.choice import SAVED, chosen
+from ..inputs.choice import chosen
 from ..presets import Drop, DuetConfig, preset
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 STOCK = "stock"
 
@@ -33,7 +37,7 @@ class Setting:
 
 
 def settings(
-    config: Any,
+    config: PreTrainedConfig,
     methods: list[str],
     budgets: list[float],
     layers: int | None = None,
@@ -73,16 +77,13 @@ def settings(
             parts = 1 if image.unit == "image" else image.crops
             listed.append(Setting(method, sum(counts) / full / parts, scaled(saved, full, layers)))
             continue
-        for tokens in budgets:
-            whole = preset(method, model=config, tokens=tokens, grid=grid)
-            listed.append(Setting(method, tokens, scaled(whole, full, layers)))
-        for share in keep:
-            whole = preset(method, model=config, keep=share, grid=grid)
-            listed.append(Setting(method, None, scaled(whole, full, layers), share))
+        for budget in [Budget()] if method == NONE else Budget.several(budgets, keep):
+            whole = preset(method, model=config, tokens=budget.tokens, keep=budget.keep, grid=grid)
+            listed.append(Setting(method, budget.tokens, scaled(whole, full, layers), budget.keep))
     return listed
 
 
-def usual_budgets(config: Any, grid: tuple[int, ...] | None = None) -> tuple[list[float], list[float]]:
+def usual_budgets(config: PreTrainedConfig, grid: tuple[int, ...] | None = None) -> tuple[list[float], list[float]]:
     """The budgets that are timed where none is given: tokens, fractions.
 
     LLaVA-1.5's published 192, 128 and 64 of 576, and about the same fractions where an image (crop, tile) has more or
@@ -102,7 +103,7 @@ def scaled(config: DuetConfig, full: int, layers: int) -> DuetConfig:
     return replace(config, drops=[drop for layer, drop in at.items() if layer < layers])
 
 
-def shortened(config: Any, layers: int | None) -> Any:
+def shortened(config: PreTrainedConfig, layers: int | None) -> PreTrainedConfig:
     """The config with fewer decoder layers."""
     config = copy.deepcopy(config)
     if layers is not None:

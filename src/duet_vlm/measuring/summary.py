@@ -17,21 +17,15 @@ def summarise(
     counts = work.tokens_per_layer(setting.config)
     middle = {k: median(notes[k]) for k in ("encode", "prefill", "decode", "tower", "stage1")}
     base = {k: median(stock[k]) for k in ("encode", "prefill", "decode", "tower")}
-    peaks = [peak for peak in notes["peak"] if peak is not None]
     row = {
-        "method": setting.method,
-        "tokens": setting.tokens,
-        "keep": setting.keep,
-        "tokens_in": counts[0],
-        "tokens_average": sum(counts) / len(counts),
-        "tokens_per_layer": counts,
+        **head(setting, counts),
         "query_tokens": notes["queries"][0],
         "encode_ms": 1e3 * middle["encode"],
         "prefill_ms": 1e3 * middle["prefill"],
         "decode_ms": 1e3 * middle["decode"],
         "kv_bytes": notes["kv_bytes"][0],
         "kv_bytes_expected": work.kv_bytes(setting.config),
-        "peak_memory": median(peaks) if peaks else None,
+        "peak_memory": median_peak(notes),
         "prefill_flops": work.flops(setting.config),
     }
     if setting.method == STOCK:
@@ -56,13 +50,31 @@ def summarise(
     }
 
 
+def head(setting: Setting, counts: list[int]) -> dict[str, Any]:
+    """What was set, and the visual tokens of an image in each decoder layer under it."""
+    return {
+        "method": setting.method,
+        "tokens": setting.tokens,
+        "keep": setting.keep,
+        "tokens_in": counts[0],
+        "tokens_average": sum(counts) / len(counts),
+        "tokens_per_layer": counts,
+    }
+
+
+def median_peak(notes: dict[str, list[Any]]) -> float | None:
+    """The median of the peaks of memory; None where they cannot be read."""
+    known = [value for value in notes["peak"] if value is not None]
+    return median(known) if known else None
+
+
 def rankings_over_layers(counts: list[int], notes: dict[str, list[Any]]) -> list[dict[str, float]]:
     """Each ranking against the decoder layers before it that work on the tokens it ranks."""
-    found = []
+    listed = []
     for layer in notes.get("rankings", [{}])[0]:
         ranked = counts[max(0, layer - 1)]
         alike = [i for i in range(max(1, layer)) if counts[i] == ranked]
         ranking = median([run[layer] for run in notes["rankings"]])
         whole = median([run[i] for run in notes["layers"] for i in alike])
-        found.append({"layer": layer, "ms": 1e3 * ranking, "layer_ms": 1e3 * whole, "over_layer": ranking / whole})
-    return found
+        listed.append({"layer": layer, "ms": 1e3 * ranking, "layer_ms": 1e3 * whole, "over_layer": ranking / whole})
+    return listed

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..host import hooks_of
 from ..host.refs import Around
 
 _OURS = f"{__name__.partition('.')[0]}."  # modules of hooks that are this package's
@@ -29,10 +30,11 @@ def median(values: list[float]) -> float:
 class Clock:
     """Wall time in seconds, read when the device has finished what was asked of it."""
 
-    def __init__(self, device: str):
+    def __init__(self, device: str | torch.device):
         self.device = torch.device(device)
 
     def now(self) -> float:
+        """Seconds, of which only differences mean anything."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
@@ -74,7 +76,7 @@ def time_in_hooks(root: nn.Module, clock: Clock) -> Iterator[list[float]]:
             replaced.append((vars(root), name, method))
             vars(root)[name] = _without_stock(method, clock, note)
     for module in root.modules():
-        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        for hooks in hooks_of(module):
             for number, hook in hooks.items():
                 if getattr(hook, "__module__", "").startswith(_OURS):
                     replaced.append((hooks, number, hook))
@@ -155,8 +157,8 @@ class PeakMemory:
 
 
 def _resident(field: str) -> int | None:
-    found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.M)
-    return None if found is None else int(found[1]) * 1024
+    match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.M)
+    return None if match is None else int(match[1]) * 1024
 
 
 def hardware(device: str) -> dict[str, Any]:

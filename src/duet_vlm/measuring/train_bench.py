@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,24 +20,30 @@ from ..families.image_shape import ImageShape
 from ..host import decoder_of
 from ..presets import DuetConfig
 from .settings import STOCK, Setting, label
+from .summary import head, median_peak
 from .timing import Clock, PeakMemory, hardware, median, versions
 from .train_costs import step_flops
 from .train_options import TrainOptions
 from .workload import OneWordPerToken, Workload
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 PAPER = {192.0: 0.26, 128.0: 0.31, 64.0: 0.36}  # training time saved, arXiv 2602.18846, LLaVA-1.5-7B
 WARM_UPS = 1
 ALL_LOGITS = "stock, all logits"
 
 
-def allowed(config: Any, duet: DuetConfig, options: TrainOptions, tune: str) -> float:
+def allowed(config: PreTrainedConfig, duet: DuetConfig, options: TrainOptions, tune: str) -> float:
     """The share of a stock step's operations that a compressed one leaves out."""
     image, layers = ImageShape.of(config), config.get_text_config().num_hidden_layers
     stock = flops_of(config, [image.visual_tokens] * layers, options, tune)
     return 1 - flops_of(config, image.tokens_per_layer(duet, layers), options, tune) / stock
 
 
-def flops_of(config: Any, counts: list[int], options: TrainOptions, tune: str, logits: int | None = None) -> int:
+def flops_of(
+    config: PreTrainedConfig, counts: list[int], options: TrainOptions, tune: str, logits: int | None = None
+) -> int:
     """`step_flops` as measured here: logits that predict the answer, and one more, where not said otherwise."""
     logits = options.answer_tokens + 1 if logits is None else logits
     return step_flops(config, counts, options.text_tokens, logits, tune, options.checkpointing)
@@ -116,34 +122,34 @@ def _tune(
     model: Any, listed: list[Setting], options: TrainOptions, tune: str, advance: Callable[[str], None]
 ) -> dict[str, Any]:
     work = Workload(model, options.batch_size, options.text_tokens)
-    shown = [Setting(ALL_LOGITS, None, DuetConfig()), *listed]
-    seen: list[dict[str, list[Any]]] = [{} for _ in shown]
+    timed = [Setting(ALL_LOGITS, None, DuetConfig()), *listed]
+    figures_of: list[dict[str, list[Any]]] = [{} for _ in timed]
     with tuned(model, tune, options) as (called, optimizer):
         for run in range(WARM_UPS + options.runs):
-            for setting, notes in zip(shown, seen, strict=True):
+            for setting, notes in zip(timed, figures_of, strict=True):
                 advance(f"{tune}, {label(setting)}, {'warm-up' if run < WARM_UPS else f'run {run + 1 - WARM_UPS}'}")
-                figures = measure(work, called, optimizer, setting, options)
+                figures = step_once(work, called, optimizer, setting, options)
                 if run >= WARM_UPS:
                     for name, value in figures.items():
                         notes.setdefault(name, []).append(value)
-    rows = [summarise(work, s, n, seen[1], options, tune) for s, n in zip(shown, seen, strict=True)]
+    rows = [summarise(work, s, n, figures_of[1], options, tune) for s, n in zip(timed, figures_of, strict=True)]
     return {"all_logits": rows[0], "stock": rows[1], "settings": rows[2:]}
 
 
-def measure(
+def step_once(
     work: Workload, called: Any, optimizer: torch.optim.Optimizer, setting: Setting, options: TrainOptions
 ) -> dict[str, Any]:
     """One step: seconds and bytes."""
     clock, memory = Clock(options.device), PeakMemory(options.device)
     labels = work.ids.clone()
     labels[:, : -options.answer_tokens] = -100
-    given: dict[str, Any] = dict(work.encoder_inputs, input_ids=work.ids, labels=labels)
-    given["attention_mask"] = torch.ones_like(work.ids)
+    inputs: dict[str, Any] = dict(work.encoder_inputs, input_ids=work.ids, labels=labels)
+    inputs["attention_mask"] = torch.ones_like(work.ids)
     if setting.method == ALL_LOGITS:
-        given["logits_to_keep"] = 0
+        inputs["logits_to_keep"] = 0
     with apply(called, setting.config, tokenizer=OneWordPerToken(), full_logits=False):
         memory.start()
-        forward, loss = clock.time(lambda: called(**given, use_cache=False).loss)
+        forward, loss = clock.time(lambda: called(**inputs, use_cache=False).loss)
         backward, _ = clock.time(loss.backward)
         update, _ = clock.time(optimizer.step)
         peak = memory.read()
@@ -162,18 +168,12 @@ def summarise(
     """Medians, and what is saved of stock's."""
     config, counts = work.model.config, work.tokens_per_layer(setting.config)
     logits = counts[0] + options.text_tokens if setting.method == ALL_LOGITS else None
-    peaks = [peak for peak in notes["peak"] if peak is not None]
     flops = options.batch_size * flops_of(config, counts, options, tune, logits)
     row: dict[str, Any] = {
-        "method": setting.method,
-        "tokens": setting.tokens,
-        "keep": setting.keep,
-        "tokens_in": counts[0],
-        "tokens_average": sum(counts) / len(counts),
-        "tokens_per_layer": counts,
+        **head(setting, counts),
         **{f"{part}_ms": 1e3 * median(notes[part]) for part in ("forward", "backward", "optimizer")},
         "step_ms": 1e3 * median(_whole(notes)),
-        "peak_memory": median(peaks) if peaks else None,
+        "peak_memory": median_peak(notes),
         "loss": median(notes["loss"]),
         "step_flops": flops,
     }
@@ -195,7 +195,9 @@ def summarise(
     }
 
 
-def add_full_depth(report: dict[str, Any], config: Any, listed: list[Setting], options: TrainOptions) -> None:
+def add_full_depth(
+    report: dict[str, Any], config: PreTrainedConfig, listed: list[Setting], options: TrainOptions
+) -> None:
     """Beside each setting's `allowed`, what the FLOPs of the whole model allow: `config` and `listed` unscaled."""
     for tune, found in report["tunes"].items():
         for row, setting in zip(found["settings"], listed[1:], strict=True):

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..config.budget import DecoderShape
 from ..families.image_shape import ImageShape
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 
 def step_flops(
-    config: Any, visual_tokens: list[int], text_tokens: int, logits: int, tune: str, checkpointing: bool = False
+    config: PreTrainedConfig,
+    visual_tokens: list[int],
+    text_tokens: int,
+    logits: int,
+    tune: str,
+    checkpointing: bool = False,
 ) -> int:
     """One row's step: tower, projector, decoder and logits, forward and backward; optimizer and adapters are left out.
 
@@ -33,7 +41,7 @@ def step_flops(
         total += (products + again) * (shape.layer_flops(tokens) - attention) + (3 + again) * attention
     total += products * 2 * logits * shape.hidden * shape.vocabulary
     total += 3 * 2 * visual_tokens[0] * (vision.hidden_size * shape.hidden + shape.hidden**2)
-    seen = image.patches + 1  # with CLS
+    patches = image.patches + 1  # with CLS
     in_layer = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
-    tower = vision.num_hidden_layers * (2 * seen * in_layer + 4 * seen * seen * vision.hidden_size)
+    tower = vision.num_hidden_layers * (2 * patches * in_layer + 4 * patches * patches * vision.hidden_size)
     return int(total + image.crops * tower)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DuetError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 TUNES = ("lora", "full")
 
@@ -49,7 +52,7 @@ class TrainOptions:
                 raise DuetError(f"tune {tune!r} is unknown: choose one of {', '.join(TUNES)}.")
 
 
-def check(config: Any, grid: Any = None, tiles: Any = None, size: Any = None) -> None:
+def check_timed(config: PreTrainedConfig, grid: Any = None, tiles: Any = None, size: Any = None) -> None:
     """Raises ValueError for a model whose training steps cannot be compared with FLOPs here."""
     from ..families import FAMILIES, family_of
 

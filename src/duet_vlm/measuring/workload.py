@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from ..families.image_shape import ImageShape
 from ..families.random_images import pixels_of, prompts_of, usual_grid
 from ..host import cache_argument, decoder_of
 from ..presets import DuetConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class OneWordPerToken:
@@ -125,7 +128,7 @@ def stored_bytes(cache: DynamicCache) -> int:
     return total
 
 
-def narrow(config: Any) -> Any:
+def narrow(config: PreTrainedConfig) -> PreTrainedConfig:
     """The same depth, images and prompts at almost no width, where a layer costs what Python costs."""
     config = copy.deepcopy(config)
     vision, text = config.vision_config, config.get_text_config()

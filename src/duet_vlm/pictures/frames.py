@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..console.tables import several
+from ..families import family_of
 from ..families.video.sampling import ends
 from ..inputs.prepared import Prepared
 from . import spread
@@ -51,17 +52,18 @@ def shown_image(prepared: Prepared, visual: int, grid: tuple[int, int]) -> list[
     """
     image, inputs = prepared.image, prepared.inputs
     processor, patches = prepared.processor.image_processor, grid[0] * grid[1]
-    pixels = inputs["pixel_values"].float().cpu()
-    if pixels.ndim <= 3:  # flat patches of the whole picture
+    family = family_of(prepared.model.config)
+    pixels, sizes = family.crops_in(inputs), family.packed_sizes(inputs)
+    if pixels is None:  # flat patches of the whole picture
         return [Shown(image, 0, patches, note=change(image, image, grid))]
-    pixels = pixels.flatten(0, -4)
+    pixels = pixels.float().cpu()
     mean, std = processor.image_mean, processor.image_std
     base = seen(image, pixels[0], mean, std)
     cut = len(pixels)
     if cut == 1:
         return [Shown(base, 0, patches, note=change(image, base, grid))]
-    if "image_sizes" in inputs:
-        whole, tokens, overview = spread.packed(prepared.model.base_model, inputs, cut, grid[0])
+    if sizes is not None:
+        whole, tokens, overview = spread.packed(prepared.model.base_model, sizes, cut, grid[0])
         return [
             Shown(base, 0, patches, "Base crop", change(image, base, grid), " of the base crop", grid, overview),
             Shown(image, 1, patches, f"The image in {several(cut - 1, 'tile')}", "", "", whole, tokens),
@@ -109,18 +111,16 @@ def shown_frames(prepared: Prepared, visual: int, grid: tuple[int, int]) -> list
     """
     from PIL import Image
 
-    clip, inputs = prepared.clip, prepared.inputs
+    clip, family = prepared.clip, family_of(prepared.model.config)
     assert clip is not None
-    together = 1 if "video_grid_thw" not in inputs else prepared.processor.video_processor.temporal_patch_size
-    encoded = clip.indices[::together]
-    name = "pixel_values_videos" if "pixel_values_videos" in inputs else "pixel_values"
-    pixels = inputs[name].float().cpu().reshape(-1, *inputs[name].shape[-3:]) if inputs[name].ndim > 3 else None
+    together = family.frames_together(prepared.processor)
+    encoded, pixels = clip.indices[::together], family.crops_in(prepared.inputs)
     processor = getattr(prepared.processor, "video_processor", prepared.processor.image_processor)
     shown = []
     for number in ends(len(encoded), min(ROWS, len(encoded))):
         frame = Image.fromarray(clip.frames[number * together])
         if pixels is not None:
-            frame = seen(frame, pixels[number], processor.image_mean, processor.image_std)
+            frame = seen(frame, pixels[number].float().cpu(), processor.image_mean, processor.image_std)
         first = number * together
         names = " and ".join(str(i + 1) for i in range(first, min(first + together, len(clip.indices))))
         two = " and " in names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -14,10 +14,15 @@ from .frames import seen
 from .shading import GONE, MERGED, tinted
 from .spread import CLS, patches_of
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, ProcessorMixin
+
 SIDE = 336  # pixels, about
 
 
-def kept_picture(image: Any, trace: Trace | None, inputs: Any, processor: Any, config: Any) -> Any:
+def kept_picture(
+    image: Any, trace: Trace | None, inputs: Any, processor: ProcessorMixin, config: PreTrainedConfig
+) -> Any:
     """The image as the vision tower saw it; each patch fades into grey stripes as it is in fewer decoder layers.
 
     Patches merged into a contextual token are tinted orange; what is in no layer is grey stripes alone.
@@ -31,13 +36,14 @@ def kept_picture(image: Any, trace: Trace | None, inputs: Any, processor: Any, c
     Returns:
         A PIL picture; None where tokens are not the patches of the image, so nothing can be drawn.
     """
-    if "pixel_values" not in inputs:
+    family = family_of(config)
+    if family.pixels_in(inputs, "image") is None:
         return None
-    rows, columns = family_of(config).token_grid(config, inputs)
-    pixels = inputs["pixel_values"].float().cpu()
-    if pixels.ndim > 3:  # elsewhere flat patches of the whole picture
-        first = pixels[0, 0] if pixels.ndim == 5 else pixels[0]
-        image = seen(image, first, processor.image_processor.image_mean, processor.image_processor.image_std)
+    rows, columns = family.token_grid(config, inputs)
+    crops = family.crops_in(inputs)
+    if crops is not None:  # elsewhere flat patches of the whole picture
+        how = processor.image_processor
+        image = seen(image, crops[0].float().cpu(), how.image_mean, how.image_std)
     cell = max(1, SIDE // max(rows, columns))
     small = image.convert("RGB").resize((cell * columns, cell * rows))
     if trace is None:

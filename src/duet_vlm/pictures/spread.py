@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..engine.trace import ImageTrace, Trace
 from ..families import family_of
@@ -32,12 +33,12 @@ class Spread:
 
     def places(self, trace: Trace) -> dict[int, int]:
         """Place in the prompt -> patch, for the tokens that enter the language model."""
-        visual, entering = trace.samples[0].visual, entrance(trace)
+        visual, entering = trace.samples[0].visual, entering_places(trace)
         return {visual[i]: patch for i, patch in self.tokens.items() if visual[i] in entering}
 
     def row_ends(self, trace: Trace) -> set[int]:
         """Places in the prompt of the row ends that enter the language model."""
-        return {trace.samples[0].visual[i] for i in self.ends} & entrance(trace)
+        return {trace.samples[0].visual[i] for i in self.ends} & entering_places(trace)
 
     def merged(self, trace: Trace) -> ImageTrace:
         """What stage 1 did to the picture's patches."""
@@ -52,20 +53,20 @@ class Spread:
         return ImageTrace([], dominant, anchors, clusters)
 
 
-def entrance(trace: Trace) -> set[int]:
+def entering_places(trace: Trace) -> set[int]:
     """Places in the prompt of the visual tokens that enter the language model."""
     sample = trace.samples[0]
     return set(next((drop.kept for drop in sample.drops if drop.layer == 0), sample.visual))
 
 
-def packed(core: Any, inputs: Any, crops: int, side: int) -> tuple[tuple[int, int], Spread, Spread]:
+def packed(core: Any, sizes: Tensor, crops: int, side: int) -> tuple[tuple[int, int], Spread, Spread]:
     """Rows and columns of an AnyRes image without its padding; its tokens, and those of its base crop.
 
     Stock itself packs the numbers of the patches, so that they end where the patches do.
 
     Args:
         core: the core model, of an AnyRes family.
-        inputs: of a prompt with one image.
+        sizes: (1, 2) the image's height and width in pixels, `packed_sizes` of the family.
         crops: how many there are, the base crop first.
         side: rows of patches of a crop.
     """
@@ -73,7 +74,7 @@ def packed(core: Any, inputs: Any, crops: int, side: int) -> tuple[tuple[int, in
     numbers = torch.arange(1, crops * patches + 1).float().reshape(crops, patches, 1)
     how = {name: getattr(config, name, None) for name in ("vision_feature_select_strategy", "vision_aspect_ratio")}
     how = {name: value for name, value in how.items() if name in inspect.signature(pack).parameters}
-    order, _ = pack(core, [numbers], inputs["image_sizes"].cpu(), image_newline=torch.zeros(1), **how)
+    order, _ = pack(core, [numbers], sizes.cpu(), image_newline=torch.zeros(1), **how)
     rest = order[0][patches:, 0]
     rows = int((rest == 0).sum())
     columns = len(rest) // rows - 1
@@ -158,7 +159,7 @@ def patches_of(trace: Trace, patches: int, number: int = 0, tokens: int | None =
     tokens = patches if tokens is None else tokens
     visual = trace.samples[0].visual
     span = visual[number * tokens : (number + 1) * tokens]
-    entering = entrance(trace)
+    entering = entering_places(trace)
     in_place = {place: i - (tokens - patches) for i, place in enumerate(span) if place in entering}
     if not trace.images:
         return in_place

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..engine.trace import ImageTrace, Trace
-from ..families import family_of, visual_token_ids
+from ..families import family_of, is_visual
 from ..inputs.prepared import Prepared
 from .frames import Shown, shown_frames, shown_image
 from .picture_words import as_written, words_of
@@ -36,8 +36,7 @@ def picture(prepared: Prepared, trace: Trace | None, *, title: str, counts: list
         video a row of these for every frame that is shown, their labels ending in " of frame N".
     """
     config, ids = prepared.model.config, prepared.inputs["input_ids"][0].tolist()
-    ours = set(visual_token_ids(config).values())
-    visual = [i for i, token in enumerate(ids) if token in ours]
+    visual = is_visual(config, prepared.inputs["input_ids"][0]).nonzero()[:, 0].tolist()
     queries = [] if trace is None else trace.samples[0].queries
     marks = set(prepared.processor.tokenizer.all_special_ids)  # ends of images
     start = next((i for i in range(visual[-1] + 1, len(ids)) if ids[i] not in marks), len(ids))
@@ -47,14 +46,11 @@ def picture(prepared: Prepared, trace: Trace | None, *, title: str, counts: list
     grid = family.token_grid(config, prepared.inputs, None if clip is None else len(visual) // len(clip.indices))
     if clip is None:
         shown = shown_image(prepared, len(visual), grid)
-        there, parts = 1, "tiles"
-        if family.grid_of(prepared.inputs) is None:  # elsewhere pixels are flat patches of the whole picture
-            there = len(prepared.inputs["pixel_values"].flatten(0, -4))
+        crops = family.crops_in(prepared.inputs)
+        there, parts = 1 if crops is None else len(crops), "tiles"
     else:
-        shown = shown_frames(prepared, len(visual), grid)
-        there, parts = len(clip.indices), "frames"
-        if "video_grid_thw" in prepared.inputs:
-            there, parts = int(prepared.inputs["video_grid_thw"][0, 0]), "encoded pairs of frames"
+        shown, together = shown_frames(prepared, len(visual), grid), family.frames_together(prepared.processor)
+        there, parts = -(-len(clip.indices) // together), "frames" if together == 1 else "encoded pairs of frames"
     placed = any(one.spread is not None for one in shown)
     note = "" if placed or len(shown) == there else f"{len(shown)} of {there} {parts} are drawn."
     small = prepared.config.downsample

@@ -19,7 +19,7 @@ from .options import discards, diversified, with_rest
 
 
 def merge(config: Settings, encoded: Encoded, reserved: int = 0, dynamic: bool = False) -> Merge:
-    """What the config makes of these images: counts, method and options.
+    """Merge these images as the config says: by its counts, its method and its options.
 
     Args:
         config: its `dominant`, `contextual`, `cluster_width`, `merging`, `combine`, `diverse` and `rest`.
@@ -49,25 +49,27 @@ def method_of(config: Settings) -> Method:
         return method
 
     def checked(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:
-        found = method(encoded, dominant, contextual, cluster_width)
-        _check(row.name or called(row.function), found, encoded, dominant + contextual)
-        return found
+        merged = method(encoded, dominant, contextual, cluster_width)
+        _check(row.name or called(row.function), merged, encoded, dominant + contextual)
+        return merged
 
     return checked
 
 
-def _check(name: str, found: object, encoded: Encoded, retained: int) -> None:
+def _check(name: str, result: object, encoded: Encoded, retained: int) -> None:
     """Raises DuetError for what is no `Merge` of these images, or retains another number of tokens."""
-    if not isinstance(found, Merge):
-        raise DuetError(f"merging {name} must return a Merge, and it returned {shown(found)}.")
+    if not isinstance(result, Merge):
+        raise DuetError(f"merging {name} must return a Merge, and it returned {shown(result)}.")
     batch = len(encoded.scores)
-    for wanted, what, given in (
-        ((batch, retained), "dominant and anchors together", found.places),
-        (tuple(found.members.shape), "joins, as members,", found.joins),
-        (tuple(encoded.scores.shape), "scores", found.scores),
+    for wanted, what, tensor in (
+        ((batch, retained), "dominant and anchors together", result.places),
+        (tuple(result.members.shape), "joins, as members,", result.joins),
+        (tuple(encoded.scores.shape), "scores", result.scores),
     ):
-        if tuple(given.shape) != wanted:
-            raise DuetError(f"merging {name} must return {what} of shape {wanted}, and they have {tuple(given.shape)}.")
+        if tuple(tensor.shape) != wanted:
+            raise DuetError(
+                f"merging {name} must return {what} of shape {wanted}, and they have {tuple(tensor.shape)}."
+            )
 
 
 __all__ = ["Encoded", "Merge", "Method", "join", "merge", "method_of", "selected", "spaced"]

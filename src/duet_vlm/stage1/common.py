@@ -102,7 +102,7 @@ def at(x: Tensor, places: Tensor) -> Tensor:
 
 
 def clustered(x: Tensor, members: Tensor, joins: Tensor, shares: Tensor, clusters: int) -> Tensor:
-    """(B, clusters, D) sums of the members (B, P) of x (B, N, D), each times its share (B, P), by cluster joined."""
+    """Sum members (B, P) of x (B, N, D), each times its share (B, P), by the cluster they join: (B, clusters, D)."""
     batch, tokens, width = x.shape
     rows = torch.arange(batch, device=x.device)[:, None]
     order = joins.argsort(dim=1, stable=True)
@@ -115,26 +115,52 @@ def clustered(x: Tensor, members: Tensor, joins: Tensor, shares: Tensor, cluster
 
 
 def directions(x: Tensor) -> Tensor:
-    """(B, N, D) -> unit vectors, float32 at least: their products are cosines. Zero where x is zero."""
+    """Scale x (B, N, D) to unit vectors in float32 at least, so that products are cosines. Zero stays zero."""
     return normalize(wide(x), dim=-1)
 
 
 def cosines(left: Tensor, right: Tensor) -> Tensor:
-    """(B, n, m) of directions (B, n, D) and (B, m, D), in their precision whatever autocast says."""
+    """Compute cosines (B, n, m) of directions (B, n, D) and (B, m, D), in their precision whatever autocast says."""
     with exact(left.device):
         return left @ right.transpose(1, 2)
 
 
 def blocks(places: Tensor, columns: int) -> tuple[Tensor, ...]:
-    """Places (B, n) in parts whose cosines to so many columns are a block, not a map."""
+    """Cut places (B, n) into parts whose cosines to `columns` tokens fit a block instead of a whole map."""
     parts: tuple[Tensor, ...] = places.split(max(1, block_size(places.device) // max(1, len(places) * columns)), dim=1)
     return parts
 
 
 def best_left(values: Tensor, taken: Tensor) -> Tensor:
-    """(B, 1) place of the highest of values (B, N) that is not taken (B, N); what is no number comes last."""
+    """Find the highest of values (B, N) that is not `taken` (B, N): its place (B, 1). What is no number comes last."""
     lowest = torch.finfo(values.dtype).min
     return values.nan_to_num(nan=lowest, neginf=lowest).masked_fill(taken, -torch.inf).argmax(1, keepdim=True)
+
+
+def farthest_first(
+    first: Tensor, count: int, distance: Callable[[Tensor], Tensor], *, weight: Tensor | None = None
+) -> Tensor:
+    """Choose tokens one by one, the next always the one that is the farthest from all chosen so far.
+
+    Args:
+        first: (B, N), whose highest is chosen first.
+        count: how many are chosen, at most N.
+        distance: (B, 1) places -> (B, N) how far every token is from them.
+        weight: (B, N) what a token's distance is multiplied by; None for 1.
+
+    Returns:
+        (B, count) long, places in the order of choice. Ties take the earlier place.
+    """
+    gap, taken = first, torch.zeros_like(first, dtype=torch.bool)
+    chosen = [taken[:, :0].long()]
+    for step in range(count):
+        if step:
+            reach = distance(chosen[-1])
+            gap = reach if step == 1 else gap.minimum(reach)
+        place = best_left(gap if weight is None else weight * gap, taken)
+        taken = taken.scatter(1, place, True)
+        chosen.append(place)
+    return torch.cat(chosen, dim=1)
 
 
 def join(encoded: Encoded, dominant: Tensor, anchors: Tensor, members: Tensor) -> Merge:
@@ -149,7 +175,7 @@ def join(encoded: Encoded, dominant: Tensor, anchors: Tensor, members: Tensor) -
 
 
 def spaced(pool: Tensor, anchors: int) -> tuple[Tensor, Tensor]:
-    """A pool (B, P) as (B, anchors) evenly spaced in it and (B, P - anchors) others; docs/method.md, 1.4."""
+    """Split a pool (B, P) into `anchors` evenly spaced tokens and the (B, P - anchors) others. docs/method.md, 1.4."""
     step = max(1, pool.shape[1] // anchors) if anchors else 1
     # which columns are anchors depends on sizes only
     others = [i for i in range(pool.shape[1]) if i % step or i >= step * anchors]

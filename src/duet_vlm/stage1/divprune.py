@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..config.registry import Stage1Method
-from .common import Encoded, Merge, at, best_left, blocks, cosines, directions, selected
+from .common import Encoded, Merge, at, blocks, cosines, directions, farthest_first, selected
 
 METHOD = Stage1Method(name="divprune", paper="2503.02175", needs=("features",), discards=True, order=6)
 
@@ -20,18 +20,14 @@ def divprune(encoded: Encoded, dominant: int, contextual: int, cluster_width: in
     direction = directions(encoded.features)
     everyone = torch.arange(encoded.tokens, device=direction.device).expand(len(direction), -1)
     gap = torch.cat([_gaps(direction, part) for part in blocks(everyone, encoded.tokens)], dim=1)
-    taken = torch.zeros_like(gap, dtype=torch.bool)
-    chosen: list[torch.Tensor] = []
-    for step in range(dominant + contextual):
-        place = best_left(gap, taken)
-        chosen.append(place)
-        taken = taken.scatter(1, place, True)
-        reach = 1 - cosines(at(direction, place), direction)[:, 0]
-        gap = reach if step == 0 else gap.minimum(reach)
-    return selected(encoded, torch.cat(chosen, dim=1) if chosen else everyone[:, :0])
+
+    def distance(place: torch.Tensor) -> torch.Tensor:
+        return 1 - cosines(at(direction, place), direction)[:, 0]
+
+    return selected(encoded, farthest_first(gap, dominant + contextual, distance))
 
 
 def _gaps(direction: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    """(B, n) how far the nearest neighbour of each token at places (B, n) is."""
+    """Measure how far the nearest neighbour of each token at places `part` (B, n) is: (B, n)."""
     distance = 1 - cosines(at(direction, part), direction)
     return distance.scatter_(2, part[..., None], torch.inf).amin(-1)

@@ -47,7 +47,7 @@ def holov(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) 
 
 
 def _variety(direction: Tensor) -> Tensor:
-    """(B, n) variance of the cosine similarities of each of a region's tokens to its others."""
+    """Compute the variance of the cosine similarities of each of a region's tokens to the others: (B, n)."""
     similarity = cosines(direction, direction)
     itself = torch.eye(similarity.shape[1], dtype=torch.bool, device=direction.device)
     count = max(1, similarity.shape[1] - 1)
@@ -56,7 +56,7 @@ def _variety(direction: Tensor) -> Tensor:
 
 
 def _scaled(x: Tensor) -> Tensor:
-    """(B, N) to 0 to 1 within each row, float32 at least."""
+    """Scale x (B, N) to 0 to 1 within each row, in float32 at least."""
     x = wide(x)
     low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
     return (x - low) / (high - low).clamp(min=torch.finfo(x.dtype).tiny)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from ..tensors.streamed import wide
-from .common import Encoded, Merge, at, best_left, cosines, directions
+from .common import Encoded, Merge, at, cosines, directions, farthest_first
 
 
 def diversified(encoded: Encoded, dominant: int) -> Encoded:
@@ -19,15 +19,14 @@ def diversified(encoded: Encoded, dominant: int) -> Encoded:
     others, in the order of choice; the others keep theirs.
     """
     direction, weight = directions(encoded.features), wide(encoded.scores)
-    scores, top = weight.clone(), weight.nan_to_num(posinf=0).amax(1, keepdim=True) + 1
-    gap, taken = torch.ones_like(scores), torch.zeros_like(scores, dtype=torch.bool)
-    for step in range(dominant):
-        place = best_left(weight * gap, taken)
-        taken = taken.scatter(1, place, True)
-        scores = scores.scatter(1, place, top + dominant - step)
-        near = cosines(direction, at(direction, place))[..., 0]
-        gap = gap.minimum((1 - near).clamp(min=0).to(gap))
-    return replace(encoded, scores=scores)
+
+    def distance(place: torch.Tensor) -> torch.Tensor:
+        return (1 - cosines(direction, at(direction, place))[..., 0]).clamp(0, 1).to(weight)
+
+    order = farthest_first(torch.ones_like(weight), dominant, distance, weight=weight)
+    top = weight.nan_to_num(posinf=0).amax(1, keepdim=True) + 1
+    steps = torch.arange(dominant, device=order.device)
+    return replace(encoded, scores=weight.scatter(1, order, top + dominant - steps))
 
 
 def with_rest(merge: Merge) -> Merge:

@@ -20,9 +20,9 @@ def pool(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -
     others = [place for place in range(encoded.tokens) if middles[owners[place]] != place] if middles else []
     batch, device = len(encoded.scores), encoded.scores.device
 
-    def rows(numbers: list[int]) -> torch.Tensor:
+    def repeated(numbers: list[int]) -> torch.Tensor:
         return torch.tensor(numbers, dtype=torch.long, device=device).expand(batch, -1)
 
-    anchors, members, joins = rows(list(middles)), rows(others), rows([owners[place] for place in others])
+    anchors, members, joins = repeated(list(middles)), repeated(others), repeated([owners[place] for place in others])
     averaged = torch.ones_like(anchors, dtype=torch.bool)
     return Merge(encoded.scores, anchors[:, :0], anchors, members, joins, averaged=averaged)

@@ -10,6 +10,6 @@ from .ranking import RankingInputs, corrected
 RANKING = Ranking(name="attention", paper="2602.18846", debias=True, order=0)
 
 
-def attention(seen: RankingInputs) -> Tensor:
+def attention(inputs: RankingInputs) -> Tensor:
     """DUET-VLM (arXiv 2602.18846): `text_to_vision`."""
-    return corrected(seen, seen.places)
+    return corrected(inputs, inputs.places)

@@ -51,10 +51,10 @@ def shape(text: str) -> str:
 
 def marks(text: str) -> list[tuple[int, int]]:
     """Spans (start, end) of the marks of `text`, in order: every script's ? ! : and Greek's ;."""
-    found = [match.span() for match in _MARK.finditer(text)]
+    spans = [match.span() for match in _MARK.finditer(text)]
     if ";" in text:
-        found = sorted(found + [match.span(1) for match in _GREEK_QUESTION.finditer(shape(text))])
-    return found
+        spans = sorted(spans + [match.span(1) for match in _GREEK_QUESTION.finditer(shape(text))])
+    return spans
 
 
 def plain(word: str) -> str:

@@ -14,11 +14,11 @@ RANKING = Ranking(name="keynorm", paper="2406.11430", order=2)
 METHOD = Schedule(name="keynorm", paper="2406.11430", ratios={2: 0.5}, query="last", ranking="keynorm", order=4)
 
 
-def keynorm(seen: RankingInputs) -> Tensor:
+def keynorm(inputs: RankingInputs) -> Tensor:
     """Minus the L2 norm of a token's key, averaged over heads (arXiv 2406.11430). No query is needed.
 
     The sign is the paper's finding: tokens whose keys are short get the most attention in later steps, so they stay.
     Rotary embeddings do not change a norm.
     """
-    norms: Tensor = wide(seen.key[:, :, seen.past :]).norm(dim=-1)
+    norms: Tensor = wide(inputs.key[:, :, inputs.past :]).norm(dim=-1)
     return -norms.mean(1)

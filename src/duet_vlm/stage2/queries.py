@@ -16,7 +16,7 @@ IGNORED = -100  # the label of what is no answer
 def query_places(
     config: Settings, tokenizer: Any, ids: Tensor, visual: Tensor, valid: Tensor, labels: Tensor | None
 ) -> Tensor:
-    """(B, q) long places of every row's query tokens, -1 for holes; a row without an image has none.
+    """Find every row's query tokens: (B, q) long places, -1 for holes. A row without an image has none.
 
     Args:
         ids: (B, S) the prompt.
@@ -40,7 +40,7 @@ def query_places(
 
 
 def has_answer(labels: Tensor) -> Tensor:
-    """(B, 1) bool: whether a row of labels (B, S) has an answer. One without loses no token in stage 2."""
+    """Tell which rows of labels (B, S) have an answer: (B, 1) bool. A row without one loses no token in stage 2."""
     return (labels != IGNORED).any(1, keepdim=True)
 
 
@@ -54,8 +54,8 @@ def _row(
 ) -> list[int]:
     if not any(visual):
         return []
-    first = visual.index(True)
-    asking = [i for i in range(first, len(ids)) if text[i]]
+    image_start = visual.index(True)
+    asking = [i for i in range(image_start, len(ids)) if text[i]]
     if labels is not None:
         asking = [i for i in asking if labels[i] == IGNORED]
         answered = max((i for i, label in enumerate(labels) if label != IGNORED), default=len(ids))
@@ -67,7 +67,9 @@ def _row(
     if config.query == "last":
         return asking[-1:]
     # every run of visual tokens is shown as one, so that the words around it stay apart
-    shown = [i for i in range(first, len(ids)) if text[i] or (visual[i] and (i == first or not visual[i - 1]))]
-    flags = salient_tokens([ids[i] for i in shown], tokenizer, config.language)
-    salient = {i for i, flag in zip(shown, flags, strict=True) if flag and text[i]}
+    readable = [
+        i for i in range(image_start, len(ids)) if text[i] or (visual[i] and (i == image_start or not visual[i - 1]))
+    ]
+    flags = salient_tokens([ids[i] for i in readable], tokenizer, config.language)
+    salient = {i for i, flag in zip(readable, flags, strict=True) if flag and text[i]}
     return sorted((salient & set(asking)) | {asking[-1]})

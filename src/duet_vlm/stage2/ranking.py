@@ -57,66 +57,66 @@ class RankingInputs:
 
 
 def ranked(row: Ranking, inputs: RankingInputs) -> Tensor:
-    """(B, n) scores by a method, of which the best are kept; a set counts as 1 for what is in it and 0 for the rest.
+    """Score the tokens (B, n) by a method; the best are kept. A set counts as 1 for what is in it and 0 for the rest.
 
     Raises:
         DuetError: a method of one's own that gives neither scores nor a set, or a set of another size.
     """
-    found: Tensor = row.load()(inputs)
+    scores: Tensor = row.load()(inputs)
     if isinstance(row.function, str):
-        return found
+        return scores
     name, shape = row.name or called(row.function), tuple(inputs.visual.shape)
     if (
-        not isinstance(found, Tensor)
-        or found.shape != inputs.visual.shape
-        or not (found.is_floating_point() or found.dtype == torch.bool)
+        not isinstance(scores, Tensor)
+        or scores.shape != inputs.visual.shape
+        or not (scores.is_floating_point() or scores.dtype == torch.bool)
     ):
         raise DuetError(
             f"ranking {name} must return {shape} floating scores or a bool set, one for each token present, and it "
-            f"returned {_what(found)}."
+            f"returned {_what(scores)}."
         )
-    if found.dtype != torch.bool:
-        return found
-    counts = torch.zeros_like(inputs.limits).scatter_add(0, inputs.spans.flatten(), found.flatten().long())
+    if scores.dtype != torch.bool:
+        return scores
+    counts = torch.zeros_like(inputs.limits).scatter_add(0, inputs.spans.flatten(), scores.flatten().long())
     wanted = inputs.limits.index_fill(0, counts.new_zeros(1), 0)
     if not torch.equal(counts, wanted):
         raise DuetError(
             f"ranking {name} chose {short(str(counts.tolist()))} tokens of text and of each image, and the drop keeps "
             f"{short(str(wanted.tolist()))}: choose as many as inputs.limits says, and no text."
         )
-    return found.float()
+    return scores.float()
 
 
-def _what(found: object) -> str:
-    return f"{tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else shown(found)
+def _what(result: object) -> str:
+    return f"{tuple(result.shape)} of {result.dtype}" if isinstance(result, Tensor) else shown(result)
 
 
 def average_token(hidden: Tensor, visual: Tensor) -> Tensor:
-    """The mean of a row's visual tokens, in every place: (B, n, D) and (B, n) bool to (B, n, D); summed in float32."""
+    """Put the mean of a row's visual tokens in every place: (B, n, D), summed in float32. `visual` is (B, n) bool."""
     total = wide(hidden).masked_fill(~visual[..., None], 0).sum(1, keepdim=True)
     return (total / visual.sum(1)[:, None, None].clamp(min=1)).to(hidden.dtype).expand_as(hidden)
 
 
-def corrected(seen: RankingInputs, places: Places) -> Tensor:
-    """`text_to_vision`, divided by what the average visual token would get in each place where that is given.
+def corrected(inputs: RankingInputs, places: Places) -> Tensor:
+    """Compute `text_to_vision`, divided by what the average visual token would get in each place, where that is given.
 
     Attention falls off with distance, so that where a token stands decides part of its score. The average token has no
     content of its own: what it would get is the part of the place. It stands for itself alone: how many tokens a merged
     one stands for is part of its content.
     """
-    scores = text_to_vision(seen.query, seen.key, places, seen.softmax, seen.log_sizes)[:, seen.past :]
-    if seen.average is None:
+    scores = text_to_vision(inputs.query, inputs.key, places, inputs.softmax, inputs.log_sizes)[:, inputs.past :]
+    if inputs.average is None:
         return scores
-    average = torch.where(seen.visual[:, None, :, None], seen.average, seen.key[:, :, seen.past :])
-    average = torch.cat([seen.key[:, :, : seen.past], average], dim=2)
-    place = text_to_vision(seen.query, average, places, seen.softmax)[:, seen.past :]
+    average = torch.where(inputs.visual[:, None, :, None], inputs.average, inputs.key[:, :, inputs.past :])
+    average = torch.cat([inputs.key[:, :, : inputs.past], average], dim=2)
+    place = text_to_vision(inputs.query, average, places, inputs.softmax)[:, inputs.past :]
     return scores / place.clamp(min=torch.finfo(place.dtype).tiny)
 
 
 def text_to_vision(
     query: Tensor, key: Tensor, places: Places, softmax: Softmax, log_sizes: Tensor | None = None
 ) -> Tensor:
-    """(B, m) attention that the query tokens pay to every token, averaged over heads, then over queries, in float32.
+    """Average the attention of the query tokens to every token over heads, then over queries: (B, m) float32.
 
     docs/method.md, 2.2. A row without query tokens scores 0 everywhere.
 
@@ -129,11 +129,11 @@ def text_to_vision(
             is the attention that the layer pays. None for nothing.
     """
     sums = column_sums(query, key, softmax, places, log_sizes)
-    return sums / (places.asked >= 0).sum(1, keepdim=True).clamp(min=1)
+    return sums / (places.queries >= 0).sum(1, keepdim=True).clamp(min=1)
 
 
 def top_per_span(scores: Tensor, spans: Tensor, limits: Tensor) -> Tensor:
-    """(B, n) bool: the `limits` best tokens of every span; ties keep the earlier token.
+    """Mark the `limits` best tokens of every span: (B, n) bool. Ties keep the earlier token.
 
     Args:
         scores: (B, n), higher is better.

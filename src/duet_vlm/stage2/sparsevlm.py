@@ -26,7 +26,7 @@ METHOD = Schedule(
 )
 
 
-def sparsevlm(seen: RankingInputs) -> Tensor:
+def sparsevlm(inputs: RankingInputs) -> Tensor:
     """SparseVLM (arXiv 2410.04417), section 3.2: only text that the image concerns may rate.
 
     Raters are the query tokens whose relevance is at least the mean. Relevance is how much the visual tokens point at
@@ -34,22 +34,22 @@ def sparsevlm(seen: RankingInputs) -> Tensor:
     raters once, by embeddings; here they are chosen at each ranking, by the hidden states there. Its adaptive ratios
     and its recycling of dropped tokens are not part of the scoring.
     """
-    asked, relevance = seen.places.asked >= 0, _relevance(seen)
-    mean = (relevance * asked).sum(1, keepdim=True) / asked.sum(1, keepdim=True).clamp(min=1)
+    is_query, relevance = inputs.places.queries >= 0, _relevance(inputs)
+    mean = (relevance * is_query).sum(1, keepdim=True) / is_query.sum(1, keepdim=True).clamp(min=1)
     # equal relevances are all raters, whatever rounding does to their mean
-    raters = asked & (relevance >= mean * (1 - 1e-5))
-    return corrected(seen, replace(seen.places, asked=seen.places.asked.masked_fill(~raters, -1)))
+    raters = is_query & (relevance >= mean * (1 - 1e-5))
+    return corrected(inputs, replace(inputs.places, queries=inputs.places.queries.masked_fill(~raters, -1)))
 
 
-def _relevance(seen: RankingInputs) -> Tensor:
-    """(B, q) how much the visual tokens point at each query token, a block of visual tokens after the other."""
-    visual, _ = pack(seen.visual)
-    questions, hole = wide(seen.questions).transpose(1, 2), seen.places.asked < 0
+def _relevance(inputs: RankingInputs) -> Tensor:
+    """Measure how much the visual tokens point at each query token, (B, q), one block of visual tokens at a time."""
+    visual, _ = pack(inputs.visual)
+    questions, hole = wide(inputs.questions).transpose(1, 2), inputs.places.queries < 0
     relevance = questions.new_zeros(hole.shape)
-    rows = max(1, block_size(hole.device) // max(1, hole.numel()))
+    per_block = max(1, block_size(hole.device) // max(1, hole.numel()))
     with exact(hole.device):
-        for part in visual.split(rows, dim=1):
-            logits = wide(take(seen.hidden, part)) @ questions
+        for part in visual.split(per_block, dim=1):
+            logits = wide(take(inputs.hidden, part)) @ questions
             pointing = logits.masked_fill_(hole[:, None], torch.finfo(logits.dtype).min).softmax(-1)
             relevance += pointing.masked_fill_((part < 0)[..., None], 0).sum(1)
-    return relevance / seen.visual.sum(1, keepdim=True).clamp(min=1)
+    return relevance / inputs.visual.sum(1, keepdim=True).clamp(min=1)

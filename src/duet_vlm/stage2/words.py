@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from ..config.arguments import tokenizer_of
 from ..errors import DuetError
 from .characters import SIGN, marks, plain, shape
 from .stop_words import LANGUAGES
@@ -84,9 +85,9 @@ def salient_spans(text: str, language: str = "en") -> list[Span]:
     check_language(language)
     question = _without_template(text)
     pipeline = _pipeline(language)
-    found = _built_in_rule(question, language) if pipeline is None else _by_spacy(question, language, pipeline)
-    inside = {place for start, end in found for place in range(start, end)}
-    return sorted(found + [span for span in marks(question) if span[0] not in inside])
+    words = _built_in_rule(question, language) if pipeline is None else _by_spacy(question, language, pipeline)
+    inside = {place for start, end in words for place in range(start, end)}
+    return sorted(words + [span for span in marks(question) if span[0] not in inside])
 
 
 def token_spans(ids: Sequence[int], tokenizer: Any) -> tuple[str, list[Span]]:
@@ -99,7 +100,7 @@ def token_spans(ids: Sequence[int], tokenizer: Any) -> tuple[str, list[Span]]:
     Tokens are decoded in a short window behind the previous ones, because what a token reads as depends on its
     neighbours (spaces, bytes of one character); the time is linear in the number of tokens.
     """
-    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    tokenizer = tokenizer_of(tokenizer)
     ids = [int(token) for token in ids]
     decoded: dict[tuple[int, ...], str] = {}  # image placeholders repeat by the hundred
 
@@ -135,7 +136,7 @@ def salient_tokens(ids: Sequence[int], tokenizer: Any, language: str = "en") -> 
     A space that a token carries before its word does not matter. DuetError if `language` is not known.
     """
     text, tokens = token_spans(ids, tokenizer)
-    special = set(getattr(getattr(tokenizer, "tokenizer", tokenizer), "all_special_ids", ()))
+    special = set(getattr(tokenizer_of(tokenizer), "all_special_ids", ()))
     words = salient_spans(text, language)
     salient, word = [], 0
     for token, (start, end) in zip(ids, tokens, strict=True):
@@ -169,12 +170,12 @@ def _without_template(text: str) -> str:
 
 def _built_in_rule(text: str, language: str) -> list[Span]:
     """The words without the marks."""
-    rules, seen = LANGUAGES[language], shape(text)
+    rules, shapes = LANGUAGES[language], shape(text)
     spans: list[Span] = []
-    for piece in _PIECE.finditer(seen):
+    for piece in _PIECE.finditer(shapes):
         if plain(text[slice(*piece.span())]).replace(" ", "") in rules.stop_words:
             continue
-        parts = [part.span() for part in _PART.finditer(seen, *piece.span())]
+        parts = [part.span() for part in _PART.finditer(shapes, *piece.span())]
         for start, end in parts:
             word = plain(text[start:end])
             stop = word in rules.stop_words or (len(parts) > 1 and word in rules.clitics)

@@ -9,7 +9,7 @@ from torch import Tensor
 _STEP, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
 
-def uniform(content: Tensor, n: int) -> Tensor:
+def draw(content: Tensor, n: int) -> Tensor:
     """Draw n numbers for every row, from the seed of torch's global generator and the row's own content.
 
     They depend on `torch.manual_seed` and on the row alone: neither on the rest of the batch, nor on the device, nor on
@@ -41,7 +41,7 @@ def _shift(state: Tensor, bits: int) -> Tensor:
     return (state >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def content(x: Tensor) -> Tensor:
+def row_content(x: Tensor) -> Tensor:
     """Numbers that tell a row of tokens from others, and that rounding hardly ever changes.
 
     Args:

@@ -32,33 +32,33 @@ class Places:
     """Where queries and keys stand in the full sequence; a query sees what is not behind it.
 
     Attributes:
-        asked: (B, q) long, of the queries, -1 where a row has fewer: such a query counts for nothing.
-        seen: (B, m) long, of the keys, -1 for a hole or padding, which nobody sees.
+        queries: (B, q) long, places of the queries; -1 where a row has fewer, and such a query counts for nothing.
+        keys: (B, m) long, places of the keys; -1 for a hole or padding, which no query sees.
     """
 
-    asked: Tensor
-    seen: Tensor
+    queries: Tensor
+    keys: Tensor
 
-    def visible(self, images: slice, rows: slice, columns: slice, window: int | None) -> Tensor:
-        """(b, r, c) bool of a block."""
-        asked, seen = self.asked[images, rows, None], self.seen[images, None, columns]
-        visible = (seen <= asked) & (seen >= 0)
-        return visible if window is None else visible & (seen > asked - window)
+    def visible(self, images: slice, block: slice, columns: slice, window: int | None) -> Tensor:
+        """Tell which keys the queries of one block see: (images, queries, columns) bool."""
+        queries, keys = self.queries[images, block, None], self.keys[images, None, columns]
+        visible = (keys <= queries) & (keys >= 0)
+        return visible if window is None else visible & (keys > queries - window)
 
-    def spans(self, rows: int, window: int | None) -> list[tuple[int, int]]:
-        """For each block of so many queries: how many columns are visible to all of it, and behind which none is.
+    def spans(self, block_size: int, window: int | None) -> list[tuple[int, int]]:
+        """Find, for each block of queries, how many columns all of it sees, and the column behind which it sees none.
 
         Read on the host, all at once.
         """
-        parts, holes = self.asked.split(rows, dim=1), self.seen < 0
+        parts, holes = self.queries.split(block_size, dim=1), self.keys < 0
         tops, lows = (torch.stack([f(part) for part in parts]) for f in (torch.amax, torch.amin))
-        least = self.seen.masked_fill(holes, torch.iinfo(torch.long).max).amin(0)
-        least = least.flip(0).cummin(0).values.flip(0)  # of this column and all behind it
-        most = self.seen.amax(0).cummax(0).values  # of this column and all before it
-        clear = torch.searchsorted(most, lows, right=True).minimum((holes.any(0).cumsum(0) == 0).sum())
+        lowest_behind = self.keys.masked_fill(holes, torch.iinfo(torch.long).max).amin(0)
+        lowest_behind = lowest_behind.flip(0).cummin(0).values.flip(0)  # of this column and all behind it
+        highest_before = self.keys.amax(0).cummax(0).values  # of this column and all before it
+        clear = torch.searchsorted(highest_before, lows, right=True).minimum((holes.any(0).cumsum(0) == 0).sum())
         if window is not None:
-            clear = clear.masked_fill(tops - least[0] >= window, 0)
-        ends = torch.searchsorted(least, tops, right=True).clamp(min=1)
+            clear = clear.masked_fill(tops - lowest_behind[0] >= window, 0)
+        ends = torch.searchsorted(lowest_behind, tops, right=True).clamp(min=1)
         return [(first, last) for first, last in torch.stack([clear.minimum(ends), ends], dim=1).tolist()]
 
 
@@ -69,7 +69,7 @@ def exact(device: torch.device) -> Any:
 
 
 def wide(x: Tensor) -> Tensor:
-    """In float32, or as it is where that is more."""
+    """Return x in float32, or as it is where that is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -89,7 +89,7 @@ def column_sums(
     visible: Tensor | Places | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """(B, m) softmax attention that each key receives, averaged over heads and summed over queries.
+    """Compute the softmax attention that each key receives, averaged over heads and summed over queries: (B, m).
 
     Computed in float32 (or wider, where the inputs are), whatever autocast and the default dtype say. Holds a few times
     `block_size` numbers, besides one group of heads of the inputs in that precision.
@@ -105,10 +105,10 @@ def column_sums(
     dtype = torch.promote_types(query.dtype, torch.float32)
     sums = torch.zeros(batch, key.shape[2], dtype=dtype, device=query.device)
     with exact(query.device):
-        for images, across, rows, (clear, end) in _blocks(query, key, softmax, visible):
+        for images, across, block, (clear, end) in _blocks(query, key, softmax, visible):
             share = heads // key.shape[1]
             grouped = slice(across.start * share, across.stop * share)
-            asking = query[images, grouped, rows].to(dtype).unflatten(1, (-1, share)) * softmax.scaling
+            asking = query[images, grouped, block].to(dtype).unflatten(1, (-1, share)) * softmax.scaling
             # (b, groups, share, r, end)
             logits = asking.flatten(2, 3) @ key[images, across, :end].to(dtype).transpose(-1, -2)
             logits = logits.unflatten(2, asking.shape[2:4])
@@ -117,18 +117,18 @@ def column_sums(
             if bias is not None:
                 logits += bias[images, None, None, None, :end]
             if isinstance(visible, Places):
-                there = visible.visible(images, rows, slice(clear, end), softmax.window)
+                there = visible.visible(images, block, slice(clear, end), softmax.window)
                 logits[..., clear:].masked_fill_(~there[:, None, None], -torch.inf)
             elif visible is not None:
                 there = visible if len(visible) == 1 else visible[images]
-                there = there[:, :, None, rows]
+                there = there[:, :, None, block]
                 logits = logits.masked_fill_(~there, -torch.inf) if there.dtype == torch.bool else logits + there
             if softmax.sinks is not None:
                 sinks = softmax.sinks.to(logits)[grouped].view(1, -1, share, 1, 1)
                 logits = torch.cat([logits, sinks.expand(*logits.shape[:-1], 1)], dim=-1)
             shares = logits.softmax(-1)[..., :end]
             if isinstance(visible, Places) and not clear:  # a hole among the queries sees nothing
-                shares.masked_fill_((visible.asked[images, rows] < 0)[:, None, None, :, None], 0)
+                shares.masked_fill_((visible.queries[images, block] < 0)[:, None, None, :, None], 0)
             sums[images, :end] += shares.sum((1, 2, 3))
             del logits, shares  # or the next block's would be made beside them
     return sums / heads
@@ -137,17 +137,22 @@ def column_sums(
 def _blocks(
     query: Tensor, key: Tensor, softmax: Softmax, visible: Any
 ) -> Iterator[tuple[slice, slice, slice, tuple[int, int]]]:
-    """(images, key heads, queries, columns as in `Places.spans`) whose logits fit a block, or the least that can be."""
-    (batch, heads, asked, _), (groups, columns) = query.shape, key.shape[1:3]
+    """Cut the work into blocks (images, key heads, queries, columns as in `Places.spans`) that fit `block_size`."""
+    (batch, heads, queries, _), (groups, columns) = query.shape, key.shape[1:3]
     room, share = block_size(query.device), heads // groups
-    images = min(batch, max(1, room // max(1, heads * asked * columns)))
-    across = min(groups, max(1, room // max(1, share * asked * columns)))
-    rows = max(1, min(asked, room // max(1, share * columns)))
-    starts = range(0, asked, rows)
+    images = min(batch, max(1, room // max(1, heads * queries * columns)))
+    across = min(groups, max(1, room // max(1, share * queries * columns)))
+    queries_per_block = max(1, min(queries, room // max(1, share * columns)))
+    starts = range(0, queries, queries_per_block)
     # one block of queries needs no look at where they stand
     causal = isinstance(visible, Places) and len(starts) > 1
-    spans = visible.spans(rows, softmax.window) if causal else [(0, columns)] * len(starts)
+    spans = visible.spans(queries_per_block, softmax.window) if causal else [(0, columns)] * len(starts)
     for image in range(0, batch, images):
         for group in range(0, groups, across):
             for start, span in zip(starts, spans, strict=True):
-                yield slice(image, image + images), slice(group, group + across), slice(start, start + rows), span
+                yield (
+                    slice(image, image + images),
+                    slice(group, group + across),
+                    slice(start, start + queries_per_block),
+                    span,
+                )

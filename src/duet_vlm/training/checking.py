@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +12,15 @@ from typing import Any
 
 from PIL import Image
 
+from .. import host
 from ..errors import DuetError
+from ..inputs.files import write_whole
 from ..inputs.images import read_image, size_of
+from ..inputs.plain_data import digest
 from ..stage2.queries import IGNORED
 from .conversations import Rendered, Renderer
 from .dataset import Collator, Loaded, answer_tokens, read_video
-from .records import Conversation, Record, conversation
+from .records import Conversation, RawRecord, conversation
 
 FILE = "records.json"
 
@@ -52,16 +54,14 @@ class Checked:
     @property
     def digest(self) -> str:
         """Which records are good, in short."""
-        return hashlib.sha256(json.dumps(self.good).encode()).hexdigest()[:16]
+        return digest(self.good)[:16]
 
     def write(self, folder: Path, key: str) -> None:
         """Leave the findings in a run's folder, for the other processes and for a resumed run."""
         folder.mkdir(parents=True, exist_ok=True)
         broken = [vars(b) for b in self.broken]
         text = json.dumps({"key": key, "good": self.good, "lengths": self.lengths, "broken": broken})
-        part = folder / f".{FILE}"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / FILE)
+        write_whole(folder / FILE, text, "the list of records")
 
     @classmethod
     def read(cls, folder: Path, key: str) -> Checked | None:
@@ -79,7 +79,7 @@ def data_key(files: tuple[str, ...], image_folder: str | None, max_length: int |
     """What a check's findings hold for: files by size and time of change, and how they are read."""
     stats = [(file, Path(file).expanduser().stat()) for file in files]
     parts = [[file, stat.st_size, stat.st_mtime_ns] for file, stat in stats]
-    return hashlib.sha256(json.dumps([parts, image_folder, max_length, template]).encode()).hexdigest()
+    return digest([parts, image_folder, max_length, template])
 
 
 class Checker:
@@ -94,13 +94,13 @@ class Checker:
 
     def __init__(self, renderer: Renderer, folder: Path | None, max_length: int | None, video_frames: int):
         self.renderer, self.folder, self.max_length = renderer, folder, max_length
-        self.processor = renderer.processor
+        self.processor: Any = renderer.processor
         # an image is asked about many times, and many are of one size
         self.probed: dict[Path, tuple[int, int] | str] = {}
         self.taken: dict[tuple[int, int], str | None] = {}
         self.video = lru_cache(maxsize=4)(partial(read_video, count=video_frames))
 
-    def __call__(self, record: Record) -> tuple[int, str | None]:
+    def __call__(self, record: RawRecord) -> tuple[int, str | None]:
         """Its length in tokens, and why it is broken or None."""
         try:
             return self.length(conversation(record.data, self.folder)), None
@@ -115,10 +115,10 @@ class Checker:
         """
         sizes = [self.probe(path) for path in chosen.images]
         rendered = self.renderer(chosen.messages)
-        for kind, given in (("image", chosen.images), ("video", chosen.videos)):
+        for kind, paths in (("image", chosen.images), ("video", chosen.videos)):
             token = getattr(self.processor, f"{kind}_token", None)
-            if token is not None and rendered.text.count(token) != len(given):
-                raise DuetError(f"its text holds {rendered.text.count(token)} {kind} tokens for {len(given)} {kind}s")
+            if token is not None and rendered.text.count(token) != len(paths):
+                raise DuetError(f"its text holds {rendered.text.count(token)} {kind} tokens for {len(paths)} {kind}s")
         if chosen.videos:
             return self.length_with_videos(rendered, chosen)
         tokenized = self.renderer.tokenizer(rendered.text, return_offsets_mapping=True, return_tensors="pt")
@@ -133,9 +133,9 @@ class Checker:
         if self.max_length is not None:
             if places and places[-1] + 1 + added > self.max_length:
                 raise DuetError(f"its images alone are longer than max_length {self.max_length}")
-            first = int(answers.nonzero()[0])
-            before = sum(n - 1 for n, place in zip(tokens, places, strict=True) if place < first)
-            if first + before >= self.max_length:
+            answer_start = int(answers.nonzero()[0])
+            before = sum(n - 1 for n, place in zip(tokens, places, strict=True) if place < answer_start)
+            if answer_start + before >= self.max_length:
                 raise DuetError(f"all its labels are masked: no answer begins before max_length {self.max_length}")
         length = len(ids) + added
         return length if self.max_length is None else min(length, self.max_length)
@@ -145,10 +145,9 @@ class Checker:
         if not sizes:
             return []
         try:
-            counts: list[int] = self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+            return host.image_tokens(self.processor, sizes)
         except ValueError as error:  # of an image that is too narrow, for example
             raise DuetError(f"the model's processor refuses its images ({str(error).rstrip('.')})") from error
-        return counts
 
     def probe(self, path: Path) -> tuple[int, int]:
         """(height, width) of a picture as training will read it, which the processor takes."""
@@ -161,10 +160,10 @@ class Checker:
                 self.probed[path] = size if reason is None else f"image {str(path)!r} {reason}"
             except DuetError as error:
                 self.probed[path] = str(error)
-        found = self.probed[path]
-        if isinstance(found, str):
-            raise DuetError(found)
-        return found
+        probed = self.probed[path]
+        if isinstance(probed, str):
+            raise DuetError(probed)
+        return probed
 
     def length_with_videos(self, rendered: Rendered, chosen: Conversation) -> int:
         """What only the batch itself tells: how long a video becomes, and whether the processor takes it."""
@@ -196,7 +195,7 @@ def _told(error: Exception) -> str:
 
 
 def check_records(
-    records: list[Record], checker: Checker, workers: int, advance: Callable[[int], Any] = lambda _: None
+    records: list[RawRecord], checker: Checker, workers: int, advance: Callable[[int], Any] = lambda _: None
 ) -> Checked:
     """Check all records; `advance` is called with how many are done."""
     good: list[int] = []
@@ -212,7 +211,7 @@ def check_records(
     return Checked(good, lengths, broken)
 
 
-def _checked(records: list[Record], checker: Checker, workers: int) -> Iterator[tuple[int, str | None]]:
+def _checked(records: list[RawRecord], checker: Checker, workers: int) -> Iterator[tuple[int, str | None]]:
     if workers < 2:
         yield from map(checker, records)
         return

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ..console import terminal
+from ..console.processes import Process
 from ..errors import DuetError
 
 
@@ -40,27 +42,27 @@ def train(
 
       accelerate launch --num_processes 8 --no_python duet train --config eight_gpus.yaml
     """
-    first = int(os.environ.get("RANK", "0")) == 0
-    with _once(first), _parting():
+    is_main = Process.this().is_main
+    with _once(is_main), _parting(), terminal.no_bars():
         _needed()
-        from .command import prepare
+        from .command import prepare_training
         from .settings import read_settings
 
         notes: list[str] = []
         settings = read_settings(config)
-        with _stoppable(settings.output, first, check):
-            run = prepare(
-                settings, resume, skip_broken, _bar if first else _silent, fresh=check,
+        with _stoppable(settings.output, is_main, check):
+            run = prepare_training(
+                settings, resume, skip_broken, partial(_bar, is_main), fresh=check,
                 tell=notes.append if check else None,
             )  # fmt: skip
-        if first:
+        if is_main:
             for broken in run.checked.broken:
                 print(f"duet: left out: {broken}", file=sys.stderr)
             print(f"{len(run.dataset)} records are good.", file=sys.stderr)
         if check:
             from .plan import plan
 
-            if first:
+            if is_main:
                 print(plan(run))
                 for note in notes:
                     print(f"duet: {note}: see to it where you train.", file=sys.stderr)
@@ -70,17 +72,17 @@ def train(
 
         done = finished(run)
         if done is not None:
-            if first:
+            if is_main:
                 print(f"Finished already: {done}. Nothing was changed.")
             return
-        with _stoppable(settings.output, first, check):
+        with _stoppable(settings.output, is_main, check):
             target = start(run)
-    if first:
+    if is_main:
         print(f"Saved in {target}. Compress it again with: duet_vlm.apply(model, tokenizer=processor)")
 
 
 @contextlib.contextmanager
-def _stoppable(output: str, first: bool, check: bool) -> Iterator[None]:
+def _stoppable(output: str, is_main: bool, check: bool) -> Iterator[None]:
     """Ctrl-C says how to go on."""
     try:
         yield
@@ -94,18 +96,18 @@ def _stoppable(output: str, first: bool, check: bool) -> Iterator[None]:
             left = "there is no checkpoint yet, so start it again"
         else:
             left = f"go on from {last.name} with --resume"
-        if first:
+        if is_main:
             print(f"duet: stopped; {left}.", file=sys.stderr)
         raise typer.Exit(130) from error
 
 
 @contextlib.contextmanager
-def _once(first: bool) -> Iterator[None]:
+def _once(is_main: bool) -> Iterator[None]:
     """What a user can put right is said by one process, the list of broken records before it."""
     try:
         yield
     except DuetError as error:
-        if not first:
+        if not is_main:
             raise typer.Exit(2) from error
         for broken in getattr(error, "broken", []):
             print(broken, file=sys.stderr)
@@ -132,15 +134,6 @@ def _needed() -> None:
 
 
 @contextlib.contextmanager
-def _bar(total: int) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress
-
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task("Checking the records", total=total)
-        yield lambda done: bar.update(task, completed=done)
-
-
-@contextlib.contextmanager
-def _silent(total: int) -> Iterator[Any]:
-    yield lambda done: None
+def _bar(first: bool, total: int) -> Iterator[Callable[[int], None]]:
+    with terminal.progress(total, "Checking the records", first) as bar:
+        yield bar.reach

@@ -8,23 +8,27 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..applying import apply
 from ..errors import DuetError
 from ..families import facts_of
 from ..inputs.checkpoints import read_config, read_processor
-from ..inputs.files import check_folder, writing
+from ..inputs.files import check_writable_folder, writing
 from ..presets import DuetConfig
 from . import models, resuming
 from .arguments import training_arguments
 from .checking import Broken, Checked, Checker, check_records, data_key
 from .conversations import Renderer
 from .dataset import Collator, Conversations
+from .progress import TrainingProgress
 from .records import conversation, read_records
 from .schedule import Budget, BudgetSchedule
 from .settings import TrainSettings
 from .trainer import PART, DuetTrainer, SaveError, cannot_save, of_the_disk, publish
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 Bar = Callable[[int], AbstractContextManager[Callable[[int], Any]]]
 
@@ -40,7 +44,7 @@ class BrokenRecords(DuetError):
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """What is known before the model is loaded.
 
     Attributes:
@@ -55,7 +59,7 @@ class Run:
 
     settings: TrainSettings
     arguments: Any
-    model_config: Any
+    model_config: PreTrainedConfig
     full: DuetConfig
     budget: Budget
     renderer: Renderer
@@ -65,14 +69,14 @@ class Run:
     stamp: dict[str, Any]
 
 
-def prepare(
+def prepare_training(
     settings: TrainSettings,
     resume: bool,
     skip_broken: bool,
     bar: Bar,
     fresh: bool = False,
     tell: Callable[[str], Any] | None = None,
-) -> Run:
+) -> TrainingRun:
     """Read and check everything but the weights.
 
     Args:
@@ -88,7 +92,7 @@ def prepare(
         ValueError: one sentence that says what to put right.
     """
     output = Path(settings.output).expanduser()
-    check_folder(output, "the trained model")
+    check_writable_folder(output, "the trained model")
     arguments = training_arguments(settings, tell)
     checkpoint = resuming.last_checkpoint(output)
     if resume and checkpoint is None:
@@ -116,10 +120,10 @@ def prepare(
             return known
         checker = Checker(renderer, folder, settings.max_length, settings.video_frames)
         with bar(len(records)) as advance:
-            found = check_records(records, checker, settings.workers, advance)
+            checked = check_records(records, checker, settings.workers, advance)
         with writing(output, "the list of records"):
-            found.write(output, key)
-        return found
+            checked.write(output, key)
+        return checked
 
     with arguments.main_process_first(desc="checking the data"):  # the others read what the first one found
         checked = check()
@@ -130,12 +134,12 @@ def prepare(
     listed = [conversation(records[i].data, folder) for i in checked.good]
     stamp = resuming.stamp(settings, model_config, checked.digest, arguments.world_size)
     if checkpoint is not None and resume:
-        resuming.check(checkpoint, stamp)
+        resuming.check_checkpoint(checkpoint, stamp)
     dataset = Conversations(listed, renderer, settings.video_frames)
-    return Run(settings, arguments, model_config, full, budget, renderer, checked, dataset, checkpoint, stamp)
+    return TrainingRun(settings, arguments, model_config, full, budget, renderer, checked, dataset, checkpoint, stamp)
 
 
-def trainer_of(run: Run) -> DuetTrainer:
+def trainer_of(run: TrainingRun) -> DuetTrainer:
     """The model, compressed, in its Trainer.
 
     Raises:
@@ -145,13 +149,13 @@ def trainer_of(run: Run) -> DuetTrainer:
     sharded = bool(arguments.fsdp) or arguments.deepspeed_plugin is not None or _launched_sharded()
     if sharded and settings.train == "lora" and settings.lora.merge:
         raise DuetError("lora.merge cannot put sharded weights together: set it to false and merge afterwards.")
-    from transformers import set_seed
+    from transformers import PrinterCallback, ProgressCallback, set_seed
 
     set_seed(settings.seed)
     model = models.load(settings, sharded)
     processor = run.renderer.processor
     handle = apply(model, run.full, tokenizer=processor, full_logits=False)
-    return DuetTrainer(
+    trainer = DuetTrainer(
         handle=handle,
         lengths=run.checked.lengths if settings.group_by_length else None,
         stamp=lambda folder: (folder / resuming.FILE).write_text(json.dumps(run.stamp, indent=2), encoding="utf-8"),
@@ -160,11 +164,14 @@ def trainer_of(run: Run) -> DuetTrainer:
         data_collator=Collator(processor, settings.max_length),
         train_dataset=run.dataset,
         processing_class=processor,
-        callbacks=[BudgetSchedule(handle.use, run.budget)],
+        callbacks=[BudgetSchedule(handle.use, run.budget), TrainingProgress()],
     )
+    for shown in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(shown)
+    return trainer
 
 
-def train(run: Run) -> Path:
+def train(run: TrainingRun) -> Path:
     """Train, and save: OUTPUT/model is a folder for from_pretrained, OUTPUT/adapter the adapter of `train: lora`.
 
     Raises:
@@ -184,7 +191,7 @@ def train(run: Run) -> Path:
         raise SaveError(cannot_save("the trained model", error, output)) from error
 
 
-def finished(run: Run) -> Path | None:
+def finished(run: TrainingRun) -> Path | None:
     """What an earlier run left when it was through; None where there is something left to do."""
     if run.checkpoint is None:
         return None
@@ -197,7 +204,7 @@ def finished(run: Run) -> Path | None:
     return left[-1] if through else None
 
 
-def save(run: Run, trainer: DuetTrainer, output: Path) -> Path:
+def save(run: TrainingRun, trainer: DuetTrainer, output: Path) -> Path:
     """Write what was trained; each folder appears when it is whole."""
     lora = run.settings.train == "lora"
     if trainer.is_fsdp_enabled:
@@ -213,7 +220,7 @@ def save(run: Run, trainer: DuetTrainer, output: Path) -> Path:
         if lora and run.settings.lora.merge:
             target = output / "model"
             part = output / PART / target.name
-            models.merged(trainer.accelerator.unwrap_model(trainer.model)).save_pretrained(part)
+            models.merge_adapters(trainer.accelerator.unwrap_model(trainer.model)).save_pretrained(part)
             run.renderer.processor.save_pretrained(part)
             publish(part, target)
     trainer.accelerator.wait_for_everyone()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..config.arguments import tokenizer_of
 from ..errors import DuetError
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,9 @@ class Renderer:
         ValueError: no chat template, or a tokenizer that cannot tell where its tokens stand.
     """
 
-    def __init__(self, processor: Any):
+    def __init__(self, processor: ProcessorMixin):
         self.processor = processor
-        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.tokenizer = tokenizer_of(processor)
         self.template = getattr(processor, "chat_template", None) or getattr(self.tokenizer, "chat_template", None)
         if not self.template:
             raise DuetError("the model's processor has no chat template: set processor.chat_template and save it.")
@@ -76,8 +80,8 @@ class Renderer:
             before, after = self.render(messages[:i]), self.render(messages[: i + 1])
             if not (text.startswith(before) and text.startswith(after)):
                 return None
-            asked = self.render(messages[:i], prompt=True)
-            start = max(len(before), _shared(asked, after))
+            prompt_text = self.render(messages[:i], prompt=True)
+            start = max(len(before), _shared(prompt_text, after))
             answer = "".join(part["text"] for part in message["content"] if part["type"] == "text").strip()
             if answer not in after[start:]:
                 return None

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..families.video.sampling import spread
+from ..config.arguments import tokenizer_of
+from ..families.video.sampling import starts
 from ..inputs.images import read_image
 from ..inputs.video.decoding import Clip, read_frames
 from ..stage2.queries import IGNORED
 from .conversations import Rendered, Renderer
 from .records import Conversation
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Conversations(Dataset[Loaded]):
 
 def read_video(path: Path, count: int) -> Clip:
     """`count` frames or all of a shorter video, from its whole length."""
-    return read_frames(path, lambda total, rate: spread(total, min(count, total)))
+    return read_frames(path, lambda total, rate: starts(total, min(count, total)))
 
 
 class Collator:
@@ -65,9 +69,9 @@ class Collator:
         max_length: longer conversations lose their end, in tokens after images are expanded; None for no limit.
     """
 
-    def __init__(self, processor: Any, max_length: int | None = None):
+    def __init__(self, processor: ProcessorMixin, max_length: int | None = None):
         self.processor, self.max_length = processor, max_length
-        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.tokenizer = tokenizer_of(processor)
 
     def __call__(self, rows: Sequence[Loaded]) -> dict[str, Any]:
         """(B, S) input_ids, attention_mask, labels, and what else the processor gives."""
@@ -86,7 +90,7 @@ class Collator:
         clips = [clip for row in rows for clip in row.videos]
         if clips:
             options["videos"] = [clip.frames for clip in clips]
-            options |= {"video_metadata": [metadata(clip) for clip in clips], "do_sample_frames": False}
+            options |= {"video_metadata": [clip.metadata() for clip in clips], "do_sample_frames": False}
         batch = dict(self.processor(text=[row.rendered.text for row in rows], **options))
         replaced = batch.pop("text_replacement_offsets", None) or [[]] * len(rows)
         flags = [
@@ -95,15 +99,6 @@ class Collator:
         ]
         batch["labels"] = batch["input_ids"].masked_fill(~torch.stack(flags), IGNORED)
         return batch
-
-
-def metadata(clip: Clip) -> dict[str, Any]:
-    """What a video processor is told of frames that are chosen already."""
-    height, width = clip.frames.shape[1:3]
-    return {
-        "total_num_frames": clip.total, "fps": clip.rate, "duration": clip.duration, "height": height, "width": width,
-        "frames_indices": list(clip.indices),
-    }  # fmt: skip
 
 
 def expanded(spans: Sequence[tuple[int, int]], replaced: Sequence[dict[str, Any]]) -> list[tuple[int, int]]:

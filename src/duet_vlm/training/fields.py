@@ -45,7 +45,7 @@ def _texts(value: Any) -> Any:
 Text = Annotated[str, Field(pattern=r"\S")]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_texts), Field(min_length=1)]
-EmptyIfNothing = BeforeValidator(lambda given: {} if given is None else given)  # `save:` with nothing below it
+EmptyIfNothing = BeforeValidator(lambda value: {} if value is None else value)  # `save:` with nothing below it
 
 
 def read(of: type[T], data: Any) -> T:
@@ -104,15 +104,15 @@ def members(hint: Any) -> tuple[Any, ...]:
 
 
 def _bounds(metadata: Any) -> str:
-    found = []
+    limits = []
     for bound in metadata:
         if isinstance(bound, Gt):
-            found.append(f"above {bound.gt:g}")
+            limits.append(f"above {bound.gt:g}")
         elif isinstance(bound, Ge):
-            found.append(f"of at least {bound.ge:g}")
+            limits.append(f"of at least {bound.ge:g}")
         elif isinstance(bound, Le):
-            found.append(f"at most {bound.le:g}")
-    return f" {' and '.join(found)}" if found else ""
+            limits.append(f"at most {bound.le:g}")
+    return f" {' and '.join(limits)}" if limits else ""
 
 
 def _refusal(of: type[BaseModel], data: Any, problem: Any) -> DuetError:

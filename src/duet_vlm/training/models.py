@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -11,6 +11,9 @@ from ..errors import DuetError
 from ..families import family_of
 from ..inputs.checkpoints import read_weights
 from .settings import Lora, TrainSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -51,7 +54,7 @@ def freed(model: Any, settings: TrainSettings) -> Any:
     return model
 
 
-def release(model: nn.Module, settings: TrainSettings) -> None:
+def release(model: PreTrainedModel, settings: TrainSettings) -> None:
     """Set `requires_grad` of every parameter for the stage to train.
 
     Raises:
@@ -108,7 +111,7 @@ def count_trained(model: nn.Module) -> tuple[int, int]:
     return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
 
 
-def merged(model: Any) -> Any:
+def merge_adapters(model: Any) -> Any:
     """A model whose adapters are added into its weights, in the dtype of its trained weights."""
     model = model.merge_and_unload()
     if any(p.dtype == torch.bfloat16 for p in model.parameters()):

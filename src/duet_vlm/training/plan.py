@@ -10,10 +10,10 @@ import torch
 
 from ..presets import DuetConfig
 from . import models
-from .command import Run
+from .command import TrainingRun
 
 
-def plan(run: Run) -> str:
+def plan(run: TrainingRun) -> str:
     """Records, steps, tokens a step, the settings that the budget became, and what is trained; a line each.
 
     Raises:
@@ -36,7 +36,7 @@ def plan(run: Run) -> str:
     )
 
 
-def steps_of(run: Run) -> int:
+def steps_of(run: TrainingRun) -> int:
     """As the Trainer counts them: the last step of an epoch may be smaller."""
     settings, arguments = run.settings, run.arguments
     if settings.steps is not None:
@@ -47,7 +47,7 @@ def steps_of(run: Run) -> int:
     return steps
 
 
-def compression(run: Run) -> str:
+def compression(run: TrainingRun) -> str:
     """The method, its budget and the fields of the config that are not what they are by default."""
     chosen, config = run.settings.compression, run.full
     if config == DuetConfig():
@@ -81,7 +81,7 @@ def what(settings: Any) -> str:
     return ", ".join(parts + (["vision tower"] if settings.tower == "trained" else []))
 
 
-def parameters(run: Run) -> tuple[int, int]:
+def parameters(run: TrainingRun) -> tuple[int, int]:
     """Those trained, and all, of a model without weights."""
     from transformers import AutoModelForImageTextToText
 

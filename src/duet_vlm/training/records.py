@@ -38,7 +38,7 @@ class Conversation:
 
 
 @dataclass(frozen=True)
-class Record:
+class RawRecord:
     """What stands in a file, unread.
 
     Attributes:
@@ -55,7 +55,7 @@ class Unreadable(str):
     """In a record's place: why its line could not be read."""
 
 
-def read_records(files: tuple[str, ...]) -> list[Record]:
+def read_records(files: tuple[str, ...]) -> list[RawRecord]:
     """All records of JSON lists and JSON-lines files.
 
     Raises:
@@ -67,18 +67,18 @@ def read_records(files: tuple[str, ...]) -> list[Record]:
     return records
 
 
-def _read_file(file: str) -> list[Record]:
+def _read_file(file: str) -> list[RawRecord]:
     text = read_text(Path(os.path.expanduser(file)), "data", "a JSON list or JSON lines of conversations")
     torn = may_be_torn(text)
     if text.lstrip(SPACE).startswith("["):
         try:
-            return [Record(file, i, _whole(data) if torn else data) for i, data in enumerate(parse(text))]
+            return [RawRecord(file, i, _whole(data) if torn else data) for i, data in enumerate(parse(text))]
         except NotJson as error:
             if not _is_json(next(lines(text))[1]):
                 place = "" if error.line is None else f" at line {error.line}"
                 raise DuetError(f"data {file!r} is no JSON{place}: {error}.") from error
             # else JSON lines whose first record is a list by mistake
-    return [Record(file, number - 1, _line(line, torn)) for number, line in lines(text)]
+    return [RawRecord(file, number - 1, _line(line, torn)) for number, line in lines(text)]
 
 
 def _line(line: str, torn: bool) -> Any:
@@ -134,8 +134,8 @@ def conversation(data: Any, folder: Path | None) -> Conversation:
     for i, message in enumerate(messages):
         if message["role"] == "assistant" and not _says(message):
             raise DuetError(f"its answer in turn {i} is empty: a model would learn to say nothing")
-    found = {kind: _media(data, kind, own[kind], messages, folder) for kind in KINDS}
-    return Conversation(messages, found["image"], found["video"])
+    media = {kind: _media(data, kind, own[kind], messages, folder) for kind in KINDS}
+    return Conversation(messages, media["image"], media["video"])
 
 
 def _turns(listed: Any, name: str, role: str, content: str) -> list[tuple[str, Any]]:
@@ -191,12 +191,12 @@ def _media(
 ) -> tuple[Path, ...]:
     beside = data.get(kind) if data.get(kind) is not None else data.get(kind + "s")
     listed = own if beside is None else own + (list(beside) if isinstance(beside, list) else [beside])
-    for given in listed:
-        if not isinstance(given, str) or not given:
-            raise DuetError(f"its {kind} {given!r} is no path")
-        if "://" in given:
-            raise DuetError(f"its {kind} {given!r} is an address: download it and give the file")
+    for path in listed:
+        if not isinstance(path, str) or not path:
+            raise DuetError(f"its {kind} {path!r} is no path")
+        if "://" in path:
+            raise DuetError(f"its {kind} {path!r} is an address: download it and give the file")
     places = sum(part["type"] == kind for message in messages for part in message["content"])
     if places != len(listed):
         raise DuetError(f"it has {len(listed)} {kind}s and {places} <{kind}> places")
-    return tuple((folder or Path()) / os.path.expanduser(given) for given in listed)
+    return tuple((folder or Path()) / os.path.expanduser(path) for path in listed)

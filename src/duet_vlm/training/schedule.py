@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ..config.budget import stage1_counts, tokens_per_layer
+from ..config.fitting import last_that
 from ..errors import DuetError
 from ..presets import Drop, DuetConfig
 
@@ -80,14 +81,8 @@ class Budget:
             return self.config
         full, end = self.visual_tokens or NOMINAL, self.average(self.config)
         wanted = full + progress * (end - full)
-        low, high = 0, GRID  # strengths that keep more and less than wanted
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.average(self.strength(middle)) >= wanted:
-                low = middle
-            else:
-                high = middle
-        return self.strength(low)
+        # the strongest that still keeps as much as wanted
+        return self.strength(last_that(lambda n: self.average(self.strength(n)) >= wanted, 0, GRID))
 
     def strength(self, step: int) -> DuetConfig:
         return weaker(self.config, step / GRID, self.visual_tokens)

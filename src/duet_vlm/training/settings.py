@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from ..config.budget_rule import NONE, SETTINGS, Budget
 from ..config.settings import check_names
 from ..errors import DuetError
+from ..inputs.choice import option_names
 from ..inputs.text_files import read_yaml
 from ..presets import DuetConfig, preset, stages
 from .fields import EmptyIfNothing, Number, Strict, Text, Texts, read
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 # what may change when a run is resumed: no loss depends on it
 FREE: Any = {"output": True, "save": True, "log_every": True, "report": True, "workers": True, "lora": {"merge"}}
@@ -37,23 +42,17 @@ class Compression(Strict):
 
     @model_validator(mode="after")
     def _one_budget(self) -> Compression:
-        if self.method != "settings":
+        if self.method != SETTINGS:
             stages(self.method)
-        budgets = sum(x is not None for x in (self.tokens, self.keep))
-        if self.method in ("none", "settings") and budgets:
-            raise DuetError(f"compression.method {self.method!r} takes no budget: leave out tokens and keep.")
-        if self.method not in ("none", "settings") and budgets != 1:
-            raise DuetError(
-                f"compression.method {self.method!r} needs one budget: give either tokens, an average per layer, or "
-                "keep, a fraction."
-            )
-        if self.method == "none" and self.settings:
+        with option_names("compression."):
+            Budget.parse(self.method, self.tokens, self.keep)
+        if self.method == NONE and self.settings:
             raise DuetError("compression.method 'none' compresses nothing: leave out settings, or use another method.")
-        if self.method == "settings" and not self.settings:
+        if self.method == SETTINGS and not self.settings:
             raise DuetError("compression.method 'settings' needs compression.settings, the fields of a DuetConfig.")
         return self
 
-    def config(self, model_config: Any) -> DuetConfig:
+    def config(self, model_config: PreTrainedConfig) -> DuetConfig:
         """The compression at its full strength, for a model's config.
 
         Raises:
@@ -61,7 +60,7 @@ class Compression(Strict):
         """
         changes = self.settings or {}
         check_names(changes)  # `name` and `keep` would be a preset's own arguments
-        if self.method == "settings":
+        if self.method == SETTINGS:
             return DuetConfig.from_dict(changes)
         return preset(self.method, model=model_config, tokens=self.tokens, keep=self.keep, **changes)
 

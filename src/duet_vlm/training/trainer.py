@@ -21,6 +21,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from ..engine.handle import Duet
 from ..errors import DuetError
 from ..stage2.queries import IGNORED
+from .progress import TrainingProgress
 
 PART = ".saving"
 LOSSES = "duet_loss.json"  # in a checkpoint: the losses of the steps that no log has told yet
@@ -80,7 +81,12 @@ class DuetTrainer(Trainer):
         """As `Trainer.train`; logged and final losses are those of all steps, the ones before a resume included."""
         file = Path(resume_from_checkpoint or "", LOSSES)
         self.told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-        output = super().train(resume_from_checkpoint, *more, **options)
+        try:
+            output = super().train(resume_from_checkpoint, *more, **options)
+        finally:  # an error or Ctrl-C is told below the bar, not into it
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, TrainingProgress):
+                    callback.stop()
         return output._replace(training_loss=output.metrics["train_loss"])
 
     # ---- order ----

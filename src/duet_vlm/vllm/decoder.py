@@ -118,12 +118,14 @@ class _Pass:
 
     def run(self, model: Any) -> Tensor:
         for number, layer in enumerate(model.layers):
-            if number in self.decoder.ranked_by:
-                for row in self.step.entering:
-                    self.scores[row] = self.rank(number, row)
-            if number in self.decoder.drops:
-                self.drop()
-            self.hidden, self.residual = layer(self.positions, self.hidden, self.residual)
+            twin = self.decoder.twins.get(number) if self.step.entering else None
+            if twin is not None:
+                self.rank(number, twin)
+            index = self.drop() if number in self.decoder.drops else None
+            if twin is not None:
+                self.hidden, self.residual = twin.run(self.positions, self.hidden, self.residual, index)
+            else:
+                self.hidden, self.residual = layer(self.positions, self.hidden, self.residual)
             if number < len(self.adds):
                 more = self.adds[number][: self.step.stages[0].tokens]
                 self.hidden = self.hidden + (more if self.present is None else more[self.present])
@@ -131,15 +133,11 @@ class _Pass:
         hidden, _ = model.norm(self.hidden, self.residual)
         return hidden if self.present is None else self.filled(hidden)
 
-    def part(self, row: int) -> slice:
-        """Where the tokens of a request stand that are present."""
-        starts = self.step.stages[self.stage].starts
-        return slice(int(starts[row]), int(starts[row + 1]))
-
-    def drop(self) -> None:
-        """Go on with what the next stage has."""
+    def drop(self) -> Tensor | None:
+        """Go on with what the next stage has: its places among the tokens present; None for all of them."""
         before, self.stage = self.step.stages[self.stage], self.stage + 1
         after = self.step.stages[self.stage]
+        index = None
         if self.step.entering:
             order = torch.arange(before.tokens, device=self.hidden.device)
             left: list[Tensor] = []
@@ -157,6 +155,7 @@ class _Pass:
             self.positions = self.step.places[self.stage].to(self.stock_positions.dtype)
         elif self.present is not None:
             self.positions = self.stock_positions[..., self.present]
+        return index
 
     def left(self, row: int, count: int) -> Tensor:
         """(count,) which of the tokens of a request that are present stay."""
@@ -175,38 +174,36 @@ class _Pass:
     def limits(self, kept: Sequence[int]) -> Tensor:
         return torch.tensor(kept).to(self.hidden.device, non_blocking=True)
 
-    def rank(self, layer: int, row: int) -> Tensor:
-        """(n,) the score of every token of a prompt that is present, without the answer behind it."""
-        decoder, prompt, part = self.decoder, self.step.prompts[row], self.part(row)
-        gone = prompt.removed[self.stage - 1] if self.stage else 0
-        part = slice(part.start, part.start + prompt.length - gone)
-        numbers, places = (x[None, : prompt.length - gone] for x in (self.numbers[row], self.places[row]))
-        positions, hidden = self.positions[..., part], self.hidden[part]
-        twin = decoder.twins[layer]
-        normed = twin.entrance(positions, hidden, None if self.residual is None else self.residual[part])
-        query, key = twin.queries_and_keys(positions, normed)
-        visual, asked = numbers > 0, self.asked[row]
-        at = torch.searchsorted(places, asked).clamp(max=places.shape[1] - 1)
-        asked = asked.masked_fill(places.gather(1, at) != asked, -1)
-        average = None
-        if decoder.config.debias:
-            same = ranking.average_token(normed[None], visual)[0]
-            average = twin.queries_and_keys(positions, same)[1]
-        drop = list(decoder.drops.values()).index(decoder.ranked_by[layer])
-        whole = hidden if self.residual is None else hidden + self.residual[part]
-        inputs = ranking.RankingInputs(
-            query=query[:, :, at[0]],
-            key=key,
-            places=Places(asked, places),
-            softmax=Softmax(twin.scale),
-            hidden=whole[None],
-            questions=whole[None, at[0]],
-            visual=visual,
-            spans=numbers,
-            limits=self.limits(prompt.kept[drop]),
-            average=average,
-        )
-        return ranking.ranked(decoder.config.ranking_method, inputs)[0]
+    def rank(self, layer: int, twin: Twin) -> None:
+        """Score the tokens of every prompt that loses some, with the weights of a layer."""
+        normed, query, key = twin.look(self.positions, self.hidden, self.residual)
+        whole = self.hidden if self.residual is None else self.hidden + self.residual
+        drop = list(self.decoder.drops.values()).index(self.decoder.ranked_by[layer])
+        for row in self.step.entering:
+            prompt, start = self.step.prompts[row], int(self.step.stages[self.stage].starts[row])
+            present = prompt.length - (prompt.removed[self.stage - 1] if self.stage else 0)  # no answer behind it
+            part = slice(start, start + present)
+            numbers, places = self.numbers[row][None, :present], self.places[row][None, :present]
+            visual, asked = numbers > 0, self.asked[row]
+            at = torch.searchsorted(places, asked).clamp(max=present - 1)
+            asked = asked.masked_fill(places.gather(1, at) != asked, -1)
+            average = None
+            if self.decoder.config.debias:
+                same = ranking.average_token(normed[None, part], visual)[0]
+                average = twin.keys(self.positions[..., part], same)
+            inputs = ranking.RankingInputs(
+                query=query[:, :, part][:, :, at[0]],
+                key=key[:, :, part],
+                places=Places(asked, places),
+                softmax=Softmax(twin.scale),
+                hidden=whole[None, part],
+                questions=whole[part][None, at[0]],
+                visual=visual,
+                spans=numbers,
+                limits=self.limits(prompt.kept[drop]),
+                average=average,
+            )
+            self.scores[row] = ranking.ranked(self.decoder.config.ranking_method, inputs)[0]
 
     def filled(self, hidden: Tensor) -> Tensor:
         """(n, D) of the tokens present -> (N, D): a dropped one has what the last one before it has."""

@@ -47,14 +47,14 @@ def longest_edge(height: int, width: int, edge: int) -> tuple[int, int]:
 
 
 def whole_patches(
-    height: int, width: int, factor: int, least: int, most: int, frames: int = 1, multiple: int = 1
+    height: int, width: int, factor: int, minimum: int, maximum: int, frames: int = 1, multiple: int = 1
 ) -> tuple[int, int]:
-    """Height and width that are multiples of `factor`, of about the same shape, with `least` to `most` pixels.
+    """Height and width that are multiples of `factor`, of about the same shape, with `minimum` to `maximum` pixels.
 
     Args:
         height, width: pixels of a frame.
         factor: side of a merged patch in pixels.
-        least, most: pixels, of all frames together.
+        minimum, maximum: pixels, of all frames together.
         frames: how many there are.
         multiple: the frames of one temporal patch; the bounds count whole ones.
 
@@ -66,12 +66,12 @@ def whole_patches(
     rows, columns = round(height / factor), round(width / factor)
     counted = round(frames / multiple) * multiple
     pixels = counted * rows * columns * factor**2
-    if pixels > most:
-        shrink = math.sqrt(frames * height * width / most)
+    if pixels > maximum:
+        shrink = math.sqrt(frames * height * width / maximum)
         rows = max(1, math.floor(height / shrink / factor))
         columns = max(1, math.floor(width / shrink / factor))
-    elif pixels < least:
-        grow = math.sqrt(least / (frames * height * width))
+    elif pixels < minimum:
+        grow = math.sqrt(minimum / (frames * height * width))
         rows, columns = math.ceil(height * grow / factor), math.ceil(width * grow / factor)
     return rows * factor, columns * factor
 

@@ -47,9 +47,9 @@ class FrameProcessor(VideoProcessorMixin):
 
     def __init__(self, **settings: Any):
         # a None in a model's files means the class's setting, as in the stock classes
-        given = {key: value for key, value in settings.items() if value is not None and not key.endswith(KINDS)}
+        own = {key: value for key, value in settings.items() if value is not None and not key.endswith(KINDS)}
         common = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_center_crop": False}
-        merged = {"rescale_factor": 1 / 255, "num_frames": None, "fps": None, **common, **self.published, **given}
+        merged = {"rescale_factor": 1 / 255, "num_frames": None, "fps": None, **common, **self.published, **own}
         for name, value in merged.items():
             setattr(self, name, value)
 
@@ -64,20 +64,20 @@ class FrameProcessor(VideoProcessorMixin):
         count, rate, rule = settings.num_frames, settings.fps, cls.sampling
         if count is None and rate is None:
             return rule
-        least, most = getattr(settings, "min_frames", rule.least), getattr(settings, "max_frames", rule.most)
-        return replace(rule, count=count, rate=rate, least=least, most=most)
+        minimum, maximum = getattr(settings, "min_frames", rule.minimum), getattr(settings, "max_frames", rule.maximum)
+        return replace(rule, count=count, rate=rate, minimum=minimum, maximum=maximum)
 
     def __call__(self, videos: Any, **kwargs: Any) -> BatchFeature:  # type: ignore[override]
         """Prepare videos of (T, H, W, 3) uint8 frames each; of the options only `video_metadata` counts."""
-        found = [self.prepare(torch.from_numpy(video).permute(0, 3, 1, 2).contiguous()) for video in videos]
-        data: dict[str, Any] = {name: self.joined(name, [one[name] for one in found]) for name in found[0]}
+        prepared = [self.prepare(torch.from_numpy(video).permute(0, 3, 1, 2).contiguous()) for video in videos]
+        data: dict[str, Any] = {name: self.joined(name, [one[name] for one in prepared]) for name in prepared[0]}
         if kwargs.get("video_metadata"):
             data["video_metadata"] = [VideoMetadata(**dict(one)) for one in kwargs["video_metadata"]]
         return BatchFeature(data)
 
-    def joined(self, name: str, found: list[Tensor]) -> Tensor:
+    def joined(self, name: str, tensors: list[Tensor]) -> Tensor:
         """One tensor of those of every video."""
-        return torch.stack(found)
+        return torch.stack(tensors)
 
     def prepare(self, frames: Tensor) -> dict[str, Tensor]:
         """The model's inputs of one video, (T, 3, H, W) uint8."""

@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import DuetError
 
 
-def spread(total: int, count: int) -> list[int]:
+def starts(total: int, count: int) -> list[int]:
     """Starts of `count` equal parts."""
     return [i * total // count for i in range(count)]
 
@@ -38,17 +38,17 @@ class Sampling:
         places: which frames, from the video's frames and how many are wanted.
         count: how many; with `rate`, at most so many.
         rate: frames per second.
-        least, most: bounds of what `rate` gives.
+        minimum, maximum: bounds of what `rate` gives.
         multiple: what `rate` gives is a multiple of this.
         skip: seconds left out at both ends of a video that is longer than `count` x `rate` seconds and these.
         exact: `count` is a wish: a shorter video is refused, and `rate` does not count.
     """
 
-    places: Callable[[int, int], list[int]] = spread
+    places: Callable[[int, int], list[int]] = starts
     count: int | None = None
     rate: float | None = None
-    least: int = 1
-    most: int = 768
+    minimum: int = 1
+    maximum: int = 768
     multiple: int = 1
     skip: float = 0.0
     exact: bool = False
@@ -81,6 +81,6 @@ class Sampling:
         wished = total / rate * (self.rate or rate)
         if self.count is not None:
             return max(1, min(round(wished), self.count, total))
-        most = max(min(self.most, total) // self.multiple * self.multiple, 1)
-        count = min(max(wished, self.least), most)
+        maximum = max(min(self.maximum, total) // self.multiple * self.multiple, 1)
+        count = min(max(wished, self.minimum), maximum)
         return max(int(count // self.multiple) * self.multiple, 1)

@@ -46,6 +46,14 @@ class Clip:
         """Seconds of the whole video."""
         return self.total / self.rate
 
+    def metadata(self) -> dict[str, Any]:
+        """What a processor is told of a video whose frames are chosen already."""
+        height, width = self.frames.shape[1:3]
+        return {
+            "total_num_frames": self.total, "fps": self.rate, "duration": self.duration, "height": height,
+            "width": width, "frames_indices": list(self.indices),
+        }  # fmt: skip
+
 
 def is_video(path: Path) -> bool:
     """Whether a file's ending says that it is a video."""
@@ -74,7 +82,7 @@ def read_frames(path: Path, sample: Sample) -> Clip:
             kept = _keep(av, path, wanted, timeline.whole)
             if len(kept.times) == len(wanted):
                 break
-            timeline = replace(timeline, total=kept.seen)  # not every packet gives a frame
+            timeline = replace(timeline, total=kept.decoded)  # not every packet gives a frame
     except EOFError as error:
         raise DuetError(f"video {str(path)!r} holds no frame: give a whole video file.") from error
     except (av.FFmpegError, OSError) as error:
@@ -139,13 +147,13 @@ def _timeline(av: Any, path: Path, whole: bool = False) -> _Timeline:
                 if stamp is not None:
                     stamps.append(stamp)
         seconds = float((max(stamps) - min(stamps)) * stream.time_base) if len(stamps) > 1 else 0.0
-    shown = (len(stamps) - 1) / seconds if seconds > 0 else 0.0
-    stamped = _plausible(shown)
+    mean_rate = (len(stamps) - 1) / seconds if seconds > 0 else 0.0
+    stamped = _plausible(mean_rate)
     rate = float(told) if told else 0.0
     if not whole and not _plausible(rate):  # an MP4's cuts are in the unit of time that is wrong
         return _timeline(av, path, whole=True)
-    if stamped and not abs(rate - shown) < TOLERANCE * shown:
-        rate = shown
+    if stamped and not abs(rate - mean_rate) < TOLERANCE * mean_rate:
+        rate = mean_rate
     return _Timeline(total, rate if _plausible(rate) else UNKNOWN_RATE, stamped, whole)
 
 
@@ -159,7 +167,7 @@ class _Kept:
 
     frames: np.ndarray
     times: list[Any]
-    seen: int = 0
+    decoded: int = 0
 
 
 def _keep(av: Any, path: Path, wanted: list[int], whole: bool) -> _Kept:
@@ -167,15 +175,15 @@ def _keep(av: Any, path: Path, wanted: list[int], whole: bool) -> _Kept:
     kept = _Kept(np.empty(0), [])
     start = None
     for frame in _decoded(av, path, whole):
-        if not kept.seen:
+        if not kept.decoded:
             start = frame.time
-        if kept.seen == wanted[len(kept.times)]:
+        if kept.decoded == wanted[len(kept.times)]:
             pixels = _upright(frame)
             if not kept.times:
                 kept.frames = np.empty((len(wanted), *pixels.shape), np.uint8)
             kept.frames[len(kept.times)] = _fit(pixels, kept.frames.shape[1:])
             kept.times.append(None if frame.time is None or start is None else frame.time - start)
-        kept.seen += 1
+        kept.decoded += 1
         if len(kept.times) == len(wanted):
             break
     return kept

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import DuetError
 from ...families import FAMILIES, family_of
 from .decoding import Clip, read_frames
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, ProcessorMixin
 
-def check_model(config: Any, path: Path) -> None:
+
+def check_model(config: PreTrainedConfig, path: Path) -> None:
     """Raise ValueError where a model takes no video."""
     family = FAMILIES.get(config.model_type)
     if family is None or not family.takes_video:
@@ -21,7 +24,7 @@ def check_model(config: Any, path: Path) -> None:
         )
 
 
-def show_frames(path: Path, config: Any, processor: Any, count: int | None = None) -> Clip:
+def show_frames(path: Path, config: PreTrainedConfig, processor: ProcessorMixin, count: int | None = None) -> Clip:
     """The frames of a video that a model is shown.
 
     Args:
@@ -35,28 +38,19 @@ def show_frames(path: Path, config: Any, processor: Any, count: int | None = Non
     return read_frames(path, rule if count is None else rule.exactly(count))
 
 
-def content(config: Any, clip: Clip) -> list[dict[str, str]]:
+def content(config: PreTrainedConfig, clip: Clip) -> list[dict[str, str]]:
     """What stands for the video in a chat."""
     return [{"type": "image"}] * len(clip.indices) if are_images(config) else [{"type": "video"}]
 
 
-def are_images(config: Any) -> bool:
+def are_images(config: PreTrainedConfig) -> bool:
     """Whether frames of a video are images to the model, one after the other."""
     return family_of(config).frames_as_images is not None
 
 
-def video_inputs(config: Any, processor: Any, clip: Clip, text: str, **options: Any) -> Any:
+def video_inputs(config: PreTrainedConfig, processor: ProcessorMixin, clip: Clip, text: str, **options: Any) -> Any:
     """What the processor makes of a prompt with one video."""
     if are_images(config):
         return processor(images=list(clip.frames), text=text, return_tensors="pt", **options)
-    told = {
-        "total_num_frames": clip.total,
-        "fps": clip.rate,
-        "duration": clip.duration,
-        "height": clip.frames.shape[1],
-        "width": clip.frames.shape[2],
-        "frames_indices": list(clip.indices),
-    }
-    return processor(
-        videos=[clip.frames], text=text, video_metadata=[told], do_sample_frames=False, return_tensors="pt", **options
-    )
+    told = {"video_metadata": [clip.metadata()], "do_sample_frames": False}
+    return processor(videos=[clip.frames], text=text, return_tensors="pt", **told, **options)

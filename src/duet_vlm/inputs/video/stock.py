@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 PILLOW_ONLY = (4, 5)  # PIL.Image.Resampling: BOX and HAMMING, which torchvision cannot resize with
 
 
-def stock_processor(source: str, config: Any) -> Any:
+def stock_processor(source: str, config: PreTrainedConfig) -> Any:
     """The stock processor of a model; without torchvision its video processor is this package's.
 
     Args:

@@ -81,10 +81,10 @@ def question(document: dict[str, Any], lmms_eval_specific_kwargs: dict[str, str]
 
 def score(document: dict[str, Any], answers: list[str]) -> dict[str, float]:
     """Exact match and contained match; what a judge says besides where one is configured."""
-    given, right = words(answers[0]), words(document["answer"])
-    runs = [given[i : i + len(right)] for i in range(len(given) - len(right) + 1)]
-    found = {"exact_match": float(given == right), "contained_match": float(bool(right) and right in runs)}
-    return found | judge(document, answers[0]) if os.getenv(JUDGE) else found
+    answer_words, right = words(answers[0]), words(document["answer"])
+    runs = [answer_words[i : i + len(right)] for i in range(len(answer_words) - len(right) + 1)]
+    figures = {"exact_match": float(answer_words == right), "contained_match": float(bool(right) and right in runs)}
+    return figures | judge(document, answers[0]) if os.getenv(JUDGE) else figures
 
 
 def words(text: str) -> list[str]:
@@ -92,11 +92,11 @@ def words(text: str) -> list[str]:
     return [word for word in re.findall(r"[^\W_]+(?:'[^\W_]+)?", text.lower()) if word not in ("a", "an", "the")]
 
 
-def judge(document: dict[str, Any], given: str) -> dict[str, float]:
+def judge(document: dict[str, Any], answer: str) -> dict[str, float]:
     """Accuracy (0 or 1) and score (0 to 5) from the model that DUET_VIDEO_QA_JUDGE names; or that it gave none."""
     from lmms_eval.llm_judge import Request
 
-    text = REQUEST.format(question=document["question"], answer=document["answer"], given=given)
+    text = REQUEST.format(question=document["question"], answer=document["answer"], given=answer)
     try:
         reply = _server(os.environ[JUDGE]).evaluate(Request(messages=[{"role": "user", "content": text}])).content
         verdict = json.loads(reply[reply.index("{") : reply.rindex("}") + 1])

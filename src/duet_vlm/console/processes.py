@@ -24,7 +24,7 @@ class Process:
         return cls(*(int(os.environ.get(name, default)) for name, default in _VARIABLES))
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one that reports."""
         return self.rank == 0
 

@@ -1,4 +1,4 @@
-"""`duet eval` from a manifest to its report: figures, a stop and a new start, several processes, bad input."""
+"""`duet eval` from a manifest to its report: figures, a stop and a new start, several processes."""
 
 from __future__ import annotations
 
@@ -8,60 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eval_cases import duet, nine_questions, options
 from PIL import Image
-from saved import LAYERS, PATCHES, photo, save
-from typer.testing import CliRunner
+from saved import LAYERS, PATCHES
 
 from duet_vlm import DuetConfig
-from duet_vlm.cli.main import app
+from duet_vlm.console.processes import Process
 from duet_vlm.evaluation.answering import Asker
 from duet_vlm.evaluation.evaluate import evaluate
-from duet_vlm.evaluation.processes import Process
 from duet_vlm.evaluation.records import read_manifest
 from duet_vlm.evaluation.runs import Run
 from duet_vlm.inputs.checkpoints import read_model
 
-QUESTIONS = ("what color is the star ?", "is there a red circle ?", "how many circles are there ?")
 TIMES = {"seconds", "ttft_ms"}
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, two pictures, and a manifest of nine questions; answers of a random model are odd, so all are "red"."""
-    folder = tmp_path_factory.mktemp("eval")
-    save(folder / "model")
-    photo(folder / "a.png")
-    photo(folder / "b.jpg", 120, 200)
-    lines = []
-    for number in range(9):
-        lines.append({
-            "id": f"q{number}", "image": ("a.png", "b.jpg")[number % 2], "question": QUESTIONS[number % 3],
-            "answer": ("red", "yes", "two")[number % 3], "category": ("color", "existence", "counting")[number % 3],
-            "metric": ("exact_match", "yes_no", "exact_match")[number % 3],
-        })  # fmt: skip
-    write(folder / "questions.jsonl", lines)
-    return folder
+    return nine_questions(tmp_path_factory.mktemp("eval"))
 
 
 @pytest.fixture(scope="module")
 def loaded(here: Path) -> tuple[Any, Any]:
     return read_model(str(here / "model"), "float32", "cpu")
-
-
-def write(file: Path, lines: list[Any]) -> Path:
-    file.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return file
-
-
-def duet(*arguments: Any) -> Any:
-    return CliRunner().invoke(app, ["eval", *map(str, arguments)])
-
-
-def options(here: Path, out: Path, *more: Any) -> list[Any]:
-    return [
-        "--model", here / "model", "--data", here / "questions.jsonl", "--method", "none", "duet", "random",
-        "--keep", "0.5", "0.25", "--batch-size", "4", "--max-new-tokens", "2", "--out", out, *more,
-    ]  # fmt: skip
 
 
 def answers_of(folder: Path) -> list[dict[str, Any]]:
@@ -223,70 +192,3 @@ def test_a_folder_of_another_run_is_refused(here: Path, out: Path, tmp_path: Pat
     result = duet(*options(here, tmp_path))
     assert result.exit_code == 2 and "holds other files (thesis.tex): give a new or empty one" in result.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def bad(here: Path, folder: Path) -> Path:
-    """Two good lines, one no JSON, a missing picture, an unknown metric, an id twice, a damaged picture, a video."""
-    good = {"image": str(here / "a.png"), "question": QUESTIONS[0], "answer": "red"}
-    (folder / "half.png").write_bytes((here / "a.png").read_bytes()[:300])
-    (folder / "clip.mp4").write_bytes(b"no video")
-    return write(
-        folder / "bad.jsonl",
-        [
-            good | {"id": "one"}, "{no json", good | {"image": "no.png"}, good | {"metric": "bleu"},
-            good | {"id": "one"}, good | {"image": "half.png"},
-            {"video": "clip.mp4", "question": "why ?", "answer": "so"}, good | {"id": "two"},
-        ],
-    )  # fmt: skip
-
-
-def test_bad_records_are_reported_with_their_line_and_the_rest_is_scored(here: Path, tmp_path: Path) -> None:
-    arguments = options(here, tmp_path / "out", "--data", bad(here, tmp_path))
-    arguments[arguments.index("random")] = "magic"
-    result = duet(*arguments)
-    assert result.exit_code == 0, result.output
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["questions"] == 2 and all(run["n"] == 2 for run in results["runs"])
-    assert {one["line"] for one in results["skipped"]} == {None, 2, 3, 4, 5, 6, 7}
-    assert "Not evaluated: 6 of 8 records and 1 method at a budget; see results.json." in result.stdout
-    for text in ("method 'magic' is unknown", "line 2: this is not JSON", "line 5: id 'one' was used in line 1"):
-        assert text in result.stderr
-    reasons = {one["line"]: one["reason"] for one in results["skipped"]}
-    assert "truncated or damaged" in reasons[6]
-
-
-@pytest.mark.parametrize("line", [None, 6])
-def test_strict_stops(here: Path, tmp_path: Path, line: int | None) -> None:
-    file = bad(here, tmp_path)
-    if line is not None:
-        write(file, [file.read_text().splitlines()[i] for i in (0, line - 1)])
-    result = duet(*options(here, tmp_path / "out", "--data", file, "--strict"))
-    assert result.exit_code == 2 and "(--strict stops here)" in result.stderr, result.output
-    assert ("line 2: this is not JSON" if line is None else "line 2: image ") in result.stderr
-    assert not (tmp_path / "out" / "results.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--tokens", "60"], "--tokens and --keep are both budgets: give one of them."),
-        (["--data", "none.jsonl"], "manifest 'none.jsonl' does not exist: give a JSONL file, or 'demo'."),
-        (["--model", "./nowhere"], "is no folder"),
-        (["--dtype", "int3"], "dtype 'int3' is unknown"),
-        (["--method", "magic"], "method 'magic' is unknown"),
-    ],
-)
-def test_bad_options_of_eval_are_refused_and_nothing_is_written(
-    here: Path, tmp_path: Path, more: list[str], message: str
-) -> None:
-    arguments = options(here, tmp_path / "out", *more)
-    if more[0] == "--method":
-        del arguments[4:8]
-    result = duet(*arguments)
-    assert result.exit_code == 2 and message in result.stderr, result.output
-    assert not (tmp_path / "out").exists()
-
-
-def test_help_shows_how() -> None:
-    result = CliRunner().invoke(app, ["eval", "--help"])
-    assert result.exit_code == 0 and "duet eval --method none duet" in result.stdout

@@ -15,23 +15,30 @@ from duet_vlm.families import FAMILIES, family_of
 from duet_vlm.families.llava import Llava
 
 ROOT = Path(duet_vlm.__file__).parent
-# the demonstration model is a LLaVA of ours; the host is what transformers calls things; shapes are of published models
-EXCEPT = ("families", "demo", "host", "shapes.py")
+# the demonstration model is a LLaVA of ours; the host is what transformers calls things; shapes are those of published
+# models; the plug-in for vLLM has families of its own
+EXCEPT = ("families", "demo", "host", "shapes.py", "vllm")
 OTHERS = [p for p in sorted(ROOT.rglob("*.py")) if not {*p.relative_to(ROOT).parts} & {*EXCEPT}]
 WORDS = {"visual", "merger", "connector"}  # names of modules that mean other things elsewhere
 MODULES = {name for family in FAMILIES.values() for name in (*family.towers, *family.projectors)} - WORDS
+ARGUMENT = re.compile(
+    r"(pixel_values|pixel_attention)\w*|\w+_grid_thw|image_sizes"
+)  # what holds pixels, or tells of them
 
 
 def named(source: str) -> Iterator[str]:
-    """What a source names of models: types in constants that are no docstrings, and attributes that are modules."""
+    """What a source names of models: types and arguments in constants that are no docstrings, modules, keywords."""
     tree = ast.parse(source)
     bodies = [n.body for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef)]
     texts = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
-            yield from (word for word in re.findall(r"[\w.-]+", node.value) if word in FAMILIES or word in MODULES)
-        elif isinstance(node, ast.Attribute) and node.attr in MODULES:
+            words = re.findall(r"[\w.-]+", node.value)
+            yield from (word for word in words if word in FAMILIES or word in MODULES or ARGUMENT.match(word))
+        elif isinstance(node, ast.Attribute) and (node.attr in MODULES or ARGUMENT.fullmatch(node.attr)):
             yield node.attr
+        elif isinstance(node, ast.keyword) and node.arg is not None and ARGUMENT.fullmatch(node.arg):
+            yield node.arg
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -44,7 +51,22 @@ def test_what_names_a_model_is_found() -> None:
         'def f(config, core):\n    """Of a llava."""\n    core.vision_tower\n    return config.model_type == "llava"\n'
     )
     assert sorted(named(source)) == ["llava", "vision_tower"]
+    source = 'if "image_grid_thw" in inputs:\n    encode(pixel_values=inputs.pixel_values_videos)\n'
+    assert sorted(named(source)) == ["image_grid_thw", "pixel_values", "pixel_values_videos"]
     assert list(named('example = "--model llava-hf/llava-1.5-7b-hf"')) == []
+
+
+def test_every_argument_of_pixels_is_looked_for() -> None:
+    names = {name for family in FAMILIES.values() for listed in family.pixel_arguments.values() for name in listed}
+    names |= {name for family in FAMILIES.values() for name in family.pixel_masks}
+    for row in zoo.FAMILIES:
+        names |= zoo.inputs(row, ((5, "i", 9),)).keys() - {
+            "input_ids",
+            "attention_mask",
+            "token_type_ids",
+            "mm_token_type_ids",
+        }
+    assert [name for name in sorted(names) if not ARGUMENT.fullmatch(name)] == []
 
 
 def test_every_family_has_a_row_in_the_zoo() -> None:

@@ -116,8 +116,8 @@ def test_unsupported_models() -> None:
 
 PRESETS: list[tuple[dict[str, Any], str]] = [
     (dict(name="tome", tokens=64), "method 'tome' is unknown: choose one of duet, duet-plus, visionzip"),
-    (dict(name="duet"), "give the budget once"),
-    (dict(name="duet", tokens=9, keep=0.5), "give the budget once"),
+    (dict(name="duet"), "there is no budget: give tokens="),
+    (dict(name="duet", tokens=9, keep=0.5), "tokens 9 and keep 0.5 are both a budget"),
     (dict(name="duet", keep=1.5), "keep 1.5 must be a fraction"),
     (dict(name="duet", tokens=36), "duet cannot meet a budget of 36 tokens here"),
     (dict(name="visionzip", tokens=0.5), "visionzip cannot meet a budget of 0.5 tokens here"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,12 @@ from ..host.attention import keys, queries
 from ..stage1 import Encoded, Merge, merge
 from ..tensors.streamed import column_sums
 from . import encoding
-from .encoding import Call, Stage1
+from .encoding import EncoderCall, Stage1
 from .features import check_feature_layer, feature_layer
 from .taps import Tap
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _STATISTICS = 2**22  # key values, in float32: 16 MB
 
@@ -24,7 +27,7 @@ _STATISTICS = 2**22  # key values, in float32: 16 MB
 KINDS = ("clip_vision_model", "dinov2", "internvl_vision")  # towers whose first token is CLS and the others patches
 
 
-def grid(config: Any) -> tuple[int, int]:
+def grid(config: PreTrainedConfig) -> tuple[int, int]:
     """Rows and columns of patches of one image."""
     vision = config.vision_config
     sizes, patches = (x if isinstance(x, (list, tuple)) else (x, x) for x in (vision.image_size, vision.patch_size))
@@ -43,13 +46,13 @@ def attention_of(layer: Any) -> Any:
     return layer.self_attn if hasattr(layer, "self_attn") else layer.attention
 
 
-def patches(config: Any) -> int:
+def count_patches(config: PreTrainedConfig) -> int:
     """Patches of one image, without CLS."""
     rows, columns = grid(config)
     return rows * columns
 
 
-def check(config: Any, duet: Settings, reserved: int) -> None:
+def check_tower(config: PreTrainedConfig, duet: Settings, reserved: int) -> None:
     """Refuse towers without CLS, several feature layers, and counts that an image cannot hold."""
     if not duet.merges:
         return
@@ -70,14 +73,14 @@ def check(config: Any, duet: Settings, reserved: int) -> None:
             )
         return
     check_feature_layer(config)
-    dominant, contextual = stage1_counts(duet, patches(config))
+    dominant, contextual = stage1_counts(duet, count_patches(config))
     if dominant - reserved + contextual < 1:
         raise DuetError(f"dominant {duet.dominant!r} keeps no patch besides CLS: give at least {reserved + 1}.")
 
 
 @torch.no_grad()
-def rank(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N) attention that CLS pays to every patch, summed over heads, and (B, N, d) keys averaged over heads."""
+def cls_attention(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the attention of CLS to every patch (B, N), summed over heads, and keys (B, N, d), averaged over heads."""
     query, softmax = queries(attention, hidden[:, :1])
     key = keys(attention, hidden)
     scores = column_sums(query, key, softmax)[:, 1:] * query.shape[1]
@@ -102,32 +105,31 @@ class ClsStage1(Stage1):
         handles.append(self.projector.register_forward_hook(self.after_projector))
         return handles
 
-    def after_layer(self, call: Call, layer: Any) -> None:
-        call.merges = self.decide(layer, call)
+    def after_layer(self, call: EncoderCall, layer: Any) -> None:
+        call.decisions = self.decide(layer, call)
 
-    def decide(self, layer: Any, call: Call) -> list[Merge]:
-        """What is merged, a few images at a time, by the attention and keys of `layer`."""
-        assert call.hidden is not None and call.output is not None
+    def decide(self, layer: Any, call: EncoderCall) -> list[Merge]:
+        """Decide what is merged by the attention and keys of `layer`, a few images at a time."""
+        assert call.output is not None
         patches = call.output[:, 1:]
-        parts = self.parts(call, patches)
-        return [self.merge_of(layer, call, part, patches[part]) for part in parts]
+        chunks = self.chunks(call, patches)
+        return [self.merge_of(layer, call, part, patches[part]) for part in chunks]
 
-    def merge_of(self, layer: Any, call: Call, part: slice, patches: Tensor) -> Merge:
-        """Of some images; their attention statistics are gone when this returns."""
-        assert call.hidden is not None
-        scores, metric = rank(attention_of(layer), call.hidden[part])
+    def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
+        """Decide for some of the images; their attention statistics are gone when this returns."""
+        scores, metric = cls_attention(attention_of(layer), call.hidden[part])
         return merge(self.config, Encoded(scores, metric, patches, grid(self.core.config)), self.reserved)
 
     def before_projector(self, projector: nn.Module, args: tuple[Tensor]) -> Tensor | None:
         call = self.call()
         if call is None or call.output is None:
             return None
-        given = args[0]
-        call.length = given.shape[1]
+        tokens = args[0]
+        call.length = tokens.shape[1]
         # video_llava's videos bring CLS along
-        patches, cls = given[:, given.shape[1] - call.output.shape[1] + 1 :], call.output[:, :1]
-        parts = zip(self.parts(call, patches), call.merges, strict=True)
-        call.kept = self.gathered([self.retained(patches[part], cls[part], decided) for part, decided in parts])
+        patches, cls = tokens[:, tokens.shape[1] - call.output.shape[1] + 1 :], call.output[:, :1]
+        chunks = zip(self.chunks(call, patches), call.decisions, strict=True)
+        call.kept = self.gathered([self.retained(patches[part], cls[part], decided) for part, decided in chunks])
         return call.kept if call.engine_only else None
 
     def after_projector(self, projector: nn.Module, args: Any, output: Tensor) -> Tensor | None:
@@ -140,27 +142,27 @@ class ClsStage1(Stage1):
         else:
             with encoding.paused():
                 projected = projector(kept)
-        features, sizes = self.placed(projected, call.merges, call.length)
+        features, sizes = self.placed(projected, call.decisions, call.length)
         call.features, call.sizes = features.flatten(0, 1), sizes.flatten()
         return features if call.engine_only else None
 
     def gathered(self, kept: list[Tensor]) -> Tensor:
-        """What is retained of each part, (b, K, D), in one tensor."""
+        """Join what is retained of each chunk, (b, K, D), to one tensor."""
         return torch.cat(kept)
 
-    def parts(self, call: Call, patches: Tensor) -> list[slice]:
-        """(B, N, D) -> the images whose attention statistics are held at a time."""
-        together = self.together(patches)
-        return [slice(first, first + together) for first in range(0, len(patches), together)]
+    def chunks(self, call: EncoderCall, patches: Tensor) -> list[slice]:
+        """Cut the images (B, N, D) into chunks whose attention statistics are held at a time."""
+        images_per_chunk = self.images_per_chunk(patches)
+        return [slice(start, start + images_per_chunk) for start in range(0, len(patches), images_per_chunk)]
 
-    def together(self, patches: Tensor) -> int:
-        """How many images' attention statistics are held at a time: one frame's, or what fills 16 MB."""
+    def images_per_chunk(self, patches: Tensor) -> int:
+        """Count the images whose attention statistics are held at a time: as many as fill 16 MB, at least one."""
         return max(1, _STATISTICS // (patches.shape[1] * patches.shape[2]))
 
     def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
-        """(B, N, D) patches and (B, 1, D) CLS -> (B, K, D), what the projector gets."""
+        """Make what the projector gets, (B, K, D), from patches (B, N, D) and CLS (B, 1, D)."""
         raise NotImplementedError
 
-    def placed(self, projected: Tensor, merges: list[Merge], length: int) -> tuple[Tensor, Tensor]:
-        """(B, K, D) projected tokens -> (B, length, D) with zeros where a token was removed, and (B, length) sizes."""
+    def placed(self, projected: Tensor, decisions: list[Merge], length: int) -> tuple[Tensor, Tensor]:
+        """Place projected tokens (B, K, D): (B, length, D), zeros where one was removed, and sizes (B, length)."""
         raise NotImplementedError

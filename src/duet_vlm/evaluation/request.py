@@ -5,35 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..demo.model import folder as demo_folder
+from ..config.budget_rule import SAVED
+from ..console.processes import Process
 from ..errors import DuetError
 from ..inputs.checkpoints import read_config, read_model
-from ..inputs.choice import SAVED
 from ..inputs.devices import check_device, check_dtype
-from .processes import Process
-from .records import Problem, Record, read_manifest
+from ..inputs.model_folders import DEMO
+from .records import Record, Skipped, read_manifest
 from .runs import Run, runs_of
 
-DEMO = "demo"
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 
 @dataclass
-class Asked:
+class EvalRequest:
     """Everything found good, and the problems of the rest."""
 
     model: Any
-    processor: Any
+    processor: ProcessorMixin
     records: list[Record]
     runs: list[Run]
-    problems: list[Problem]
+    problems: list[Skipped]
     about: dict[str, Any]
 
 
-def prepare(
+def read_request(
     model: str,
     data: str,
+    *,
     methods: Sequence[str] | None,
     tokens: Sequence[float],
     keep: Sequence[float],
@@ -43,7 +45,7 @@ def prepare(
     device: str | None,
     process: Process,
     status: Callable[[str], Any] = lambda _: None,
-) -> Asked:
+) -> EvalRequest:
     """Read and check everything, the cheap things first; see `duet eval --help`.
 
     Without methods and budgets a model is asked under the settings that it brings.
@@ -53,8 +55,7 @@ def prepare(
     """
     check_dtype(dtype)
     where = process.device(check_device(device))
-    source = str(demo_folder()) if model == DEMO else model
-    config = read_config(source)
+    config = read_config(model)
     if methods is None:
         brings = getattr(config, "duet", None) is not None and not tokens and not keep
         methods = [SAVED] if brings else ["duet"]
@@ -65,14 +66,12 @@ def prepare(
     if strict and problems:
         raise DuetError(f"{problems[0]} (--strict stops here)")
     status("Loading the model")
-    # the demonstration model is saved in half precision to be small; it computes in full
-    kind = "float32" if model == DEMO and dtype == "auto" else dtype
-    network, processor = read_model(source, kind, where)
+    network, processor = read_model(model, dtype, where)
     about = {"model": model, "data": data, "limit": limit}
-    return Asked(network, processor, records, runs, problems, about)
+    return EvalRequest(network, processor, records, runs, problems, about)
 
 
-def read_data(data: str, limit: int | None) -> tuple[list[Record], list[Problem]]:
+def read_data(data: str, limit: int | None) -> tuple[list[Record], list[Skipped]]:
     """The first `limit` good records of the built-in benchmark or of a manifest, and what is wrong up to there."""
     if data == DEMO:
         from .benchmark import make_records

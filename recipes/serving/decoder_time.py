@@ -1,0 +1,177 @@
+"""What the decoder and a decode step cost in vLLM, stock against compressed, on LLaVA-1.5-7B's shapes.
+
+`make test-vllm` makes the environment; then, with its variables,
+`python -m recipes.serving.decoder_time --out results/serving/decoder.json`.
+
+Two engines live in one process and are asked in turns, so that what else the machine does falls on both. Times are
+those of the thread that computes, on one core (OMP_NUM_THREADS=1). The decoder's is from the model's call to its end,
+metadata of stages included; a step's is all of `LLMEngine.step`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from vllm import LLM, SamplingParams, __version__
+
+from duet_vlm import DuetConfig
+from duet_vlm.config.budget import tokens_per_layer
+from duet_vlm.vllm.settings import read
+
+from . import shapes
+
+QUESTION = "What number is on the green circle? "
+BATCH = 8
+
+
+class Engine:
+    """An engine whose model tells how long it took.
+
+    Attributes:
+        seconds: of each call of the model.
+    """
+
+    def __init__(self, folder: Path, duet: dict[str, Any] | None):
+        self.llm = LLM(
+            model=str(folder),
+            load_format="dummy",
+            dtype="bfloat16",
+            enforce_eager=True,
+            max_model_len=1024,
+            max_num_seqs=BATCH,
+            max_num_batched_tokens=BATCH * 704,
+            block_size=32,
+            enable_prefix_caching=False,
+            enable_chunked_prefill=False,
+            mm_processor_cache_gb=0,
+            mm_processor_kwargs={"backend": "pil"},
+            hf_overrides={"duet": duet} if duet is not None else None,
+            seed=0,
+        )
+        core: Any = self.llm.llm_engine.engine_core
+        self.runner = core.engine_core.model_executor.driver_worker.worker.model_runner
+        self.seconds: list[float] = []
+        self._began = self._metadata = 0.0
+        build = self.runner._build_attention_metadata
+        model = self.runner.model
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.thread_time()
+            made = build(*args, **kwargs)
+            self._metadata = time.thread_time() - began
+            return made
+
+        self.runner._build_attention_metadata = timed
+        model.register_forward_pre_hook(lambda *_: setattr(self, "_began", time.thread_time()))
+        model.register_forward_hook(lambda *_: self.seconds.append(time.thread_time() - self._began + self._metadata))
+
+    def config(self) -> DuetConfig | None:
+        hf_config = self.runner.model.config
+        return read(hf_config).config if getattr(hf_config, "duet", None) else None
+
+    def prefill(self, number: int) -> tuple[float, int]:
+        """Decoder seconds of one prompt with a new image, and its tokens."""
+        self.seconds.clear()
+        (output,) = self.llm.generate(_request(number), _greedy(1), use_tqdm=False)
+        return self.seconds[-1], len(output.prompt_token_ids or [])
+
+    def decode(self, steps: int) -> list[float]:
+        """Seconds of each step in which every request of a full batch makes one token."""
+        engine = self.llm.llm_engine
+        for number in range(BATCH):
+            engine.add_request(f"{time.time_ns()}", _request(number), _greedy(steps + 4))
+        found = []
+        while engine.has_unfinished_requests():
+            began = time.thread_time()
+            made = engine.step()
+            seconds = time.thread_time() - began
+            if len(made) == BATCH and all(len(output.outputs[0].token_ids) > 1 for output in made):
+                found.append(seconds)
+        return found[:steps]
+
+
+def _request(number: int) -> Any:
+    noise = np.random.default_rng(number).integers(0, 256, (336, 336, 3), dtype=np.uint8)
+    text = f"USER: <image>\n{QUESTION * 8}ASSISTANT:"
+    return {"prompt": text, "multi_modal_data": {"image": Image.fromarray(noise)}}
+
+
+def _greedy(tokens: int) -> SamplingParams:
+    return SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+
+
+def compared(stock: Engine, other: Engine, rounds: int, steps: int) -> dict[str, Any]:
+    """Both, in turns."""
+    config = other.config()
+    assert config is not None
+    for engine in (stock, other):
+        engine.prefill(0)  # not timed: what is made once
+    times: dict[str, list[float]] = {"stock": [], "compressed": []}
+    decode: dict[str, list[float]] = {"stock": [], "compressed": []}
+    lengths = {}
+    for number in range(rounds):
+        for name, engine in (("stock", stock), ("compressed", other)):
+            seconds, lengths[name] = engine.prefill(number + 1)
+            times[name].append(seconds)
+    for _ in range(2):
+        for name, engine in (("stock", stock), ("compressed", other)):
+            decode[name] += engine.decode(steps)
+    visual = tokens_per_layer(config, 576, shapes.LAYERS)
+    text = lengths["stock"] - 576
+    promised = shapes.LAYERS * lengths["stock"] / (sum(visual) + shapes.LAYERS * text)
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    step = {name: statistics.median(values) for name, values in decode.items()}
+    ratio = middle["stock"] / middle["compressed"]
+    return {
+        "duet": config.to_dict(),
+        "visual_tokens_per_layer": visual,
+        "text_tokens": text,
+        "decoder_seconds": times,
+        "decoder_ratio": ratio,
+        "promised_ratio": promised,
+        "share_of_promise": ratio / promised,
+        "decode_step_seconds": decode,
+        "decode_step_ratio": step["compressed"] / step["stock"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[192, 128, 64], help="budgets")
+    parser.add_argument("--rounds", type=int, default=5, help="prompts of each engine")
+    parser.add_argument("--steps", type=int, default=20, help="decode steps, twice")
+    options = parser.parse_args()
+    found: dict[str, Any] = {
+        "vllm": __version__,
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "layers": shapes.LAYERS,
+        "batch": BATCH,
+        "budgets": {},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        model = shapes.write(Path(folder) / "model")
+        stock = Engine(model, None)
+        for tokens in options.tokens:
+            other = Engine(model, {"preset": "duet", "tokens": tokens})
+            found["budgets"][str(tokens)] = compared(stock, other, options.rounds, options.steps)
+            other.llm.llm_engine.engine_core.shutdown()
+            del other
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

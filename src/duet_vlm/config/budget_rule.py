@@ -1,0 +1,70 @@
+"""A budget as a user asks for it, and which methods take none. One rule for every command and function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import DuetError
+from .values import check_budget
+
+NONE, SAVED, SETTINGS = "none", "saved", "settings"  # method names of the rows below
+WITHOUT_BUDGET = {
+    NONE: "compresses nothing",
+    SAVED: "brings its budget",  # with the model
+    SETTINGS: "names every field itself",  # in a training file
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A budget of one kind, or none.
+
+    Attributes:
+        tokens: visual tokens per layer, on average, or
+        keep: a fraction of an image's visual tokens, in (0, 1].
+    """
+
+    tokens: float | None = None
+    keep: float | None = None
+
+    @classmethod
+    def parse(cls, method: str, tokens: Any, keep: Any, *, needed: bool = True) -> Budget:
+        """The budget that a method is asked for at.
+
+        Args:
+            method: its name; whether there is one of that name is not looked at.
+            tokens, keep: as given; None for what is not.
+            needed: whether a method that takes a budget must have one.
+
+        Raises:
+            DuetError: two budgets, one that no model can meet, one for a method that takes none, or none where one is
+                needed.
+
+        Example:
+            >>> from duet_vlm.config.budget_rule import Budget
+            >>> Budget.parse("duet", 64, None)
+            Budget(tokens=64.0, keep=None)
+        """
+        check_budget(tokens, keep)
+        if tokens is not None and keep is not None:
+            raise DuetError(f"tokens {float(tokens):g} and keep {float(keep):g} are both a budget: give one of them.")
+        given = tokens is not None or keep is not None
+        if given and method in WITHOUT_BUDGET:
+            raise DuetError(
+                f"method {method!r} {WITHOUT_BUDGET[method]}: leave out tokens= and keep=, or choose another."
+            )
+        if needed and not given and method not in WITHOUT_BUDGET:
+            raise DuetError("there is no budget: give tokens=, an average per layer, or keep=, a fraction.")
+        return cls(None if tokens is None else float(tokens), None if keep is None else float(keep))
+
+    @classmethod
+    def several(cls, tokens: Sequence[float] | None, keep: Sequence[float] | None) -> list[Budget]:
+        """One for each of several numbers of tokens and fractions, in this order; their values are not looked at."""
+        return [*(cls(tokens=value) for value in tokens or ()), *(cls(keep=share) for share in keep or ())]
+
+    @property
+    def value(self) -> float | None:
+        """The number, of whichever kind; None for no budget."""
+        return self.tokens if self.keep is None else self.keep

@@ -1,0 +1,54 @@
+"""What a processor hands a model beside text: pixels, and how they are cut. Only a family says what that is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+
+class PixelInputs:
+    """The part of a family that reads a prompt's inputs; `inputs` is what a processor made, or a call's arguments.
+
+    Attributes:
+        pixel_arguments: modality -> the names under which the model takes its pixels, of which a call uses one.
+        pixel_masks: names of what tells pixels from padding.
+    """
+
+    pixel_arguments: ClassVar[dict[str, tuple[str, ...]]] = {
+        "image": ("pixel_values",),
+        "video": ("pixel_values_videos",),
+    }
+    pixel_masks: tuple[str, ...] = ()
+
+    def pixels_in(self, inputs: Mapping[str, Any], modality: str | None = None) -> Any:
+        """The pixels of images, of videos, or of whichever come; None where none do."""
+        names = self.pixel_arguments.values() if modality is None else [self.pixel_arguments[modality]]
+        found = (inputs.get(name) for listed in names for name in listed)
+        return next((pixels for pixels in found if pixels is not None), None)
+
+    def without_pixels(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The same inputs for a later turn, whose pixels are encoded already; grids stay, as positions need them."""
+        gone = {name for listed in self.pixel_arguments.values() for name in listed} | {*self.pixel_masks}
+        return {name: x for name, x in inputs.items() if name not in gone}
+
+    def crops_in(self, inputs: Mapping[str, Any]) -> Tensor | None:
+        """(n, 3, height, width) what the tower sees at once, image after image, crop after crop, frame after frame.
+
+        None where there is no picture, and where pixels are flat patches of whole pictures.
+        """
+        pixels = self.pixels_in(inputs)
+        return None if pixels is None or pixels.ndim < 4 else pixels.flatten(0, -4)
+
+    def packed_sizes(self, inputs: Mapping[str, Any]) -> Tensor | None:
+        """(images, 2) height and width in pixels of images whose crops are packed to one grid; None elsewhere."""
+        return None
+
+    def grid_of(self, inputs: Mapping[str, Any]) -> tuple[int, ...] | None:
+        """(1, rows, columns) in patches of a prompt's image or of one frame, where the processor tells."""
+        return None
+
+    def frames_together(self, processor: Any) -> int:
+        """Frames of a video that are encoded as one."""
+        return 1

@@ -1,0 +1,1 @@
+"""Asked by others: a server, and batches of records on many machines."""
