@@ -51,6 +51,7 @@ def prepared(folder: Path, family: str, clip: Clip, monkeypatch: pytest.MonkeyPa
         ("qwen2_vl", "<|video_pad|>", 2 * 5 * 8),
         ("qwen2_5_vl", "<|video_pad|>", 2 * 5 * 8),
         ("qwen3_vl", "<|video_pad|>", 2 * 5 * 8),
+        *((name, "<|image|>", 2 * 5 * 8) for name in ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")),
         ("llava_onevision", "<video>", 4 * 9 + 1),
         ("internvl", "<IMG_CONTEXT>", 4 * 16),
         ("smolvlm", "<image>", 4 * 16),
@@ -69,7 +70,7 @@ def test_placeholders(
         assert inputs["second_per_grid_ts"].tolist() == [1.0]
     if family == "internvl":
         assert inputs["pixel_values"].shape == (4, 3, 32, 32)
-    if family.startswith("qwen"):
+    if family.startswith(("qwen", "glm")):
         assert inputs["video_grid_thw"].tolist() == [[2, 10, 16]]
         assert (inputs["mm_token_type_ids"] == 2).sum() == count
 
