@@ -30,7 +30,7 @@ def stock_processor(source: str, config: PreTrainedConfig) -> Any:
         return processor_of(source)
     settings, _ = ProcessorMixin.get_processor_dict(source)
     # a model type without a processor of its own names another's in its files
-    kind = accepting(PROCESSOR_MAPPING.get(type(config)) or getattr(transformers, settings["processor_class"]))
+    kind = accepting(PROCESSOR_MAPPING.get(type(config), None) or getattr(transformers, settings["processor_class"]))
     readers: dict[str, Any] = {
         "tokenizer": AutoTokenizer.from_pretrained,
         "image_processor": AutoImageProcessor.from_pretrained,
