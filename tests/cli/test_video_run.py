@@ -26,6 +26,7 @@ WHOLE = {
     "qwen2_vl": (3 * 40, 3),
     "qwen2_5_vl": (3 * 40, 3),
     "qwen3_vl": (3 * 40, 3),
+    **{name: (3 * 40, 3) for name in ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")},
     "llava_onevision": (5 * 9 + 1, 5),
     "internvl": (5 * 16, 5),
     "smolvlm": (5 * 16, 5),
@@ -67,7 +68,7 @@ def test_a_video_runs_in_every_family_and_shows_a_row_for_each_frame(
     assert len(report["trace"]["images"]) == encoded
     assert report["tokens_per_layer"][0] < whole and report["tokens_average"] < 0.75 * whole
     assert report["kv_bytes"] < report["uncompressed"]["kv_bytes"]
-    together = 2 if family.startswith("qwen") else 1
+    together = 2 if family.startswith(("qwen", "glm")) else 1
     first = [1 + together * number for number in ((0, 1, 2) if encoded == 3 else (0, 1, 3, 4))]
     drops = [f"drop {drop['layer']}" for drop in report["drops"]]
     expected = [f"{label} of frame {frame}" for frame in first for label in ("image", "stage 1", *drops)]
@@ -116,7 +117,7 @@ def test_image_models_refuse(here: Path, tmp_path: Path, monkeypatch: pytest.Mon
     saved.save(tmp_path / "llava")
     loaded: list[Any] = []
     monkeypatch.setattr(request, "read_weights", lambda *a: loaded.append(a))
-    message = "models of type 'llava' take pictures only: give --model one of type gemma3, internvl, llava_onevision, "
+    message = "models of type 'llava' take pictures only: give --model one of type gemma3, glm4v,  llava_onevision, "
     refused(duet("run", here / "clip.mp4", *ASK, "--model", tmp_path / "llava"), message)
     monkeypatch.setattr(model_folders, "DEMO_FOLDER", tmp_path / "llava")
     refused(duet("run", here / "clip.mp4", *ASK), message)

@@ -30,9 +30,14 @@ def repeated(family: str, rows: zoo.Rows, times: int) -> dict[str, Any]:
 @family
 def test_sampling_several_sequences_per_prompt(family: str) -> None:
     model, rows = zoo.build(family), rows_of(family)[:2]
+    asked: dict[str, Any] = dict(do_sample=True, num_return_sequences=3, top_k=20)
+    if not zoo.FAMILIES[family].repeats:
+        with pytest.raises(ValueError, match="expected a non-empty list"):
+            generate(model, zoo.inputs(family, rows), **asked)
+        return
     handle = apply(model, family)
     torch.manual_seed(3)
-    out = generate(model, zoo.inputs(family, rows), do_sample=True, num_return_sequences=3, top_k=20)
+    out = generate(model, zoo.inputs(family, rows), **asked)
     batch = repeated(family, rows, 3)
     new = out.sequences[:, batch["input_ids"].shape[1] :]
     assert len({tuple(row) for row in new.tolist()}) > 2

@@ -42,8 +42,9 @@ def test_offloaded_weights(family: str, tmp_path: Any) -> None:
     try:
         generate(model, batch, 1)
     except (NotImplementedError, RuntimeError):
-        # image_newline and the like are the core model's own: stock generate, too, encodes before they are loaded
-        assert family in ("llava_next", "llava_onevision", "idefics3")
+        # image_newline and the like are the core model's own: stock generate, too, encodes before they are loaded;
+        # and GLM's tower reads its positions' weight past the module that holds it
+        assert family in ("llava_next", "llava_onevision", "idefics3") or family.startswith("glm4")
         return
     apply(model, family)
     with torch.no_grad():

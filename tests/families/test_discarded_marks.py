@@ -15,11 +15,20 @@ import duet_vlm
 from duet_vlm import Drop, DuetConfig, DuetError
 from duet_vlm.families.encoding import for_engine
 
-TILES = ("pixel_values", "pixel_values_images", "image_grid_thw", "image_sizes", "pixel_attention_mask")
+TILES = (
+    "pixel_values",
+    "pixel_values_videos",
+    "pixel_values_images",
+    "image_grid_thw",
+    "image_sizes",
+    "pixel_attention_mask",
+)
 
 
 def encoded(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
-    """What a user gets who encodes the images of a batch alone."""
+    """What a user gets who encodes the images of a batch alone, or its videos where it has no images."""
+    if "pixel_values_videos" in batch:
+        return model.model.get_video_features(batch["pixel_values_videos"], batch["video_grid_thw"], return_dict=True)
     names = ("pixel_values", "pixel_values_images", "image_grid_thw", "image_sizes", "pixel_attention_mask")
     return model.model.get_image_features(**{k: batch[k] for k in names if k in batch}, return_dict=True)
 
@@ -57,12 +66,12 @@ def test_features_encoded_alone_are_compressed_like_pixels_as_often_as_wanted(fa
         once = encoded(model, batch)
         before = features(once).clone()
         for _ in range(2):
-            got = model(**without_pixels(batch), mm_encoder_outputs={"image": once}).logits
+            got = model(**without_pixels(batch), mm_encoder_outputs={zoo.FAMILIES[family].modality: once}).logits
             close(got, expected)
             assert [s.tokens_per_layer for s in handle.trace.samples] == kept
         assert torch.equal(features(once), before)
     stock = model(**batch).logits
-    close(model(**without_pixels(batch), mm_encoder_outputs={"image": once}).logits, stock)
+    close(model(**without_pixels(batch), mm_encoder_outputs={zoo.FAMILIES[family].modality: once}).logits, stock)
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next", "qwen3_vl", "internvl"])

@@ -18,7 +18,7 @@ def test_pixels_are_found_and_nothing_but_pixels_is_taken_out(row: str) -> None:
     model = zoo.build(row)
     family, batch = family_of(model.config), zoo.inputs(row, ((5, "i", 9),))
     pixels = family.pixels_in(batch)
-    assert pixels is not None and pixels is family.pixels_in(batch, "image")
+    assert pixels is not None and pixels is family.pixels_in(batch, zoo.FAMILIES[row].modality)
     assert any(pixels is x for x in batch.values()) and pixels.is_floating_point()
     left = family.without_pixels(batch)
     assert family.pixels_in(left) is None and not [x for x in left.values() if x.is_floating_point()]

@@ -21,8 +21,10 @@ from duet_vlm.measuring.bench import Options, benchmark
 from duet_vlm.measuring.settings import Setting
 from duet_vlm.measuring.workload import OneWordPerToken
 
+QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+GLM = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 ASKED: dict[str, dict[str, Any]] = {
-    **{name: {"grid": (8, 12)} for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")},
+    **{name: {"grid": (8, 12)} for name in (*QWEN, *GLM, "glm4v_video")},
     **{name: {"tiles": 2} for name in ("internvl", "smolvlm", "idefics3")},
 }
 # visual tokens of an image, and how many of them both stages keep in each layer
@@ -30,7 +32,7 @@ ONEVISION = zoo_fixed.onevision_tokens((48, 48))[1]
 COUNTS = {
     "llava": (36, 8), "llava_mistral": (36, 8), "llava_next": (36 + 6 * 13, 24), "video_llava": (36, 8),
     "gemma3": (16, 8), "internvl": (32, 16), "smolvlm": (32, 16), "idefics3": (32, 16),
-    "qwen2_vl": (24, 8), "qwen2_5_vl": (24, 8), "qwen3_vl": (24, 8),
+    **{name: (24, 8) for name in (*QWEN, *GLM)},
     "llava_onevision": (ONEVISION, 8),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import zoo
 from PIL import Image
 from saved import config as tiny_config
 from saved import processor as tiny_processor
-from transformers import AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText
 from typer.testing import CliRunner
 
 from duet_vlm import Drop, DuetConfig
@@ -32,6 +32,7 @@ PUBLISHED = {
     "llava-next-7b": (32, 7_063_431_168),  # and the row end
     "qwen2.5-vl-7b": (28, 8_292_166_656),
     "qwen3-vl-8b": (36, 8_767_123_696),
+    "glm-4.1v-9b": (40, 10_292_777_472),  # not the hub's figure, but that of transformers' own defaults
     "internvl3-8b": (28, 7_944_373_760),
     "gemma-3-4b": (34, 4_300_079_472),
     "smolvlm2": (24, 2_246_784_880),
@@ -47,6 +48,7 @@ KNOWN: dict[tuple[str, int, int], tuple[Layout, int]] = {
     ("qwen2.5-vl-7b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
     # 16 pixels a patch: 720 / 32 = 22.5 rounds to the even 22
     ("qwen3-vl-8b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
+    ("glm-4.1v-9b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
     # 4 x 2 tiles of 448 pixels and a thumbnail, 256 tokens each
     ("internvl3-8b", 1280, 720): (Layout(tiles=9), 9 * 256),
     ("gemma-3-4b", 1280, 720): (Layout(tiles=1), 256),
@@ -71,6 +73,13 @@ def test_a_shape_has_the_layers_and_the_parameters_of_its_checkpoint(name: str) 
         model = AutoModelForImageTextToText.from_config(config)
     assert config.get_text_config().num_hidden_layers == PUBLISHED[name][0]
     assert sum(parameter.numel() for parameter in model.parameters()) == PUBLISHED[name][1]
+
+
+def test_sizes_of_glm_are_those_of_the_stock_classes() -> None:
+    found, stock = shape_config("glm-4.1v-9b"), AutoConfig.for_model("glm4v")
+    assert found.vision_config.to_dict() == stock.vision_config.to_dict()
+    mine, theirs = ({**config.text_config.to_dict(), "rope_parameters": None} for config in (found, stock))
+    assert mine == theirs
 
 
 @pytest.mark.parametrize(("name", "width", "height"), KNOWN)

@@ -9,6 +9,7 @@ from typing import Any
 import zoo
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from zoo_glm import VIDEO_END, VIDEO_START
 
 WORDS = [
     "what", "happens", "in", "the", "video", "here", "?", "who", "is", "on", "left", "of", "red", "square", "and",
@@ -38,6 +39,20 @@ def _qwen(processor: str, bounds: tuple[int, int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _glm(image: str, processor: str) -> dict[str, Any]:
+    settings = {"patch_size": 4, "temporal_patch_size": 2, "merge_size": 2}
+    return {
+        "tokens": {
+            IMAGE: "<|image|>", VIDEO: "<|video|>", START: "<|begin_of_image|>", END: "<|end_of_image|>",
+            VIDEO_START: "<|begin_of_video|>", VIDEO_END: "<|end_of_video|>",
+        },
+        "shown": ("<|begin_of_image|><|image|><|end_of_image|>", "<|begin_of_video|><|video|><|end_of_video|>"),
+        "image": {"image_processor_type": image, "size": {"shortest_edge": 2048, "longest_edge": 8192}, **settings},
+        "video": {"size": {"shortest_edge": 4096, "longest_edge": 16384}, **settings},
+        "processor": {"processor_class": processor},
+    }  # fmt: skip
+
+
 def _llava(side: int) -> dict[str, Any]:
     return {
         "tokens": {IMAGE: "<image>", VIDEO: "<video>"},
@@ -54,6 +69,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2_vl": _qwen("Qwen2VLProcessor", (1024, 4096)),
     "qwen2_5_vl": _qwen("Qwen2_5_VLProcessor", (1024, 4096)),
     "qwen3_vl": _qwen("Qwen3VLProcessor", (4096, 16384)),
+    "glm4v": _glm("Glm4vImageProcessor", "Glm4vProcessor"),
+    "glm4v_moe": _glm("Glm4vImageProcessor", "Glm4vProcessor"),
+    "glm46v": _glm("Glm46VImageProcessor", "Glm46VProcessor"),
+    "glm_ocr": _glm("Glm46VImageProcessor", "Glm46VProcessor"),
     "llava_onevision": {
         "tokens": {IMAGE: "<image>", VIDEO: "<video>"},
         "shown": ("<image>\n", "<video>\n"),

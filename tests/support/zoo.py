@@ -13,6 +13,7 @@ import tiny
 import torch
 import transformers
 import zoo_fixed
+import zoo_glm
 from torch import Tensor
 
 PAD, WORDS = 0, (3, 90)  # the ids that words are drawn from
@@ -30,10 +31,12 @@ class Member:
     Attributes:
         make: a model with stock initialisation.
         image, video: (generator) -> one image or video; None where the family takes none.
+        modality: what `image` makes: "video" where the model takes no images beside videos, in a row of their own.
         extras: (batch) -> more that its processor returns, made from the ids.
         mrope: whether its positions have three axes, which the model makes from ids and grids.
         stage_1: settings of stage 1 that fit its small images.
         renumbers: whether positions may be renumbered.
+        repeats: whether stock repeats what was encoded for beams and several sequences; elsewhere it raises.
     """
 
     make: Callable[[], Any]
@@ -43,6 +46,8 @@ class Member:
     mrope: bool = False
     stage_1: tuple[int, int] = (7, 3)
     renumbers: bool = True
+    modality: str = "image"
+    repeats: bool = True
 
 
 def build(family: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
@@ -145,10 +150,15 @@ def _qwen(kind: str) -> Callable[[], Any]:
         vision |= dict(hidden_size=32, intermediate_size=64, out_hidden_size=32, num_position_embeddings=64,
                        deepstack_visual_indexes=[0, 1])  # fmt: skip
         text |= dict(head_dim=8)
+    if kind == "Qwen3VLMoe":
+        text |= dict(moe_intermediate_size=32, num_experts=4, num_experts_per_tok=2)
 
     def make() -> Any:
         config = getattr(transformers, f"{kind}Config")(vision_config=vision, text_config=text, **QWEN_IDS)
-        return getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+        model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+        if kind == "Qwen3VLMoe":
+            model.set_experts_implementation("eager")  # the grouped kernel takes no float64 on a CPU
+        return model
 
     return make
 
@@ -189,6 +199,11 @@ def _qwen_member(kind: str, video: Callable[[torch.Generator], Seen] = _qwen_vid
     return Member(_qwen(kind), _qwen_image, video, _qwen_extras, mrope=True, renumbers=False)
 
 
+def glm_member(name: str, modality: str = "image") -> Member:
+    shown: dict[str, Any] = dict(image=getattr(zoo_glm, modality), modality=modality, repeats=modality == "image")
+    return Member(zoo_glm.glm(name), extras=zoo_glm.extras, mrope=True, renumbers=False, **shown)
+
+
 FAMILIES: dict[str, Member] = {
     **{
         name: Member(lambda name=name: tiny.build(name), _llava_image(name), stage_1=(13, 4))  # type: ignore[misc]
@@ -197,6 +212,9 @@ FAMILIES: dict[str, Member] = {
     "qwen2_5_vl": _qwen_member("Qwen2_5_VL"),
     "qwen2_vl": _qwen_member("Qwen2VL"),
     "qwen3_vl": _qwen_member("Qwen3VL", _qwen3_video),
+    "qwen3_vl_moe": _qwen_member("Qwen3VLMoe", _qwen3_video),
+    **{name: glm_member(name) for name in ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")},
+    "glm4v_video": glm_member("glm4v", "video"),
     "video_llava": Member(
         zoo_fixed.video_llava, zoo_fixed.video_llava_image, zoo_fixed.video_llava_video, stage_1=(13, 4)
     ),

@@ -74,7 +74,12 @@ def after_drops(config: Settings, entering: int, layers: int) -> list[int]:
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """The sizes of a decoder that its cost depends on."""
+    """The sizes of a decoder that its cost depends on.
+
+    Attributes:
+        intermediate: of the feed-forward parts that a token passes; of experts those it is sent to, averaged over
+            layers where some have none.
+    """
 
     layers: int
     hidden: int
@@ -93,7 +98,7 @@ class DecoderShape:
         return cls(
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,
-            intermediate=text.intermediate_size,
+            intermediate=_feed_forward_width(text),
             heads=heads,
             key_value_heads=getattr(text, "num_key_value_heads", None) or heads,
             head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
@@ -115,3 +120,16 @@ class DecoderShape:
     def layer_kv_bytes(self, tokens: int) -> int:
         """Keys and values of `tokens` tokens in one layer."""
         return 2 * self.key_value_heads * self.head_dim * self.bytes_per_value * tokens
+
+
+def _feed_forward_width(text: PreTrainedConfig) -> int:
+    """Width of what a token passes in a layer, on average; a router's own cost is not counted."""
+    width: int = text.intermediate_size
+    expert = getattr(text, "moe_intermediate_size", None)
+    if expert is None:
+        return width
+    passed = expert * (text.num_experts_per_tok + (getattr(text, "n_shared_experts", None) or 0))
+    layers, every = range(text.num_hidden_layers), getattr(text, "decoder_sparse_step", 1)
+    first, named = getattr(text, "first_k_dense_replace", 0), getattr(text, "mlp_only_layers", None) or ()
+    dense = sum(i < first or i in named or (i + 1) % every != 0 for i in layers)
+    return round((dense * width + (len(layers) - dense) * passed) / len(layers))

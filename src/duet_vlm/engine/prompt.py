@@ -146,6 +146,7 @@ def read_prompt(
         outcome = outcome_of(plan, output)
         if outcome is not None:
             order = order_of(output, outcome, there)
+            lengths = [len(outcome.sizes[i]) for i in order]  # some stock models repeat entries in another order
             outputs[modality] = with_merged_features(output, outcome, order)
             sizes = torch.cat([outcome.sizes[i] for i in order]).to(there.device)
             removed = spread((sizes == 0)[:, None], there)[..., 0]

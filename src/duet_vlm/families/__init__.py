@@ -61,8 +61,7 @@ def facts_of(model: Any, grid: tuple[int, ...] | None = None) -> Facts:
 
 def visual_token_ids(config: PreTrainedConfig) -> dict[str, int]:
     """Modality -> the id of its placeholder in prompts."""
-    ids = {modality: getattr(config, f"{modality}_token_id", None) for modality in ("image", "video")}
-    return {modality: token for modality, token in ids.items() if token is not None}
+    return family_of(config).placeholders(config)
 
 
 def is_visual(config: Any, ids: Tensor) -> Tensor:

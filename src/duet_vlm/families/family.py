@@ -152,6 +152,11 @@ class Family(PixelInputs):
 
     # ---- what a processor hands over ----
 
+    def placeholders(self, config: PreTrainedConfig) -> dict[str, int]:
+        """Modality -> the id of its placeholder in prompts."""
+        ids = {modality: getattr(config, f"{modality}_token_id", None) for modality in ("image", "video")}
+        return {modality: token for modality, token in ids.items() if token is not None}
+
     def token_grid(self, config: PreTrainedConfig, inputs: Any, tokens: int | None = None) -> tuple[int, int]:
         """Rows and columns of the visual tokens of one image, tile or frame, or of an AnyRes image's base crop.
 

@@ -1,4 +1,4 @@
-"""Qwen3-VL: as Qwen2-VL, with early visual features (deepstack) that follow the kept places of stage 1 and 2."""
+"""Qwen3-VL, dense or of experts: Qwen2-VL with early visual features (deepstack) that follow the kept places."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Qwen3VLVideoProcessor(Qwen2VLVideoProcessor):
         return pixels.whole_patches(height, width, self.factor, minimum, maximum, max(count, multiple), multiple)
 
 
-class Qwen3VL(Qwen25VL, model_types=("qwen3_vl",)):
+class Qwen3VL(Qwen25VL, model_types=("qwen3_vl", "qwen3_vl_moe")):
     """Each block attends across a whole frame; the decoder adds deepstack features after its first layers."""
 
     video_processor = Qwen3VLVideoProcessor

@@ -126,6 +126,21 @@ SHAPES: dict[str, Shape] = {
             "size": {"shortest_edge": 65536, "longest_edge": 16777216},
         },
     ),
+    # zai-org/GLM-4.1V-9B-Thinking, by the defaults of transformers' classes for its config and image processor
+    "glm-4.1v-9b": Shape(
+        {
+            "model_type": "glm4v", "vision_config": {"model_type": "glm4v_vision"},
+            "text_config": dict(
+                model_type="glm4v_text", vocab_size=151552, hidden_size=4096, intermediate_size=13696,
+                num_hidden_layers=40, num_attention_heads=32, num_key_value_heads=2,
+                rope_parameters={
+                    "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5,
+                    "mrope_section": [8, 12, 12],
+                },
+            ),
+        },
+        {"image_processor_type": "Glm4vImageProcessor"},
+    ),
     # OpenGVLab/InternVL3-8B-hf: InternViT-300M and Qwen2.5-7B
     "internvl3-8b": Shape(
         {

@@ -144,7 +144,11 @@ def narrow(config: PreTrainedConfig) -> PreTrainedConfig:
     text.hidden_size, text.intermediate_size, text.vocab_size = 16, 16, 300
     text.num_attention_heads, text.num_key_value_heads, text.head_dim = 1, 1, 16
     if "mrope_section" in (getattr(text, "rope_parameters", None) or {}):
-        text.rope_parameters["mrope_section"] = [4, 2, 2]  # half of a head
+        text.rope_parameters["mrope_section"] = [4, 2, 2]  # half of a head, all of which is rotated
+        if "partial_rotary_factor" in text.rope_parameters:
+            text.rope_parameters["partial_rotary_factor"] = 1.0
+    if hasattr(text, "moe_intermediate_size"):
+        text.moe_intermediate_size = 16
     text.pad_token_id = 0
     if getattr(config, "pad_token_id", None) is not None:
         config.pad_token_id = 0

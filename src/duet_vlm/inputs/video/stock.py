@@ -17,7 +17,8 @@ def stock_processor(source: str, config: PreTrainedConfig) -> Any:
         source: a folder or a hub id.
         config: the model's config.
     """
-    from transformers import AutoImageProcessor, AutoTokenizer
+    import transformers
+    from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
     from transformers.utils import is_torchvision_available
 
@@ -27,13 +28,14 @@ def stock_processor(source: str, config: PreTrainedConfig) -> Any:
     frames = None if family is None else family.video_processor
     if is_torchvision_available() or frames is None:
         return processor_of(source)
-    kind = accepting(PROCESSOR_MAPPING[type(config)])
+    settings, _ = ProcessorMixin.get_processor_dict(source)
+    # a model type without a processor of its own names another's in its files
+    kind = accepting(PROCESSOR_MAPPING.get(type(config), None) or getattr(transformers, settings["processor_class"]))
     readers: dict[str, Any] = {
         "tokenizer": AutoTokenizer.from_pretrained,
         "image_processor": AutoImageProcessor.from_pretrained,
         "video_processor": frames.read,
     }
-    settings, _ = kind.get_processor_dict(source)
     return kind.from_args_and_dict([readers[part](source) for part in kind.get_attributes()], settings)
 
 
