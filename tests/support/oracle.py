@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from gathered import gathered_stock
 from torch import Tensor
 
 
@@ -54,8 +55,12 @@ def masked_stock(
     """`masked_prefill` for any decoder: the stock language model itself, on what it was given in a compressed call.
 
     Its own masks (causal, sliding, bidirectional in images), positions and deepstack stay; what was dropped is hidden
-    as a key in every later layer. Arguments and results as in `masked_prefill`.
+    as a key in every later layer. Arguments and results as in `masked_prefill`. A linear layer has no keys to hide:
+    see `gathered_stock`.
     """
+    if any(not hasattr(layer, "self_attn") for layer in model.model.get_decoder().layers):
+        assert sizes is None
+        return gathered_stock(model, batch, kept, renumber)
     language_model, got = model.model.get_decoder(), {}
     capture = language_model.register_forward_pre_hook(lambda m, a, k: got.update(k), with_kwargs=True, prepend=True)
     model(**batch, use_cache=False)

@@ -34,6 +34,7 @@ class Member:
         mrope: whether its positions have three axes, which the model makes from ids and grids.
         stage_1: settings of stage 1 that fit its small images.
         renumbers: whether positions may be renumbered.
+        tolerance: float32: a gathered sum adds in another order than a masked one.
     """
 
     make: Callable[[], Any]
@@ -43,6 +44,7 @@ class Member:
     mrope: bool = False
     stage_1: tuple[int, int] = (7, 3)
     renumbers: bool = True
+    tolerance: float = 2e-5
 
 
 def build(family: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
@@ -127,6 +129,14 @@ QWEN_TEXT: dict[str, Any] = dict(
     num_key_value_heads=2, bos_token_id=1, eos_token_id=2, pad_token_id=PAD, max_position_embeddings=512,
     rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
 )  # fmt: skip
+# attention at layer 0, so that every setting of the matrix can be ranked; linear layers side by side and at the end
+HYBRID: dict[str, Any] = dict(
+    layer_types=[f"{kind}_attention" for kind in ("full", "linear", "linear", "full", "linear")], head_dim=16,
+    linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4,
+    rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1],
+                     "mrope_interleaved": True, "partial_rotary_factor": 0.5},
+    moe_intermediate_size=16, shared_expert_intermediate_size=16, num_experts=4, num_experts_per_tok=2,
+)  # fmt: skip
 QWEN_IDS: dict[str, Any] = dict(
     image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=START, vision_end_token_id=END
 )
@@ -139,6 +149,9 @@ def _qwen(kind: str) -> Callable[[], Any]:
     if kind == "Qwen2_5_VL":
         vision |= dict(hidden_size=32, intermediate_size=64, window_size=16, fullatt_block_indexes=[1],
                        out_hidden_size=32)  # fmt: skip
+    elif kind.startswith("Qwen3_5"):
+        vision |= dict(hidden_size=32, intermediate_size=64, out_hidden_size=32, num_position_embeddings=64)
+        text |= HYBRID
     elif kind == "Qwen2VL":
         vision |= dict(embed_dim=32, hidden_size=32, mlp_ratio=2)
     else:
@@ -197,6 +210,8 @@ FAMILIES: dict[str, Member] = {
     "qwen2_5_vl": _qwen_member("Qwen2_5_VL"),
     "qwen2_vl": _qwen_member("Qwen2VL"),
     "qwen3_vl": _qwen_member("Qwen3VL", _qwen3_video),
+    "qwen3_5": _qwen_member("Qwen3_5", _qwen3_video),
+    "qwen3_5_moe": _qwen_member("Qwen3_5Moe", _qwen3_video),
     "video_llava": Member(
         zoo_fixed.video_llava, zoo_fixed.video_llava_image, zoo_fixed.video_llava_video, stage_1=(13, 4)
     ),
