@@ -8,12 +8,22 @@ import torch
 from torch import Tensor
 
 
+def counted(visible: Tensor, sizes: Tensor | None) -> Tensor:
+    """(B, 1, n, n) bool as an additive mask under which key j counts sizes[:, j] times; as it is without sizes."""
+    if sizes is None:
+        return visible
+    return torch.where(visible, sizes.log()[:, None, None], torch.tensor(-1e30))
+
+
 @torch.no_grad()
-def gathered_stock(model: Any, batch: dict[str, Any], kept: dict[int, Tensor], renumber: bool) -> tuple[Tensor, Tensor]:
+def gathered_stock(
+    model: Any, batch: dict[str, Any], kept: dict[int, Tensor], renumber: bool, sizes: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The stock layers one by one, each row alone, on its kept tokens only: no padding, no hole, no cache, no mask.
 
     Args:
         kept: drop layer -> (B, S) bool, the tokens alive from there on.
+        sizes: (B, S), each key counts that many times in the softmax of a layer with attention; None for once.
 
     Returns:
         (B, S, D) final hidden states and (B, S) bool, where they mean something.
@@ -37,8 +47,10 @@ def gathered_stock(model: Any, batch: dict[str, Any], kept: dict[int, Tensor], r
                 hidden, alive = hidden[:, kept[i][row, alive]], kept[i][row]
             gone = (everyone & ~alive).cumsum(0) if renumber else torch.zeros(length, dtype=torch.long)
             rope = decoder.rotary_emb(hidden, (places[..., row, :] - gone)[..., alive].unsqueeze(-2))
-            n = hidden.shape[1]
-            mask = torch.ones(n, n, dtype=torch.bool).tril()[None, None] if hasattr(layer, "self_attn") else None
+            mask = None
+            if hasattr(layer, "self_attn"):
+                n, weights = hidden.shape[1], None if sizes is None else sizes[row, alive][None]
+                mask = counted(torch.ones(n, n, dtype=torch.bool).tril()[None, None], weights)
             # the class's forward: no hook of anyone runs
             hidden = type(layer).forward(layer, hidden, attention_mask=mask, position_embeddings=rope)
         final[row, alive], last[row] = decoder.norm(hidden)[0], alive

@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 import torch
-from gathered import gathered_stock
+import zoo
+from gathered import counted, gathered_stock
 from torch import Tensor
 
 
@@ -58,9 +59,8 @@ def masked_stock(
     as a key in every later layer. Arguments and results as in `masked_prefill`. A linear layer has no keys to hide:
     see `gathered_stock`.
     """
-    if any(not hasattr(layer, "self_attn") for layer in model.model.get_decoder().layers):
-        assert sizes is None
-        return gathered_stock(model, batch, kept, renumber)
+    if zoo.is_hybrid(model):
+        return gathered_stock(model, batch, kept, renumber, sizes)
     language_model, got = model.model.get_decoder(), {}
     capture = language_model.register_forward_pre_hook(lambda m, a, k: got.update(k), with_kwargs=True, prepend=True)
     model(**batch, use_cache=False)
@@ -103,13 +103,6 @@ def masked_stock(
             module._forward_pre_hooks.update(before)
             module._forward_hooks.update(after)
     return hidden, by_layer[-1]
-
-
-def counted(visible: Tensor, sizes: Tensor | None) -> Tensor:
-    """(B, 1, n, n) bool as an additive mask under which key j counts sizes[:, j] times; as it is without sizes."""
-    if sizes is None:
-        return visible
-    return torch.where(visible, sizes.log()[:, None, None], torch.tensor(-1e30))
 
 
 def token_sizes(trace: Any, batch: dict[str, Any], family: str, more: int = 0) -> Tensor:

@@ -91,14 +91,9 @@ def check_plan(model: Any, config: Settings, tokenizer: Any) -> Family:
     family.check(model.config, config)
     if not host.renumbers(host.decoder_of(model)):
         refuse_renumbering(model.config.get_text_config(), config, "its layers have rotary embeddings of their own")
-    linear, layers = host.linear_layers_of(host.decoder_of(model)), len(host.decoder_of(model).layers)
     if config.proportional:
         check_adds_mask(host.decoder_of(model))
-    if config.proportional and linear:
-        raise DuetError(
-            f"proportional is not possible for {model.config.model_type}: {len(linear)} of its {layers} decoder layers "
-            "have linear attention, which has no logits to weigh; leave proportional off."
-        )
+    layers = len(host.decoder_of(model).layers)
     for drop in config.drops:
         if drop.layer >= layers:
             raise DuetError(

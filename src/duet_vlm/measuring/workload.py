@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ..config.budget import DecoderShape
+from ..config.decoder_shape import DecoderShape
 from ..families import encoding, family_of
 from ..families.image_shape import ImageShape
 from ..families.random_images import pixels_of, prompts_of, usual_grid
-from ..host import cache_argument, decoder_of
+from ..host import cache_argument, decoder_of, layers_with_keys
 from ..presets import DuetConfig
 
 if TYPE_CHECKING:
@@ -116,16 +116,13 @@ class Workload:
         """The schedule's keys and values of the prompt, all rows."""
         shape = DecoderShape.of(self.model.config, self.model.dtype.itemsize)
         counts = self.tokens_per_layer(config)
-        return self.batch_size * sum(shape.layer_kv_bytes(n + self.text_tokens) for n in counts)
+        return self.batch_size * sum(shape.layer_kv_bytes(n + self.text_tokens, i) for i, n in enumerate(counts))
 
 
 def stored_bytes(cache: DynamicCache) -> int:
     """Keys and values that a cache holds."""
-    total = 0
-    for layer in cache.layers:
-        keys, values = layer.keys, layer.values  # type: ignore[union-attr]
-        total += keys.numel() * keys.element_size() + values.numel() * values.element_size()  # type: ignore[union-attr]
-    return total
+    parts = [part for layer in layers_with_keys(cache) for part in (layer.keys, layer.values)]
+    return sum(part.numel() * part.element_size() for part in parts)
 
 
 def narrow(config: PreTrainedConfig) -> PreTrainedConfig:
