@@ -9,6 +9,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
+def linear_layers(config: PreTrainedConfig) -> frozenset[int]:
+    """The decoder layers of a transformers config that have linear attention."""
+    text = config.get_text_config()
+    kinds = (getattr(text, "layer_types", None) or ())[: text.num_hidden_layers]
+    return frozenset(i for i, kind in enumerate(kinds) if kind == "linear_attention")
+
+
 @dataclass(frozen=True)
 class LinearShape:
     """The sizes of a linear layer (Gated DeltaNet, arXiv 2412.06464), which holds a state instead of keys and values.
@@ -41,8 +48,7 @@ class LinearShape:
     @classmethod
     def of(cls, text: Any) -> LinearShape | None:
         """Read from a decoder's config; None where no layer is linear."""
-        kinds = getattr(text, "layer_types", None) or ()
-        layers = frozenset(i for i, kind in enumerate(kinds[: text.num_hidden_layers]) if kind == "linear_attention")
+        layers = linear_layers(text)
         if not layers:
             return None
         return cls(

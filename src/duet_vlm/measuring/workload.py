@@ -140,8 +140,17 @@ def narrow(config: PreTrainedConfig) -> PreTrainedConfig:
         vision.num_hidden_layers = min(3, vision.num_hidden_layers)
     text.hidden_size, text.intermediate_size, text.vocab_size = 16, 16, 300
     text.num_attention_heads, text.num_key_value_heads, text.head_dim = 1, 1, 16
-    if "mrope_section" in (getattr(text, "rope_parameters", None) or {}):
-        text.rope_parameters["mrope_section"] = [4, 2, 2]  # half of a head
+    for name in ("linear_num_key_heads", "linear_num_value_heads"):
+        if hasattr(text, name):
+            setattr(text, name, 1)
+    for name in ("linear_key_head_dim", "linear_value_head_dim", "moe_intermediate_size"):
+        if hasattr(text, name):
+            setattr(text, name, 16)
+    rope = getattr(text, "rope_parameters", None) or {}
+    if "mrope_section" in rope:
+        rope["mrope_section"] = [4, 2, 2]  # half of a head
+        if "partial_rotary_factor" in rope:
+            rope["partial_rotary_factor"] = 1.0
     text.pad_token_id = 0
     if getattr(config, "pad_token_id", None) is not None:
         config.pad_token_id = 0
