@@ -132,9 +132,10 @@ QWEN_TEXT: dict[str, Any] = dict(
     num_key_value_heads=2, bos_token_id=1, eos_token_id=2, pad_token_id=PAD, max_position_embeddings=512,
     rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
 )  # fmt: skip
+HYBRIDS, ATTEND = ("qwen3_5", "qwen3_5_moe"), (0, 3)
 # attention at layer 0, so that every setting of the matrix can be ranked; linear layers side by side and at the end
 HYBRID: dict[str, Any] = dict(
-    layer_types=[f"{kind}_attention" for kind in ("full", "linear", "linear", "full", "linear")], head_dim=16,
+    layer_types=["full_attention" if i in ATTEND else "linear_attention" for i in range(LAYERS)], head_dim=16,
     linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4,
     rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1],
                      "mrope_interleaved": True, "partial_rotary_factor": 0.5},

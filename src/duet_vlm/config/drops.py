@@ -108,13 +108,17 @@ def ranked_with_attention(drops: Sequence[Drop], linear: Collection[int], layers
         if 0 < drop.keep < 1 and drop.ranking_layer in linear:
             able = [layer for layer in attending if free <= layer <= drop.ranking_layer]
             if not able:
-                later = next((layer for layer in attending if layer > drop.ranking_layer), None)
-                instead = "leave it out" if later is None else f"drop at layer {later} or later"
-                raise DuetError(
-                    f"the drop at layer {drop.layer} cannot be ranked: layers {free} to {drop.ranking_layer} have "
-                    f"linear attention, which has no weights to rank with, so {instead}."
-                )
+                raise DuetError(_unranked(drop, free, attending))
             drop = replace(drop, rank_at=able[-1])
         free = drop.layer + 1 if drop.keep < 1 else free
         found.append(drop)
     return tuple(found)
+
+
+def _unranked(drop: Drop, free: int, attending: list[int]) -> str:
+    """Say why a drop cannot be ranked, where it could be; `free` is the first layer behind the drops before it."""
+    last = drop.ranking_layer
+    those = f"layer {last} has" if free >= last else f"layers {free} to {last} have"
+    later = next((layer for layer in attending if layer > last), None)
+    instead = "leave it out" if later is None else f"rank at layer {later} or later"
+    return f"the drop at layer {drop.layer} cannot be ranked: {those} linear attention, without weights, so {instead}."
