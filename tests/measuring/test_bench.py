@@ -113,6 +113,15 @@ def test_settings_scale_published_drops() -> None:
     assert scaled(DuetConfig(drops=[Drop(16, 0.5), Drop(24, 0.0)]), 32, 2).drops == (Drop(1, 0.0),)
 
 
+def test_a_hybrid_decoder_with_fewer_layers_drops_where_it_can_rank() -> None:
+    config = shape_config("qwen3.5-9b")
+    eight = settings(config, ["duet"], [], layers=8, keep=[0.33])[1].config
+    assert [(d.layer, d.keep) for d in eight.drops] == [(4, 0.5), (7, 0.25)]  # 6 would be between 3 and 7
+    four = settings(config, ["duet"], [], layers=4, keep=[0.33])[1].config
+    assert [(d.layer, d.keep) for d in four.drops] == [(3, 0.25)]
+    assert shortened(config, 8).text_config.layer_types == config.text_config.layer_types[:8]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -32,6 +32,9 @@ PUBLISHED = {
     "llava-next-7b": (32, 7_063_431_168),  # and the row end
     "qwen2.5-vl-7b": (28, 8_292_166_656),
     "qwen3-vl-8b": (36, 8_767_123_696),
+    # not the hub's, which was not looked at: those of transformers' default sizes
+    "qwen3.5-9b": (32, 9_409_813_744),
+    "qwen3.5-35b-a3b": (40, 35_107_181_936),
     "internvl3-8b": (28, 7_944_373_760),
     "gemma-3-4b": (34, 4_300_079_472),
     "smolvlm2": (24, 2_246_784_880),
@@ -47,6 +50,8 @@ KNOWN: dict[tuple[str, int, int], tuple[Layout, int]] = {
     ("qwen2.5-vl-7b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
     # 16 pixels a patch: 720 / 32 = 22.5 rounds to the even 22
     ("qwen3-vl-8b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
+    ("qwen3.5-9b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
+    ("qwen3.5-35b-a3b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
     # 4 x 2 tiles of 448 pixels and a thumbnail, 256 tokens each
     ("internvl3-8b", 1280, 720): (Layout(tiles=9), 9 * 256),
     ("gemma-3-4b", 1280, 720): (Layout(tiles=1), 256),
@@ -71,6 +76,18 @@ def test_a_shape_has_the_layers_and_the_parameters_of_its_checkpoint(name: str) 
         model = AutoModelForImageTextToText.from_config(config)
     assert config.get_text_config().num_hidden_layers == PUBLISHED[name][0]
     assert sum(parameter.numel() for parameter in model.parameters()) == PUBLISHED[name][1]
+
+
+@pytest.mark.parametrize("name", ["qwen3.5-9b", "qwen3.5-35b-a3b"])
+def test_sizes_of_qwen3_5_are_the_defaults_of_transformers(name: str) -> None:
+    config = shape_config(name)
+    for part, others in ((config.text_config, {"pad_token_id", "rope_parameters"}),
+                         (config.vision_config, {"out_hidden_size"})):  # fmt: skip
+        ours, defaults = part.to_dict(), type(part)().to_dict()
+        assert {key for key in ours | defaults if ours.get(key) != defaults.get(key)} == others
+    assert config.vision_config.out_hidden_size == config.text_config.hidden_size
+    rope = config.text_config.rope_parameters
+    assert 2 * sum(rope["mrope_section"]) == rope["partial_rotary_factor"] * config.text_config.head_dim
 
 
 @pytest.mark.parametrize(("name", "width", "height"), KNOWN)

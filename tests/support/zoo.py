@@ -139,9 +139,9 @@ HYBRID: dict[str, Any] = dict(
     linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4,
     rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1],
                      "mrope_interleaved": True, "partial_rotary_factor": 0.5},
-    rms_norm_eps=1e-3, moe_intermediate_size=16, shared_expert_intermediate_size=16, num_experts=4,
-    num_experts_per_tok=2,
+    rms_norm_eps=1e-3,
 )  # fmt: skip
+EXPERTS = dict(moe_intermediate_size=16, shared_expert_intermediate_size=16, num_experts=4, num_experts_per_tok=2)
 QWEN_IDS: dict[str, Any] = dict(
     image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=START, vision_end_token_id=END
 )
@@ -156,7 +156,7 @@ def _qwen(kind: str) -> Callable[[], Any]:
                        out_hidden_size=32)  # fmt: skip
     elif kind.startswith("Qwen3_5"):
         vision |= dict(hidden_size=32, intermediate_size=64, out_hidden_size=32, num_position_embeddings=64)
-        text |= HYBRID
+        text |= HYBRID | (EXPERTS if kind == "Qwen3_5Moe" else {})
     elif kind == "Qwen2VL":
         vision |= dict(embed_dim=32, hidden_size=32, mlp_ratio=2)
     else:
