@@ -21,7 +21,7 @@ from duet_vlm.inputs.random_weights import random_model
 from duet_vlm.inputs.shapes import shape_config
 from duet_vlm.measuring import bench, timing
 from duet_vlm.measuring.bench import Options, benchmark
-from duet_vlm.measuring.settings import Setting, label, scaled, settings
+from duet_vlm.measuring.settings import Setting, label, scaled, settings, shortened
 from duet_vlm.measuring.workload import OneWordPerToken, Workload
 
 QUICK = Options(runs=2, decode_steps=2, dtype="float32")
