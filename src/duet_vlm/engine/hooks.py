@@ -48,11 +48,12 @@ class Engine:
     def _hook(self) -> None:
         model = self._model()
         core, language_model, pre = model.base_model, host.decoder_of(model), {"with_kwargs": True}
+        kinds = self.before_linear_layer, self.before_layer
         self._handles = [
             core.register_forward_pre_hook(self.before_core, **pre),
             core.register_forward_hook(self.after_core, always_call=True, **pre),
             language_model.register_forward_hook(self.after_language_model, **pre),
-            *(layer.register_forward_pre_hook(self.before(layer), **pre) for layer in language_model.layers),
+            *(layer.register_forward_pre_hook(kinds[host.attends(layer)], **pre) for layer in language_model.layers),
         ]
         if host.takes(language_model, "deepstack_visual_embeds"):
             self._handles.append(language_model.register_forward_pre_hook(self.before_language_model, **pre))
@@ -176,9 +177,6 @@ class Engine:
             case None:
                 return None
         return (hidden, *args[1:]), kwargs
-
-    def before(self, layer: DecoderLayer) -> Callable[..., Any]:
-        return self.before_layer if host.attends(layer) else self.before_linear_layer
 
     def before_linear_layer(self, layer: DecoderLayer, args: Any, kwargs: dict[str, Any]) -> Any:
         match kwargs.pop(ARGUMENT, None):
