@@ -7,7 +7,8 @@ import tiny
 from transformers import LlamaConfig, Qwen2_5_VLConfig
 
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.config.budget import DecoderShape, keep_count, stage1_counts, tokens_per_layer
+from duet_vlm.config.budget import keep_count, stage1_counts, tokens_per_layer
+from duet_vlm.config.decoder_shape import DecoderShape
 from duet_vlm.config.methods import names
 
 

@@ -15,11 +15,17 @@ from duet_vlm import Drop, DuetConfig, DuetError
 RUN = (
     "Llama", "Mistral", "Qwen2", "Qwen3", "Qwen3Moe", "Gemma2", "Gemma3Text", "Olmo2", "Olmo3", "GptOss", "Cohere2",
     "SmolLM3", "Exaone4", "Phi3", "Glm4", "Nemotron", "Ernie4_5", "Arcee", "StableLm", "Persimmon", "Starcoder2",
+    "Qwen3_5Text", "Qwen3Next",
 )  # fmt: skip
+HYBRID = {  # the drop before layer 2 is ranked at layer 0
+    kind: dict(
+        layer_types=["full_attention", "linear_attention", "linear_attention", "full_attention"], head_dim=8,
+        linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4,
+    )
+    for kind in ("Qwen3_5Text", "Qwen3Next")
+}  # fmt: skip
 REFUSED = {
     "Llama4Text": "Llama4TextRotaryEmbedding gives no pair of cosines and sines",
-    "Qwen3Next": "Qwen3NextDecoderLayer has no self_attn that knows its layer_idx and config",
-    "Qwen3_5Text": "Qwen3_5DecoderLayer has no self_attn that knows its layer_idx and config",
     "MiniMax": "MiniMaxDecoderLayer has no self_attn that knows its layer_idx and config",
     "FalconH1": "FalconH1Model keeps a LinearAttentionAndFullAttentionLayer",
     "GPTNeoX": "GPTNeoXLayer.forward takes",
@@ -29,7 +35,7 @@ LAYERED = ("Gemma3Text", "Olmo3")  # rotary embeddings of their own in layers of
 
 
 def build(kind: str) -> Any:
-    text = getattr(transformers, f"{kind}Config")(**{**tiny.TEXT, "num_hidden_layers": 4})
+    text = getattr(transformers, f"{kind}Config")(**{**tiny.TEXT, "num_hidden_layers": 4, **HYBRID.get(kind, {})})
     config = transformers.LlavaConfig(
         vision_config=transformers.CLIPVisionConfig(**tiny.VISION), text_config=text, image_token_id=tiny.IMAGE,
         image_seq_length=tiny.PATCHES,

@@ -28,7 +28,9 @@ def test_half_precision_stays_close_and_stores_less(family: str, dtype: torch.dt
     assert out.logits.isfinite().all() and out.logits.dtype == dtype
     counts = [handle.trace.samples[0].tokens_per_layer for handle in handles]
     assert counts[0] == counts[1]
-    stored = [sum(layer.keys.nbytes for layer in x.past_key_values.layers) for x in (expected, out)]
+    stored = [
+        sum(layer.keys.nbytes for layer in x.past_key_values.layers if hasattr(layer, "keys")) for x in (expected, out)
+    ]
     assert stored[1] * 2 == stored[0]
 
 

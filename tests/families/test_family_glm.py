@@ -17,7 +17,7 @@ from exactness import close, generate, kept
 from matrix import ROWS, apply, settings
 from oracle import masked_stock
 
-from duet_vlm.config.budget import DecoderShape
+from duet_vlm.config.decoder_shape import DecoderShape
 from duet_vlm.families.glm4v import Glm4vVideoProcessor, Glm46VVideoProcessor
 from duet_vlm.stage1 import Encoded, merge
 
@@ -121,11 +121,13 @@ def test_what_each_frame_merges(videos: str) -> None:
 
 
 def test_what_a_budget_counts_of_experts() -> None:
-    dense, experts = (zoo.build(name).config for name in ("glm4v", "glm4v_moe"))
-    # 5 layers: a dense one of 64, and four whose tokens pass 2 experts and the shared one, of 32 each
-    assert DecoderShape.of(dense).intermediate == 64
-    assert DecoderShape.of(experts).intermediate == round((64 + 4 * 3 * 32) / 5)
-    assert DecoderShape.of(zoo.build("qwen3_vl_moe").config).intermediate == 2 * 32
+    dense, experts, sparse = (zoo.build(name).config for name in ("glm4v", "glm4v_moe", "qwen3_vl_moe"))
+    width = dense.get_text_config().hidden_size
+    assert DecoderShape.of(dense).feed_forward == 3 * width * 64
+    # 5 layers: a dense one of 64, and four with a router of 4 whose tokens pass 2 experts and the shared one, of 32 each
+    assert DecoderShape.of(experts).feed_forward == round(width * (3 * 64 + 4 * (3 * 3 * 32 + 4)) / 5)
+    text = sparse.get_text_config()
+    assert DecoderShape.of(sparse).feed_forward == text.hidden_size * (3 * 2 * 32 + text.num_experts)
 
 
 def test_several_images_in_a_row_are_repeated_rightly() -> None:

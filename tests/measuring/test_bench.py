@@ -21,7 +21,7 @@ from duet_vlm.inputs.random_weights import random_model
 from duet_vlm.inputs.shapes import shape_config
 from duet_vlm.measuring import bench, timing
 from duet_vlm.measuring.bench import Options, benchmark
-from duet_vlm.measuring.settings import Setting, label, scaled, settings
+from duet_vlm.measuring.settings import Setting, label, scaled, settings, shortened
 from duet_vlm.measuring.workload import OneWordPerToken, Workload
 
 QUICK = Options(runs=2, decode_steps=2, dtype="float32")
@@ -111,6 +111,15 @@ def test_settings_scale_published_drops() -> None:
     assert [(d.layer, d.rank_at) for d in listed[5].config.drops] == [(1, 0)]
     assert settings(config, ["duet"], [192])[1].config == DuetConfig.preset("duet", model=config, tokens=192)
     assert scaled(DuetConfig(drops=[Drop(16, 0.5), Drop(24, 0.0)]), 32, 2).drops == (Drop(1, 0.0),)
+
+
+def test_a_hybrid_decoder_with_fewer_layers_drops_where_it_can_rank() -> None:
+    config = shape_config("qwen3.5-9b")
+    eight = settings(config, ["duet"], [], layers=8, keep=[0.33])[1].config
+    assert [(d.layer, d.keep) for d in eight.drops] == [(4, 0.5), (7, 0.25)]  # 6 would be between 3 and 7
+    four = settings(config, ["duet"], [], layers=4, keep=[0.33])[1].config
+    assert [(d.layer, d.keep) for d in four.drops] == [(3, 0.25)]
+    assert shortened(config, 8).text_config.layer_types == config.text_config.layer_types[:8]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,9 @@ PUBLISHED = {
     "qwen2.5-vl-7b": (28, 8_292_166_656),
     "qwen3-vl-8b": (36, 8_767_123_696),
     "glm-4.1v-9b": (40, 10_292_777_472),  # not the hub's figure, but that of transformers' own defaults
+    # not the hub's, which was not looked at: those of transformers' default sizes
+    "qwen3.5-9b": (32, 9_409_813_744),
+    "qwen3.5-35b-a3b": (40, 35_107_181_936),
     "internvl3-8b": (28, 7_944_373_760),
     "gemma-3-4b": (34, 4_300_079_472),
     "smolvlm2": (24, 2_246_784_880),
@@ -49,6 +52,8 @@ KNOWN: dict[tuple[str, int, int], tuple[Layout, int]] = {
     # 16 pixels a patch: 720 / 32 = 22.5 rounds to the even 22
     ("qwen3-vl-8b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
     ("glm-4.1v-9b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
+    ("qwen3.5-9b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
+    ("qwen3.5-35b-a3b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
     # 4 x 2 tiles of 448 pixels and a thumbnail, 256 tokens each
     ("internvl3-8b", 1280, 720): (Layout(tiles=9), 9 * 256),
     ("gemma-3-4b", 1280, 720): (Layout(tiles=1), 256),
@@ -80,6 +85,18 @@ def test_sizes_of_glm_are_those_of_the_stock_classes() -> None:
     assert found.vision_config.to_dict() == stock.vision_config.to_dict()
     mine, theirs = ({**config.text_config.to_dict(), "rope_parameters": None} for config in (found, stock))
     assert mine == theirs
+
+
+@pytest.mark.parametrize("name", ["qwen3.5-9b", "qwen3.5-35b-a3b"])
+def test_sizes_of_qwen3_5_are_the_defaults_of_transformers(name: str) -> None:
+    config = shape_config(name)
+    for part, others in ((config.text_config, {"pad_token_id", "rope_parameters"}),
+                         (config.vision_config, {"out_hidden_size"})):  # fmt: skip
+        ours, defaults = part.to_dict(), type(part)().to_dict()
+        assert {key for key in ours | defaults if ours.get(key) != defaults.get(key)} == others
+    assert config.vision_config.out_hidden_size == config.text_config.hidden_size
+    rope = config.text_config.rope_parameters
+    assert 2 * sum(rope["mrope_section"]) == rope["partial_rotary_factor"] * config.text_config.head_dim
 
 
 @pytest.mark.parametrize(("name", "width", "height"), KNOWN)

@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 import torch
+import zoo
+from gathered import counted, gathered_stock
 from torch import Tensor
 
 
@@ -54,8 +56,11 @@ def masked_stock(
     """`masked_prefill` for any decoder: the stock language model itself, on what it was given in a compressed call.
 
     Its own masks (causal, sliding, bidirectional in images), positions and deepstack stay; what was dropped is hidden
-    as a key in every later layer. Arguments and results as in `masked_prefill`.
+    as a key in every later layer. Arguments and results as in `masked_prefill`. A linear layer has no keys to hide:
+    see `gathered_stock`.
     """
+    if zoo.is_hybrid(model):
+        return gathered_stock(model, batch, kept, renumber, sizes)
     language_model, got = model.model.get_decoder(), {}
     capture = language_model.register_forward_pre_hook(lambda m, a, k: got.update(k), with_kwargs=True, prepend=True)
     model(**batch, use_cache=False)
@@ -98,13 +103,6 @@ def masked_stock(
             module._forward_pre_hooks.update(before)
             module._forward_hooks.update(after)
     return hidden, by_layer[-1]
-
-
-def counted(visible: Tensor, sizes: Tensor | None) -> Tensor:
-    """(B, 1, n, n) bool as an additive mask under which key j counts sizes[:, j] times; as it is without sizes."""
-    if sizes is None:
-        return visible
-    return torch.where(visible, sizes.log()[:, None, None], torch.tensor(-1e30))
 
 
 def token_sizes(trace: Any, batch: dict[str, Any], family: str, more: int = 0) -> Tensor:

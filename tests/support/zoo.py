@@ -101,6 +101,11 @@ def visual(batch: dict[str, Any]) -> Tensor:
     return (batch["input_ids"] == IMAGE) | (batch["input_ids"] == VIDEO)
 
 
+def is_hybrid(model: Any) -> bool:
+    """Whether some decoder layers hold a state instead of keys and values."""
+    return any(not hasattr(layer, "self_attn") for layer in model.base_model.get_decoder().layers)
+
+
 def has_video(family: str) -> bool:
     return FAMILIES[family].video is not None
 
@@ -132,6 +137,16 @@ QWEN_TEXT: dict[str, Any] = dict(
     num_key_value_heads=2, bos_token_id=1, eos_token_id=2, pad_token_id=PAD, max_position_embeddings=512,
     rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
 )  # fmt: skip
+HYBRIDS, ATTEND = ("qwen3_5", "qwen3_5_moe"), (0, 3)
+# attention at layer 0, so that every setting of the matrix can be ranked; linear layers side by side and at the end
+HYBRID: dict[str, Any] = dict(
+    layer_types=["full_attention" if i in ATTEND else "linear_attention" for i in range(LAYERS)], head_dim=16,
+    linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4,
+    rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1],
+                     "mrope_interleaved": True, "partial_rotary_factor": 0.5},
+    rms_norm_eps=1e-3,
+)  # fmt: skip
+EXPERTS = dict(moe_intermediate_size=16, shared_expert_intermediate_size=16, num_experts=4, num_experts_per_tok=2)
 QWEN_IDS: dict[str, Any] = dict(
     image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=START, vision_end_token_id=END
 )
@@ -144,6 +159,9 @@ def _qwen(kind: str) -> Callable[[], Any]:
     if kind == "Qwen2_5_VL":
         vision |= dict(hidden_size=32, intermediate_size=64, window_size=16, fullatt_block_indexes=[1],
                        out_hidden_size=32)  # fmt: skip
+    elif kind.startswith("Qwen3_5"):
+        vision |= dict(hidden_size=32, intermediate_size=64, out_hidden_size=32, num_position_embeddings=64)
+        text |= HYBRID | (EXPERTS if kind == "Qwen3_5Moe" else {})
     elif kind == "Qwen2VL":
         vision |= dict(embed_dim=32, hidden_size=32, mlp_ratio=2)
     else:
@@ -158,6 +176,9 @@ def _qwen(kind: str) -> Callable[[], Any]:
         model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
         if kind == "Qwen3VLMoe":
             model.set_experts_implementation("eager")  # the grouped kernel takes no float64 on a CPU
+        for state in (module for module in model.modules() if hasattr(module, "A_log")):
+            # slow decay: a state remembers the whole prompt, so what should not be in it shows
+            state.A_log.data = torch.linspace(0.02, 0.3, len(state.A_log)).log()
         return model
 
     return make
@@ -215,6 +236,8 @@ FAMILIES: dict[str, Member] = {
     "qwen3_vl_moe": _qwen_member("Qwen3VLMoe", _qwen3_video),
     **{name: glm_member(name) for name in ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")},
     "glm4v_video": glm_member("glm4v", "video"),
+    "qwen3_5": _qwen_member("Qwen3_5", _qwen3_video),
+    "qwen3_5_moe": _qwen_member("Qwen3_5Moe", _qwen3_video),
     "video_llava": Member(
         zoo_fixed.video_llava, zoo_fixed.video_llava_image, zoo_fixed.video_llava_video, stage_1=(13, 4)
     ),

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config.budget import DecoderShape, after_drops, stage1_counts
+from ..config.budget import after_drops, stage1_counts
+from ..config.decoder_shape import DecoderShape
 from ..engine.trace import ImageTrace
 from ..families import family_of, is_visual, visual_token_ids
-from ..host import output_cache
+from ..host import layers_with_keys, output_cache
 from ..pictures import spread
 from ..presets import DuetConfig
 from .report import FAILS, NOT_CHECKED, Line, judged
@@ -83,10 +84,10 @@ def kv_bytes(promise: str, subject: Subject) -> Line:
         if _has_picture(subject, row):
             counts = schedule(subject.model, subject.config, row, images, shape.layers)
         text = int((~is_visual(subject.model.config, row["input_ids"])).sum())
-        expected.append([text + n for n in counts])
-        stored.append([int(layer.keys.shape[-2]) for layer in cache.layers])
+        expected.append([text + n for i, n in enumerate(counts) if not shape.is_linear(i)])
+        stored.append([int(layer.keys.shape[-2]) for layer in layers_with_keys(cache)])
         measured += _bytes(cache)
-        planned += sum(shape.layer_kv_bytes(text + n) for n in counts)
+        planned += sum(shape.layer_kv_bytes(text + n, i) for i, n in enumerate(counts))
     fault = "" if stored == expected else _told(stored, expected)
     said = f"bytes; {measured} for the three prompts, of stock's {stock}"
     return judged(promise, abs(measured - planned), 0.0, said, fault)
@@ -104,7 +105,9 @@ def _has_picture(subject: Subject, row: dict[str, Tensor]) -> bool:
 
 def _bytes(cache: Any) -> int:
     """What keys and values occupy, with what they are views of."""
-    return sum(part.untyped_storage().nbytes() for layer in cache.layers for part in (layer.keys, layer.values))
+    return sum(
+        part.untyped_storage().nbytes() for layer in layers_with_keys(cache) for part in (layer.keys, layer.values)
+    )
 
 
 def _told(counts: list[list[int]], expected: list[list[int]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from ..applying import apply
 from ..config.budget_rule import SAVED
 from ..families import family_of, is_visual
-from ..host import output_cache
+from ..host import layers_with_keys, output_cache
 from ..inputs.files import writing
 from ..inputs.model_folders import DEMO
 from ..inputs.prepared import Prepared
@@ -91,7 +91,7 @@ def _generate(prepared: Prepared, max_new_tokens: int | None = None) -> dict[str
     )  # fmt: skip
     tokens = out.sequences[0, prompt_length:]
     # the last token was never fed back
-    stored = [layer.keys.shape[-2] - len(tokens) + 1 for layer in output_cache(out).layers]
+    stored = [layer.keys.shape[-2] - len(tokens) + 1 for layer in layers_with_keys(output_cache(out))]
     per_token = bytes_per_token(output_cache(out))
     return {
         "answer": prepared.processor.decode(tokens, skip_special_tokens=True).strip(),

@@ -1,17 +1,13 @@
-"""What a schedule costs: visual tokens, floating point operations and KV bytes per decoder layer. Plain arithmetic."""
+"""How many visual tokens a schedule leaves in each decoder layer. Plain arithmetic."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import DuetError
 from .settings import Settings
 from .values import as_sides
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
 
 SLACK = 1e-6  # the engine floors with the same
 
@@ -70,66 +66,3 @@ def after_drops(config: Settings, entering: int, layers: int) -> list[int]:
     for drop in config.drops:
         counts[drop.layer :] = [keep_count(drop.keep, entering)] * (layers - drop.layer)
     return counts
-
-
-@dataclass(frozen=True)
-class DecoderShape:
-    """The sizes of a decoder that its cost depends on.
-
-    Attributes:
-        intermediate: of the feed-forward parts that a token passes; of experts those it is sent to, averaged over
-            layers where some have none.
-    """
-
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    key_value_heads: int
-    head_dim: int
-    vocabulary: int
-    bytes_per_value: int = 2
-
-    @classmethod
-    def of(cls, config: PreTrainedConfig, bytes_per_value: int = 2) -> DecoderShape:
-        """Read from a transformers config, of the whole model or of its text part."""
-        text = config.get_text_config()
-        heads = text.num_attention_heads
-        return cls(
-            layers=text.num_hidden_layers,
-            hidden=text.hidden_size,
-            intermediate=_feed_forward_width(text),
-            heads=heads,
-            key_value_heads=getattr(text, "num_key_value_heads", None) or heads,
-            head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
-            vocabulary=text.vocab_size,
-            bytes_per_value=bytes_per_value,
-        )
-
-    def layer_flops(self, tokens: int) -> int:
-        """Prefill of `tokens` through one layer: a multiply and an add each; causal attention counts half a square."""
-        width = self.heads * self.head_dim
-        projections = self.hidden * (2 * width + 2 * self.key_value_heads * self.head_dim)
-        feed_forward = 3 * self.hidden * self.intermediate
-        return 2 * tokens * (projections + feed_forward) + 2 * tokens * tokens * width
-
-    def prefill_flops(self, tokens: list[int]) -> int:
-        """All layers, with `tokens[i]` tokens (visual and text) in layer i, and the logits of the last token."""
-        return sum(self.layer_flops(n) for n in tokens) + 2 * self.hidden * self.vocabulary
-
-    def layer_kv_bytes(self, tokens: int) -> int:
-        """Keys and values of `tokens` tokens in one layer."""
-        return 2 * self.key_value_heads * self.head_dim * self.bytes_per_value * tokens
-
-
-def _feed_forward_width(text: PreTrainedConfig) -> int:
-    """Width of what a token passes in a layer, on average; a router's own cost is not counted."""
-    width: int = text.intermediate_size
-    expert = getattr(text, "moe_intermediate_size", None)
-    if expert is None:
-        return width
-    passed = expert * (text.num_experts_per_tok + (getattr(text, "n_shared_experts", None) or 0))
-    layers, every = range(text.num_hidden_layers), getattr(text, "decoder_sparse_step", 1)
-    first, named = getattr(text, "first_k_dense_replace", 0), getattr(text, "mlp_only_layers", None) or ()
-    dense = sum(i < first or i in named or (i + 1) % every != 0 for i in layers)
-    return round((dense * width + (len(layers) - dense) * passed) / len(layers))

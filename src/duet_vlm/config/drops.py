@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ..errors import DuetError, shown
@@ -80,3 +80,45 @@ def _as_drop(value: Any) -> Drop:
     if wrong:
         raise DuetError(f"the drop {shown(value)} has {wrong[0]}: a drop is layer, keep and, if wanted, rank_at.")
     return Drop(**value)
+
+
+def ranked_with_attention(drops: Sequence[Drop], linear: Collection[int], layers: int) -> tuple[Drop, ...]:
+    """Let every drop be ranked by a layer that has attention: the last one that is not behind the layer asked for.
+
+    The drop layers stay, so a budget is met as it was counted.
+
+    Args:
+        drops: in the order of layers.
+        linear: the decoder layers of linear attention, which has no weights to rank with.
+        layers: how many decoder layers there are.
+
+    Raises:
+        DuetError: there is none, or the last one is in front of an earlier drop and would rank what that drops.
+
+    Example:
+        >>> from duet_vlm import Drop
+        >>> from duet_vlm.config.drops import ranked_with_attention
+        >>> ranked_with_attention((Drop(5, 0.5),), linear={0, 1, 2, 4, 5, 6}, layers=8)
+        (Drop(layer=5, keep=0.5, rank_at=3),)
+    """
+    attending = [layer for layer in range(layers) if layer not in linear]
+    found: list[Drop] = []
+    free = 0  # the first layer behind the drops so far
+    for drop in drops:
+        if 0 < drop.keep < 1 and drop.ranking_layer in linear:
+            able = [layer for layer in attending if free <= layer <= drop.ranking_layer]
+            if not able:
+                raise DuetError(_unranked(drop, free, attending))
+            drop = replace(drop, rank_at=able[-1])
+        free = drop.layer + 1 if drop.keep < 1 else free
+        found.append(drop)
+    return tuple(found)
+
+
+def _unranked(drop: Drop, free: int, attending: list[int]) -> str:
+    """Say why a drop cannot be ranked, where it could be; `free` is the first layer behind the drops before it."""
+    last = drop.ranking_layer
+    those = f"layer {last} has" if free >= last else f"layers {free} to {last} have"
+    later = next((layer for layer in attending if layer > last), None)
+    instead = "leave it out" if later is None else f"rank at layer {later} or later"
+    return f"the drop at layer {drop.layer} cannot be ranked: {those} linear attention, without weights, so {instead}."

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
 
 from ..errors import CacheError, DuetError
 from .merge_sizes import append_sizes
@@ -179,7 +179,7 @@ class PrunedLayer(DynamicLayer):
 def check_prunable(cache: Cache) -> None:
     """Refuse, before anything changes, a cache whose layers cannot hold different parts of the sequence."""
     for layer in cache.layers:
-        if type(layer) in (PrunedLayer, DynamicLayer):
+        if type(layer) in (PrunedLayer, DynamicLayer, LinearAttentionLayer):
             continue
         if type(layer) is DynamicSlidingWindowLayer and not layer.get_seq_length():
             continue
@@ -193,11 +193,14 @@ def check_prunable(cache: Cache) -> None:
 
 
 def check_equal_lengths(cache: Cache, layers: int) -> None:
-    """Refuse a cache that a failed call left with layers of different lengths."""
+    """Refuse a cache that a failed call left with layers of different lengths, or with states that belong to none."""
     held: list[Any] = cache.layers
-    lengths = {layer.get_seq_length() for layer in held}
+    lengths = {layer.get_seq_length() for layer in held if type(layer) is not LinearAttentionLayer}
     if len(cache.layers) < layers:
         lengths.add(0)
+    for layer in held:
+        if type(layer) is LinearAttentionLayer and layer.has_previous_state[0] != bool(max(lengths)):
+            raise CacheError("a call that failed left this cache with states of its own: start a new cache.")
     if len(lengths) > 1:
         raise CacheError(
             f"a call that failed left this cache with layers of {min(lengths)} and of {max(lengths)} tokens: "

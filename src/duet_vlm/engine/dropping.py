@@ -37,7 +37,7 @@ def compress(
         prompt: changed: it goes on with what is kept.
         watch: runs each ranking, see `Engine.watching`.
     """
-    plan, i = prompt.plan, layer.self_attn.layer_idx
+    plan, i = prompt.plan, host.layer_number(layer)
     if i == 0 and prompt.merged_away is not None:
         hidden = prompt.drop(0, prompt.valid & ~prompt.merged_away, hidden)
     if i in plan.ranking_layers:
@@ -64,7 +64,7 @@ def compress(
 
 def run_to_no_effect(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], text: TextOnly) -> Tensor:
     """Run the modules that a prompt with images runs here, without any effect but gradients of 0; (B, n, D) stays."""
-    i, device = layer.self_attn.layer_idx, host.device_of(layer, hidden.device)
+    i, device = host.layer_number(layer), host.device_of(layer, hidden.device)
     hidden = hidden.to(device)
     text.prompt.to(device)
     if i == 0:

@@ -90,7 +90,8 @@ class Prefill:
 
     def record(self) -> PrefillRecord:
         """What is left of it for the trace."""
-        return PrefillRecord(self.visual, self.queries, self.decisions, self.kept, self.scores, self.ranked)
+        at = {layer: drop.ranking_layer for layer, drop in self.plan.drops_by_layer.items()}
+        return PrefillRecord(self.visual, self.queries, self.decisions, self.kept, self.scores, self.ranked, at)
 
 
 @dataclass
@@ -144,6 +145,7 @@ class PrefillRecord:
         kept: decoder layer -> (B, n) long, the places kept from there on.
         scores: decoder layer -> (B, n) float, of the tokens present there, as ranked.
         ranked: decoder layer -> (B, n) the places that its scores speak of, None for every token.
+        ranked_at: decoder layer -> the layer whose weights made its scores.
     """
 
     visual: Tensor
@@ -152,3 +154,4 @@ class PrefillRecord:
     kept: dict[int, Tensor]
     scores: dict[int, Tensor]
     ranked: dict[int, Tensor | None]
+    ranked_at: dict[int, int]

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from .. import host
 from ..errors import DuetError
@@ -18,7 +18,7 @@ from ..families import encoding
 from ..host.refs import Ref, wrap
 from ..host.types import Core, DecoderLayer
 from ..tensors.tokens import fill_back, spread
-from . import calls, distributed, dropping, filler, label_logits, merge_sizes, padding, prompt
+from . import calls, distributed, dropping, entrance, label_logits, merge_sizes, padding, prompt
 from .cache import check_equal_lengths, check_prunable, forget_announced, is_pruned
 from .forward_pass import ARGUMENT, Decode, Entry, ForwardPass, Prefill, PrefillRecord, TextOnly
 from .passes import Passes
@@ -48,11 +48,12 @@ class Engine:
     def _hook(self) -> None:
         model = self._model()
         core, language_model, pre = model.base_model, host.decoder_of(model), {"with_kwargs": True}
+        kinds = self.before_linear_layer, self.before_layer
         self._handles = [
             core.register_forward_pre_hook(self.before_core, **pre),
             core.register_forward_hook(self.after_core, always_call=True, **pre),
             language_model.register_forward_hook(self.after_language_model, **pre),
-            *(layer.register_forward_pre_hook(self.before_layer, **pre) for layer in language_model.layers),
+            *(layer.register_forward_pre_hook(kinds[host.attends(layer)], **pre) for layer in language_model.layers),
         ]
         if host.takes(language_model, "deepstack_visual_embeds"):
             self._handles.append(language_model.register_forward_pre_hook(self.before_language_model, **pre))
@@ -170,12 +171,20 @@ class Engine:
                 hidden, stored = args[0], stored_by(layer, kwargs)
                 restriction_for(layer, hidden, kwargs, state, stored).give(kwargs, stored)
             case Prefill():
-                hidden = self.enter_layer(layer, args[0], kwargs, state)
+                hidden = entrance.enter(layer, args[0], kwargs, state, self.watch)
             case TextOnly():
                 hidden = dropping.run_to_no_effect(layer, args[0], kwargs, state)
             case None:
                 return None
         return (hidden, *args[1:]), kwargs
+
+    def before_linear_layer(self, layer: DecoderLayer, args: Any, kwargs: dict[str, Any]) -> Any:
+        match kwargs.pop(ARGUMENT, None):
+            case Prefill() as prompt:
+                args = entrance.enter_linear(layer, args[0], kwargs, prompt), *args[1:]
+            case TextOnly() as text:
+                args = dropping.run_to_no_effect(layer, args[0], kwargs, text), *args[1:]
+        return args, kwargs  # what comes behind a prompt goes into the state as it is
 
     def after_language_model(self, language_model: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         state = kwargs.get(ARGUMENT)
@@ -222,19 +231,10 @@ class Engine:
         padded = padding.read_padding(ids, kwargs, past, call.together)
         encoded = prompt.encode(plan, core, kwargs)
         labels = calls.labels_of(call, calls.generation(self), ids, past)
-        return prompt.read_prompt(plan, ids, encoded, padded, labels) or (otherwise, kwargs)
-
-    def enter_layer(self, layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Prefill) -> Tensor:
-        """Rank, drop, and give the layer what belongs to the tokens that are kept; (B, n, D) -> (B, m, D)."""
-        i, device, stored = layer.self_attn.layer_idx, host.device_of(layer, hidden.device), stored_by(layer, kwargs)
-        hidden = filler.without(hidden, state.present.count).to(device)
-        state.to(device)
-        if 0 < i <= len(state.deepstack):
-            hidden = hidden + state.present.vectors(state.deepstack[i - 1])
-        hidden = dropping.compress(layer, hidden, kwargs, state, self.watch)
-        restriction = restriction_for(layer, hidden, kwargs, state, stored)
-        restriction.give(kwargs, stored)
-        return filler.put_on(layer, hidden, kwargs, restriction)
+        entry = prompt.read_prompt(plan, ids, encoded, padded, labels)
+        if entry and past and plan.linear_layers:
+            entrance.check_later_turn(entry[0])
+        return entry or (otherwise, kwargs)
 
     @contextlib.contextmanager
     def watching(self, watch: dropping.Watch) -> Iterator[None]:

@@ -28,7 +28,7 @@ def check_adds_mask(decoder: Any) -> None:
     Raises:
         ValueError: an implementation other than sdpa and eager.
     """
-    kind = attention_kind(decoder.layers[0].self_attn)
+    kind = attention_kind(decoder)
     if kind not in IMPLEMENTATIONS:
         raise DuetError(
             f"proportional needs attention that adds a mask, and the language model uses {kind!r}: "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from .. import host
-from ..config.drops import Drop
+from ..config.drops import Drop, ranked_with_attention
 from ..config.settings import Settings
 from ..errors import DuetError
 from ..families import Family, family_of
@@ -34,6 +34,7 @@ class Plan:
         drops_by_layer: decoder layer -> what is dropped before it.
         ranking_layers: decoder layers that rank.
         layers: how many decoder layers there are.
+        linear_layers: those of them that have linear attention.
     """
 
     config: Settings
@@ -45,6 +46,7 @@ class Plan:
     drops_by_layer: dict[int, Drop]
     ranking_layers: frozenset[int]
     layers: int
+    linear_layers: frozenset[int]
 
     @property
     def compresses(self) -> bool:
@@ -62,7 +64,9 @@ class Plan:
         decoder = host.decoder_of(model)
         suited = family.positions if host.renumbers(decoder) else "keep"
         positions = suited if config.positions == "auto" else config.positions
-        drops = {drop.layer: drop for drop in config.drops if drop.keep < 1}
+        linear, layers = host.linear_layers_of(decoder), len(decoder.layers)
+        ranked = ranked_with_attention(config.drops, linear, layers)
+        drops = {drop.layer: drop for drop in ranked if drop.keep < 1}
         return cls(
             config=config,
             tokenizer=tokenizer,
@@ -72,7 +76,8 @@ class Plan:
             renumbers=positions == "renumber",
             drops_by_layer=drops,
             ranking_layers=frozenset(drop.ranking_layer for drop in drops.values() if drop.keep > 0),
-            layers=len(decoder.layers),
+            layers=layers,
+            linear_layers=linear,
         )
 
 

@@ -33,6 +33,11 @@ class Present:
         batch, length = self.visual.shape
         return torch.arange(length, device=self.visual.device).expand(batch, -1)
 
+    @cached_property
+    def padding_mask(self) -> Tensor | None:
+        """(B, n) long, 0 at a hole, as linear layers take it; None without holes. Padding went with the first drop."""
+        return (self.places >= 0).long() if self.holes else None
+
     @property
     def count(self) -> int:
         """n, holes included."""

@@ -172,7 +172,7 @@ def read_prompt(
         spans=spans,
         limits=limits.index_add(0, left, torch.ones_like(left)),
         queries=queries,
-        holes_right=not bool(padding.valid[:, -1].all()),
+        holes_right=not plan.linear_layers and not bool(padding.valid[:, -1].all()),
         past_valid=padding.past,
         merged_away=gone,
         without_answer=None if labels is None else ~has_answer(labels),

@@ -110,7 +110,7 @@ def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary:
     """Compute the rotary embeddings of every segment in one call, as decoding cannot afford one call each."""
     held: list[Tensor] = []
     for layer in layers:
-        removed = layer.held.removed
+        removed = getattr(layer, "held", NOTHING).removed  # a linear layer has no positions
         if removed is not None and not any(removed is one for one in held):
             held.append(removed)
     missing = torch.stack([removed.to(positions.device) for removed in held])  # (segments, B, 1)

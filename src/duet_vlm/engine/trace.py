@@ -36,12 +36,15 @@ class DropTrace:
         kept: the places of the visual tokens that were kept.
         ranked: the places of the visual tokens that were ranked; empty where nothing was ranked.
         scores: the score of each ranked token, in the order of `ranked` (docs/method.md, 2.2).
+        ranked_at: the decoder layer whose weights ranked them; None where nothing was ranked. In a hybrid decoder it is
+            the last layer with attention that is not behind the one asked for.
     """
 
     layer: int
     kept: list[int]
     ranked: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    ranked_at: int | None = None
 
 
 @dataclass
@@ -125,12 +128,13 @@ def _sample(record: PrefillRecord, row: int, layers: int) -> SampleTrace:
     drops, counts = [], [len(visual)] * layers
     for layer, kept in sorted(record.kept.items()):
         drop = DropTrace(layer, [i for i in kept[row].tolist() if i >= 0 and is_visual[i]])
-        if layer in record.scores:
+        if layer in record.ranked:
             present = record.ranked[layer]
             places = range(len(is_visual)) if present is None else present[row].tolist()
             scores = zip(places, record.scores[layer][row].tolist(), strict=True)
             chosen = [(i, score) for i, score in scores if i >= 0 and is_visual[i]]
             drop.ranked, drop.scores = [i for i, _ in chosen], [score for _, score in chosen]
+            drop.ranked_at = record.ranked_at[layer]
         drops.append(drop)
         counts[layer:] = [len(drop.kept)] * (layers - layer)
     queries = [i for i in record.queries[row].tolist() if i >= 0]

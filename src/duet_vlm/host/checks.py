@@ -19,8 +19,9 @@ from transformers.generation import GenerationMixin
 
 from ..errors import DuetError
 from ..version import __version__
-from .names import CACHE_NAMES, LAYER_NAMES, arguments, attention_kind, decoder_of, device_of
+from .names import CACHE_NAMES, LAYER_NAMES, arguments, attends, attention_kind, decoder_of, device_of
 
+KEPT = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer, cache_utils.LinearAttentionLayer)
 OLDEST = (5, 23)  # of transformers, for the engine; what needs tensors only works with older ones
 
 
@@ -58,6 +59,8 @@ def check_decoder(model: Any) -> None:
                 raise _unknown(f"{kind}.forward takes no {name}")
         if not any(name in known for name in CACHE_NAMES):
             raise _unknown(f"{kind}.forward takes neither {' nor '.join(CACHE_NAMES)}")
+        if not attends(layer) and _is_linear(layer):
+            continue
         attention = getattr(layer, "self_attn", None)
         if not hasattr(attention, "layer_idx") or not hasattr(attention, "config"):
             raise _unknown(f"{kind} has no self_attn that knows its layer_idx and config")
@@ -65,9 +68,17 @@ def check_decoder(model: Any) -> None:
         if positions is not None and positions.default is positions.empty:
             raise _unknown(f"{type(attention).__name__} scales by position_ids")
     for stored in cache_utils.DynamicCache(config=decoder.config).layers:
-        if type(stored) not in (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer):
+        if type(stored) not in KEPT:
             raise _unknown(f"{type(decoder).__name__} keeps a {type(stored).__name__}")
+    if not any(attends(layer) for layer in decoder.layers):
+        raise _unknown(f"no layer of {type(decoder).__name__} has attention")
     check_attention(decoder)
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    """Tell whether a layer has linear attention that knows its number and leaves out what a mask hides."""
+    linear = getattr(layer, "linear_attn", None)
+    return hasattr(linear, "layer_idx") and "attention_mask" in arguments(type(linear))
 
 
 @torch.no_grad()
@@ -124,6 +135,10 @@ NEEDS: dict[str, Callable[[], bool]] = {
         for name in ("get_seq_length", "reset", "reorder_cache", "batch_repeat_interleave", "batch_select_indices")
     },
     "DynamicSlidingWindowLayer": lambda: issubclass(cache_utils.DynamicSlidingWindowLayer, cache_utils.DynamicLayer),
+    "LinearAttentionLayer.has_previous_state": lambda: (
+        "has_previous_state" in vars(cache_utils.LinearAttentionLayer())
+        and not issubclass(cache_utils.LinearAttentionLayer, cache_utils.DynamicLayer)
+    ),
     "AttentionInterface.register": lambda: callable(getattr(AttentionInterface, "register", None)),
     "PreTrainedModel.base_model": lambda: isinstance(getattr(PreTrainedModel, "base_model", None), property),
     "PreTrainedModel.get_decoder": lambda: callable(getattr(PreTrainedModel, "get_decoder", None)),

@@ -45,6 +45,11 @@ def output_cache(output: Any) -> Any:
     return None
 
 
+def layers_with_keys(cache: Any) -> list[Any]:
+    """The layers of a cache that hold keys and values; a linear layer holds a state, the same for any prompt."""
+    return [layer for layer in cache.layers if hasattr(layer, "keys")]
+
+
 # ---- calls ----
 
 
@@ -110,6 +115,21 @@ def image_tokens(processor: Any, sizes: list[tuple[int, int]]) -> list[int]:
 def decoder_of(model: Any) -> Any:
     """The language model inside a model, the stack of decoder layers."""
     return model.base_model.get_decoder()
+
+
+def attends(layer: Any) -> bool:
+    """Whether a decoder layer has softmax attention, with keys that are stored and weights that can rank."""
+    return hasattr(layer, "self_attn")
+
+
+def linear_layers_of(decoder: Any) -> frozenset[int]:
+    """The numbers of the decoder layers that have linear attention, a state instead of keys and values."""
+    return frozenset(i for i, layer in enumerate(decoder.layers) if not attends(layer))
+
+
+def layer_number(layer: Any) -> int:
+    """The number of a decoder layer, of either kind."""
+    return int((layer.self_attn if attends(layer) else layer.linear_attn).layer_idx)
 
 
 def attention_kind(module: Any) -> str:

@@ -70,6 +70,21 @@ _SO400M = {
     "patch_size": 14,
 }  # fmt: skip
 
+_QWEN3_PROCESSOR = {
+    "image_processor_type": "Qwen2VLImageProcessor", "patch_size": 16, "merge_size": 2,
+    "size": {"shortest_edge": 65536, "longest_edge": 16777216},
+}  # fmt: skip
+_QWEN35_TOWER = dict(
+    depth=27, hidden_size=1152, intermediate_size=4304, num_heads=16, patch_size=16, num_position_embeddings=2304
+)
+_QWEN35_ROPE = {
+    "rope_theta": 1e4, "mrope_section": [11, 11, 10], "mrope_interleaved": True, "partial_rotary_factor": 0.25,
+}  # fmt: skip
+_GATED_DELTA = dict(
+    linear_conv_kernel_dim=4, linear_key_head_dim=128, linear_value_head_dim=128, linear_num_key_heads=16,
+    linear_num_value_heads=32,
+)  # fmt: skip
+
 # name -> what the checkpoint named beside it publishes on the hub
 SHAPES: dict[str, Shape] = {
     # llava-hf/llava-1.5-7b-hf and llava-1.5-13b-hf; arXiv 2310.03744
@@ -121,10 +136,34 @@ SHAPES: dict[str, Shape] = {
             ),
             {"rope_theta": 5e6, "mrope_section": [24, 20, 20], "mrope_interleaved": True},
         ),
-        {
-            "image_processor_type": "Qwen2VLImageProcessor", "patch_size": 16, "merge_size": 2,
-            "size": {"shortest_edge": 65536, "longest_edge": 16777216},
-        },
+        _QWEN3_PROCESSOR,
+    ),
+    # Qwen/Qwen3.5-9B and Qwen3.5-35B-A3B: the defaults of transformers' configs, whose docstrings name them; the tower
+    # ends as wide as the decoder, and the processor is Qwen3-VL's
+    "qwen3.5-9b": Shape(
+        _qwen_vl(
+            "qwen3_5",
+            dict(**_QWEN35_TOWER, out_hidden_size=4096),
+            dict(
+                vocab_size=248320, hidden_size=4096, intermediate_size=12288, num_hidden_layers=32,
+                num_attention_heads=16, num_key_value_heads=4, head_dim=256, **_GATED_DELTA,
+            ),
+            _QWEN35_ROPE,
+        ),
+        _QWEN3_PROCESSOR,
+    ),
+    "qwen3.5-35b-a3b": Shape(
+        _qwen_vl(
+            "qwen3_5_moe",
+            dict(**_QWEN35_TOWER, out_hidden_size=2048),
+            dict(
+                vocab_size=248320, hidden_size=2048, moe_intermediate_size=512, shared_expert_intermediate_size=512,
+                num_experts=256, num_experts_per_tok=8, num_hidden_layers=40, num_attention_heads=16,
+                num_key_value_heads=2, head_dim=256, **_GATED_DELTA,
+            ),
+            _QWEN35_ROPE,
+        ),
+        _QWEN3_PROCESSOR,
     ),
     # zai-org/GLM-4.1V-9B-Thinking, by the defaults of transformers' classes for its config and image processor
     "glm-4.1v-9b": Shape(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..config.budget import DecoderShape
+from ..config.decoder_shape import DecoderShape
+from ..config.drops import ranked_with_attention
 from ..families.image_shape import ImageShape
 from ..presets import DuetConfig
 
@@ -31,18 +32,23 @@ def cost_report(
         grid: rows and columns of the image's patches, for models whose images differ.
         tiles: how many tiles the image is cut into, for models that do that.
         size: (height, width) of the image in pixels, for AnyRes models.
+
+    Raises:
+        DuetError: a drop that a hybrid decoder cannot rank.
     """
     image, shape = ImageShape.of(config, grid, tiles, size), DecoderShape.of(config, bytes_per_value)
+    if shape.linear is not None:
+        ranked_with_attention(duet.drops, shape.linear.layers, shape.layers)  # refuses what `apply` would
     counts = image.tokens_per_layer(duet, shape.layers)
     before = image.visual_tokens + text_tokens
     layers = [
         {
             "layer": i,
             "visual_tokens": n,
-            "flops_before": shape.layer_flops(before),
-            "flops": shape.layer_flops(n + text_tokens),
-            "kv_bytes_before": shape.layer_kv_bytes(before),
-            "kv_bytes": shape.layer_kv_bytes(n + text_tokens),
+            "flops_before": shape.layer_flops(before, i),
+            "flops": shape.layer_flops(n + text_tokens, i),
+            "kv_bytes_before": shape.layer_kv_bytes(before, i),
+            "kv_bytes": shape.layer_kv_bytes(n + text_tokens, i),
         }
         for i, n in enumerate(counts)
     ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..config.budget_rule import NONE, SAVED, Budget
+from ..config.decoder_shape import linear_layers
 from ..errors import DuetError
 from ..families.image_shape import ImageShape
 from ..families.random_images import usual_grid
@@ -64,6 +65,7 @@ def settings(
     layers = full if layers is None else layers
     if not 1 <= layers <= full:
         raise DuetError(f"layers {layers} is not possible: this model has {full} decoder layers, choose 1 to {full}.")
+    linear = linear_layers(config)
     listed = [Setting(STOCK, None, DuetConfig())]
     grid = usual_grid(config) if grid is None else grid
     image = ImageShape.of(config, grid, tiles, size)
@@ -75,11 +77,11 @@ def settings(
             saved = chosen(config, method, None, None).config
             counts = image.tokens_per_layer(saved, full)
             parts = 1 if image.unit == "image" else image.crops
-            listed.append(Setting(method, sum(counts) / full / parts, scaled(saved, full, layers)))
+            listed.append(Setting(method, sum(counts) / full / parts, scaled(saved, full, layers, linear)))
             continue
         for budget in [Budget()] if method == NONE else Budget.several(budgets, keep):
             whole = preset(method, model=config, tokens=budget.tokens, keep=budget.keep, grid=grid)
-            listed.append(Setting(method, budget.tokens, scaled(whole, full, layers), budget.keep))
+            listed.append(Setting(method, budget.tokens, scaled(whole, full, layers, linear), budget.keep))
     return listed
 
 
@@ -93,13 +95,21 @@ def usual_budgets(config: PreTrainedConfig, grid: tuple[int, ...] | None = None)
     return ([192.0, 128.0, 64.0], []) if patches == 576 else ([], [0.33, 0.22, 0.11])
 
 
-def scaled(config: DuetConfig, full: int, layers: int) -> DuetConfig:
-    """The same schedule on fewer layers; drops that fall on one layer leave the last of them."""
+def scaled(config: DuetConfig, full: int, layers: int, linear: Collection[int] = ()) -> DuetConfig:
+    """The same schedule on fewer layers; drops that fall on one layer leave the last of them.
+
+    A drop goes on to the next layer with attention where none is left that could rank it before; `linear` are the
+    layers without.
+    """
     at: dict[int, Drop] = {}
     for drop in config.drops:
-        layer = max(1, drop.layer * layers // full)
-        rank_at = None if drop.rank_at is None else max(0, layer - (drop.layer - drop.rank_at))
-        at[layer] = Drop(layer, drop.keep, rank_at)
+        layer = max([1, *at, drop.layer * layers // full])
+        behind = drop.layer - drop.ranking_layer
+        if 0 < drop.keep < 1:
+            free = max((before + 1 for before in at if before < layer), default=0)
+            while layer < layers and all(i in linear for i in range(free, max(0, layer - behind) + 1)):
+                layer += 1
+        at[layer] = Drop(layer, drop.keep, None if drop.rank_at is None else max(0, layer - behind))
     return replace(config, drops=[drop for layer, drop in at.items() if layer < layers])
 
 
@@ -107,7 +117,10 @@ def shortened(config: PreTrainedConfig, layers: int | None) -> PreTrainedConfig:
     """The config with fewer decoder layers."""
     config = copy.deepcopy(config)
     if layers is not None:
-        config.get_text_config().num_hidden_layers = layers
+        text = config.get_text_config()
+        text.num_hidden_layers = layers
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[:layers]
     return config
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..config.budget import DecoderShape
+from ..config.decoder_shape import DecoderShape
 from ..families.image_shape import ImageShape
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ def step_flops(
     shape, vision, image = DecoderShape.of(config), config.vision_config, ImageShape.of(config)
     products, again = 3 if tune == "full" else 2, int(checkpointing)
     total = 0
-    for visual in visual_tokens:
+    for layer, visual in enumerate(visual_tokens):
         tokens = visual + text_tokens
-        attention = 2 * tokens * tokens * shape.heads * shape.head_dim
-        total += (products + again) * (shape.layer_flops(tokens) - attention) + (3 + again) * attention
+        attention = shape.attention_flops(tokens, layer)
+        total += (products + again) * (shape.layer_flops(tokens, layer) - attention) + (3 + again) * attention
     total += products * 2 * logits * shape.hidden * shape.vocabulary
     total += 3 * 2 * visual_tokens[0] * (vision.hidden_size * shape.hidden + shape.hidden**2)
     patches = image.patches + 1  # with CLS

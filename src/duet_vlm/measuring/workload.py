@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ..config.budget import DecoderShape
+from ..config.decoder_shape import DecoderShape
 from ..families import encoding, family_of
 from ..families.image_shape import ImageShape
 from ..families.random_images import pixels_of, prompts_of, usual_grid
-from ..host import cache_argument, decoder_of
+from ..host import cache_argument, decoder_of, layers_with_keys
 from ..presets import DuetConfig
 
 if TYPE_CHECKING:
@@ -116,16 +116,13 @@ class Workload:
         """The schedule's keys and values of the prompt, all rows."""
         shape = DecoderShape.of(self.model.config, self.model.dtype.itemsize)
         counts = self.tokens_per_layer(config)
-        return self.batch_size * sum(shape.layer_kv_bytes(n + self.text_tokens) for n in counts)
+        return self.batch_size * sum(shape.layer_kv_bytes(n + self.text_tokens, i) for i, n in enumerate(counts))
 
 
 def stored_bytes(cache: DynamicCache) -> int:
     """Keys and values that a cache holds."""
-    total = 0
-    for layer in cache.layers:
-        keys, values = layer.keys, layer.values  # type: ignore[union-attr]
-        total += keys.numel() * keys.element_size() + values.numel() * values.element_size()  # type: ignore[union-attr]
-    return total
+    parts = [part for layer in layers_with_keys(cache) for part in (layer.keys, layer.values)]
+    return sum(part.numel() * part.element_size() for part in parts)
 
 
 def narrow(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -143,12 +140,17 @@ def narrow(config: PreTrainedConfig) -> PreTrainedConfig:
         vision.num_hidden_layers = min(3, vision.num_hidden_layers)
     text.hidden_size, text.intermediate_size, text.vocab_size = 16, 16, 300
     text.num_attention_heads, text.num_key_value_heads, text.head_dim = 1, 1, 16
-    if "mrope_section" in (getattr(text, "rope_parameters", None) or {}):
-        text.rope_parameters["mrope_section"] = [4, 2, 2]  # half of a head, all of which is rotated
-        if "partial_rotary_factor" in text.rope_parameters:
-            text.rope_parameters["partial_rotary_factor"] = 1.0
-    if hasattr(text, "moe_intermediate_size"):
-        text.moe_intermediate_size = 16
+    for name in ("linear_num_key_heads", "linear_num_value_heads"):
+        if hasattr(text, name):
+            setattr(text, name, 1)
+    for name in ("linear_key_head_dim", "linear_value_head_dim", "moe_intermediate_size"):
+        if hasattr(text, name):
+            setattr(text, name, 16)
+    rope = getattr(text, "rope_parameters", None) or {}
+    if "mrope_section" in rope:
+        rope["mrope_section"] = [4, 2, 2]  # half of a head
+        if "partial_rotary_factor" in rope:
+            rope["partial_rotary_factor"] = 1.0
     text.pad_token_id = 0
     if getattr(config, "pad_token_id", None) is not None:
         config.pad_token_id = 0

@@ -1,0 +1,78 @@
+"""What a decoder layer is handed of a prompt: the tokens that are kept, and what belongs to them.
+
+A hybrid decoder has two kinds of layers. One with attention gets a mask, rotary embeddings and a cache that knows which
+keys it holds. A linear one (Gated DeltaNet) takes the tokens as they come into one state: it needs nothing but to know
+the holes of a ragged batch, which stand in front of a row, zeroed, where they leave an empty state empty. Behind the
+first token they would decay it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import host
+from ..errors import CacheError
+from ..host.types import DecoderLayer
+from . import dropping, filler
+from .forward_pass import Prefill
+from .segments import restriction_for, stored_by
+
+
+def enter(
+    layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill, watch: dropping.Watch | None
+) -> Tensor:
+    """Rank, drop, and give a layer with attention what belongs to the tokens that are kept; (B, n, D) -> (B, m, D)."""
+    stored = stored_by(layer, kwargs)
+    hidden = _compressed(layer, layer.self_attn.layer_idx, hidden, kwargs, prompt, watch)
+    restriction = restriction_for(layer, hidden, kwargs, prompt, stored)
+    restriction.give(kwargs, stored)
+    return filler.put_on(layer, hidden, kwargs, restriction)
+
+
+def enter_linear(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill) -> Tensor:
+    """Drop, and tell a linear layer the holes among the tokens that are kept; (B, n, D) -> (B, m, D)."""
+    hidden = _compressed(layer, layer.linear_attn.layer_idx, hidden, kwargs, prompt)
+    if prompt.present.kept is not None:
+        kwargs["attention_mask"] = prompt.present.padding_mask
+    return hidden
+
+
+def _compressed(
+    layer: DecoderLayer, i: int, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill,
+    watch: dropping.Watch | None = None,
+) -> Tensor:  # fmt: skip
+    """Take the filler off, go to the layer's device, add deepstack features, rank and drop."""
+    device = host.device_of(layer, hidden.device)
+    hidden = filler.without(hidden, prompt.present.count).to(device)
+    prompt.to(device)
+    if 0 < i <= len(prompt.deepstack):
+        hidden = hidden + prompt.present.vectors(prompt.deepstack[i - 1])
+    return dropping.compress(layer, hidden, kwargs, prompt, watch)
+
+
+def check_later_turn(prompt: Prefill) -> None:
+    """Refuse a later turn whose rows will hold different numbers of tokens, where a linear layer has a state.
+
+    The numbers follow from the prompt, so nothing was run yet.
+
+    Args:
+        prompt: of a hybrid decoder, behind what its cache holds.
+
+    Raises:
+        CacheError: after stage 1 or some drop rows differ.
+    """
+    plan, real = prompt.plan, prompt.valid & ~prompt.visual
+    in_row = torch.zeros(len(real), len(prompt.limits), dtype=torch.bool, device=real.device)
+    in_row = in_row.scatter(1, prompt.spans, True)
+    in_row[:, 0] = False  # text
+    shares = [drop.keep for drop in plan.drops_by_layer.values()]
+    for share in [1.0, *shares] if prompt.merged_away is not None else shares:
+        tokens = real.sum(1) + (in_row * dropping.kept(prompt.limits, share)).sum(1)
+        if bool((tokens != tokens[0]).any()):
+            raise CacheError(
+                f"rows of a later turn would keep {int(tokens.min())} to {int(tokens.max())} tokens, and the model's "
+                "linear layers cannot leave out what a row has less: give such rows one at a time."
+            )

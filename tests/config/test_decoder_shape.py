@@ -1,0 +1,65 @@
+"""What a decoder layer costs, against the parameters of the stock modules it runs through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import zoo
+
+from duet_vlm import Drop, DuetConfig, DuetError
+from duet_vlm.config.decoder_shape import DecoderShape
+from duet_vlm.inputs.shapes import shape_config
+from duet_vlm.measuring.costs import cost_report
+
+TOKENS = 10
+FAMILIES = ("llava", "qwen3_vl", "qwen3_vl_moe", *zoo.HYBRIDS)
+
+
+def parameters(module: Any, *names: str) -> int:
+    """Of the matrices and kernels of a module, or of its children of these names."""
+    children = [child for name, child in module.named_children() if name in names] if names else [module]
+    return sum(p.numel() for child in children for p in child.parameters() if p.ndim > 1)
+
+
+def feed_forward(layer: Any, text: Any) -> int:
+    """What one token runs through, without the gate of the shared expert, a vector."""
+    experts = getattr(layer.mlp, "experts", None)
+    if experts is None:
+        return parameters(layer.mlp)
+    chosen = parameters(experts) * text.num_experts_per_tok // text.num_experts
+    return chosen + parameters(layer.mlp, "gate", "shared_expert")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_layer_multiplies_by_each_of_its_parameters_once(family: str) -> None:
+    model = zoo.build(family)
+    text, decoder = model.config.get_text_config(), model.base_model.get_decoder()
+    shape = DecoderShape.of(model.config, bytes_per_value=4)
+    for i, layer in enumerate(decoder.layers):
+        linear = not hasattr(layer, "self_attn")
+        if linear:
+            # the state of each head: read by the key, changed by an outer product, read by the query
+            mixing = 3 * text.linear_num_value_heads * text.linear_key_head_dim * text.linear_value_head_dim
+            mixing += parameters(layer.linear_attn)
+        else:
+            mixing = parameters(layer.self_attn)
+            assert shape.attention_flops(TOKENS, i) == 2 * TOKENS**2 * shape.heads * shape.head_dim
+        flops = shape.layer_flops(TOKENS, i) - shape.attention_flops(TOKENS, i)
+        assert flops == 2 * TOKENS * (mixing + feed_forward(layer, text))
+        keys = 0 if linear else 2 * layer.self_attn.k_proj.out_features * 4
+        assert (shape.layer_kv_bytes(TOKENS, i), shape.is_linear(i)) == (TOKENS * keys, linear)
+    assert shape.prefill_flops([TOKENS] * 5) == (
+        sum(shape.layer_flops(TOKENS, i) for i in range(5)) + 2 * text.hidden_size * text.vocab_size
+    )
+
+
+def test_a_budget_saves_keys_where_there_are_keys_and_refuses_what_cannot_be_ranked() -> None:
+    config = shape_config("qwen3.5-9b")
+    report = cost_report(config, DuetConfig.preset("duet", model=config, keep=0.33), 64, grid=(48, 48))
+    with_keys = [row["layer"] for row in report["layers"] if row["kv_bytes_before"]]
+    assert with_keys == list(range(3, 32, 4))
+    assert all(0 < row["kv_bytes"] < row["kv_bytes_before"] for row in report["layers"] if row["layer"] in with_keys)
+    assert all(row["flops"] < row["flops_before"] for row in report["layers"])
+    with pytest.raises(DuetError, match="the drop at layer 2 cannot be ranked"):
+        cost_report(config, DuetConfig(drops=[Drop(2, 0.5)]), 64, grid=(48, 48))
