@@ -13,6 +13,7 @@ import tiny
 import torch
 import transformers
 import zoo_fixed
+import zoo_tiles
 from torch import Tensor
 
 PAD, WORDS = 0, (3, 90)  # the ids that words are drawn from
@@ -207,4 +208,6 @@ FAMILIES: dict[str, Member] = {
     "gemma3": Member(zoo_fixed.gemma3, zoo_fixed.gemma3_image, extras=zoo_fixed.gemma3_extras, renumbers=False),
     "smolvlm": Member(zoo_fixed.smolvlm, zoo_fixed.smolvlm_image),
     "idefics3": Member(lambda: zoo_fixed.smolvlm("Idefics3"), zoo_fixed.smolvlm_image),
+    "aya_vision": Member(zoo_tiles.aya_vision, zoo_tiles.aya_vision_image),
+    "cohere2_vision": Member(lambda: zoo_tiles.aya_vision("Cohere2Vision"), zoo_tiles.aya_vision_image),
 }
