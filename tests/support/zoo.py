@@ -210,4 +210,11 @@ FAMILIES: dict[str, Member] = {
     "idefics3": Member(lambda: zoo_fixed.smolvlm("Idefics3"), zoo_fixed.smolvlm_image),
     "aya_vision": Member(zoo_tiles.aya_vision, zoo_tiles.aya_vision_image),
     "cohere2_vision": Member(lambda: zoo_tiles.aya_vision("Cohere2Vision"), zoo_tiles.aya_vision_image),
+    "vipllava": Member(zoo_fixed.vipllava, zoo_fixed.vipllava_image, stage_1=(13, 4)),
+    "llava_next_video": Member(
+        zoo_fixed.llava_next_video,
+        zoo_fixed.llava_next_video_image,
+        zoo_fixed.llava_next_video_video,
+        stage_1=(13, 4),
+    ),
 }
