@@ -13,6 +13,7 @@ import tiny
 import torch
 import transformers
 import zoo_fixed
+import zoo_pixtral
 import zoo_tiles
 from torch import Tensor
 
@@ -217,4 +218,5 @@ FAMILIES: dict[str, Member] = {
         zoo_fixed.llava_next_video_video,
         stage_1=(13, 4),
     ),
+    "mistral3": Member(zoo_pixtral.mistral3, zoo_pixtral.image, stage_1=(5, 2)),
 }
