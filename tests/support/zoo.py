@@ -219,4 +219,5 @@ FAMILIES: dict[str, Member] = {
         stage_1=(13, 4),
     ),
     "mistral3": Member(zoo_pixtral.mistral3, zoo_pixtral.image, stage_1=(5, 2)),
+    "ovis2": Member(zoo_tiles.ovis2, zoo_tiles.ovis2_image),
 }
