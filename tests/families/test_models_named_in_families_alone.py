@@ -21,7 +21,7 @@ OTHERS = [p for p in sorted(ROOT.rglob("*.py")) if not {*p.relative_to(ROOT).par
 WORDS = {"visual", "merger", "connector"}  # names of modules that mean other things elsewhere
 MODULES = {name for family in FAMILIES.values() for name in (*family.towers, *family.projectors)} - WORDS
 ARGUMENT = re.compile(
-    r"(pixel_values|pixel_attention)\w*|\w+_grid_thw|image_sizes"
+    r"(pixel_values|pixel_attention)\w*|\w+_grid_thw|image_sizes|\w+_merge_sizes|video_compression_mask"
 )  # what holds pixels, or tells of them
 
 

@@ -220,4 +220,7 @@ FAMILIES: dict[str, Member] = {
     ),
     "mistral3": Member(zoo_pixtral.mistral3, zoo_pixtral.image, stage_1=(5, 2)),
     "ovis2": Member(zoo_tiles.ovis2, zoo_tiles.ovis2_image),
+    "video_llama_3": Member(
+        zoo_pixtral.video_llama_3, zoo_pixtral.video_llama_3_image, zoo_pixtral.video_llama_3_video, stage_1=(5, 2)
+    ),
 }

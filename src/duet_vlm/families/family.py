@@ -199,6 +199,13 @@ class Family(PixelInputs):
         """Make what a processor gives beside ids (B, S): the kind of each token, and sizes for positions."""
         return {}
 
+    def encoded(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return a core model's arguments as the engine reads them, `mm_encoder_outputs` among them.
+
+        For models that remove visual tokens themselves once they are encoded.
+        """
+        return kwargs
+
     def frame_rule(self, processor: ProcessorMixin) -> Sampling:
         """Which frames of a video the model is shown: what its files say, or the family's habit."""
         if self.frames_as_images is not None:
