@@ -11,7 +11,6 @@ import torch
 import towers
 import zoo
 import zoo_fixed
-import zoo_tiles
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
@@ -95,30 +94,18 @@ def test_smolvlm_padding_neither_gives_nor_receives(family: str) -> None:
             assert not {3, 7, 11, 15} & set(image.dominant)
 
 
-@pytest.mark.parametrize("size", [32, 28])
 @torch.no_grad()
-def test_ovis2_scores_are_attention_received(size: int) -> None:
-    """Seven rows and columns of patches give four of tokens, the last of which are made of fewer patches."""
-    torch.manual_seed(3)
-    model = zoo_tiles.ovis2(size).eval()
-    tiny.randomize(model)
-    core, pixels, side = model.model, torch.randn(2, 3, size, size), size // 4
+def test_ovis2_scores_are_attention_received() -> None:
+    model, pixels = zoo.build("ovis2"), torch.randn(2, 3, 32, 32)
+    core = model.model
     attention = core.vision_tower.transformer.encoder.layers[-1].attention
     maps, keys, stock = towers.look(model, attention, attention.k_proj, lambda: core.get_image_features(pixels))
     with duet_vlm.apply(model, STAGE_1):
         output = core.get_image_features(pixels)
     for i, merge in enumerate(output.duet.decisions):
-        scores = cut_squares(towers.received(maps)[i][:, None], side)[:, 0]
-        decided = towers.agrees(_images(merge)[0], scores, cut_squares(keys[i], side), 5, 3, 3)
+        scores = towers.squares(towers.received(maps)[i][:, None], 8, 2)[:, 0]
+        decided = towers.agrees(_images(merge)[0], scores, towers.squares(keys[i], 8, 2), 5, 3, 3)
         torch.testing.assert_close(output.duet.features[i], towers.in_place(stock.pooler_output[i], decided))
-
-
-def cut_squares(x: torch.Tensor, side: int) -> torch.Tensor:
-    """The mean of every square of 2 x 2 patches, those that do not fit into the tile cut off."""
-    rows = x.unflatten(0, (side, side))
-    return torch.stack(
-        [rows[r : r + 2, c : c + 2].flatten(0, 1).mean(0) for r in range(0, side, 2) for c in range(0, side, 2)]
-    )
 
 
 @pytest.mark.parametrize(("family", "spans"), [("internvl", 1), ("smolvlm", 2), ("aya_vision", 2), ("ovis2", 2)])

@@ -32,9 +32,9 @@ def aya_vision_image(generator: torch.Generator) -> tuple[list[int], dict[str, T
 # ---- Ovis2: words of its table around and between tiles ----
 
 
-def ovis2(image_size: int = 32) -> Any:
+def ovis2() -> Any:
     vision = transformers.models.ovis2.Ovis2VisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=image_size,
+        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=32,
         patch_size=4, hidden_stride=2, vocab_size=48, num_visual_indicator_tokens=3,
     )  # fmt: skip
     config = transformers.Ovis2Config(

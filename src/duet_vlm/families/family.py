@@ -200,10 +200,7 @@ class Family(PixelInputs):
         return {}
 
     def encoded(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return a core model's arguments as the engine reads them, `mm_encoder_outputs` among them.
-
-        For models that remove visual tokens themselves once they are encoded.
-        """
+        """Leave out of a call's `mm_encoder_outputs` what the stock model itself removes of them."""
         return kwargs
 
     def frame_rule(self, processor: ProcessorMixin) -> Sampling:

@@ -22,9 +22,8 @@ class Ovis2Stage1(fixed.FixedStage1):
         return self.tower.transformer.encoder.layers[-1].attention
 
     def pool(self, x: Tensor) -> Tensor:
-        """Average over squares of patches, which may be cut off at the right and at the bottom."""
         squares, stride = x.transpose(1, 2).unflatten(2, grid(self.core.config)), stride_of(self.core.config)
-        return avg_pool2d(squares, stride, ceil_mode=True).flatten(2).transpose(1, 2)
+        return avg_pool2d(squares, stride).flatten(2).transpose(1, 2)
 
     def after_projector(self, projector: nn.Module, args: Any, output: Tensor) -> None:
         if output.ndim == 3:  # afterwards the table is asked for the words that stand around tiles
@@ -46,5 +45,5 @@ class Ovis2(fixed.Fixed, model_types=("ovis2",)):
     projectors = ("visual_embeddings_table", "head_linear", "head_norm")
 
     def visual_tokens(self, config: PreTrainedConfig) -> int:
-        rows, columns = (-(-side // stride_of(config)) for side in grid(config))
+        rows, columns = (side // stride_of(config) for side in grid(config))
         return rows * columns

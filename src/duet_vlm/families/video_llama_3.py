@@ -50,7 +50,8 @@ class VideoLlama3Stage1(Stage1):
 
     def pool(self, x: Tensor, group: int) -> Tensor:
         """Average over the patches that make one visual token: (1, patches, C) -> (1, n, C)."""
-        return x.unflatten(1, (-1, group)).mean(2)
+        patches: Tensor = x.unflatten(1, (-1, group))
+        return patches.mean(2)
 
     def after_projector(self, projector: nn.Module, args: Any, output: Tensor) -> None:
         call = self.call()
