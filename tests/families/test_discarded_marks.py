@@ -29,7 +29,7 @@ def encoded(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
     """What a user gets who encodes the images of a batch alone, or its videos where it has no images."""
     if "pixel_values_videos" in batch:
         return model.model.get_video_features(batch["pixel_values_videos"], batch["video_grid_thw"], return_dict=True)
-    names = ("pixel_values", "pixel_values_images", "image_grid_thw", "image_sizes", "pixel_attention_mask")
+    names = (*TILES, "image_merge_sizes")
     return model.model.get_image_features(**{k: batch[k] for k in names if k in batch}, return_dict=True)
 
 
@@ -126,7 +126,7 @@ def test_tokens_that_are_zero_are_tokens(family: str) -> None:
     with apply(model, family) as handle:
         logits = model(**batch).logits
         assert [s.tokens_per_layer[0] for s in handle.trace.samples] == [counts[0] for counts in expected]
-        if family not in ("llava_onevision", "llava_next"):  # there newlines are visual tokens too
+        if family not in ("llava_onevision", "llava_next", "llava_next_video"):  # there newlines are visual tokens too
             assert [s.tokens_per_layer for s in handle.trace.samples] == expected
         assert logits.isfinite().all()
     hook.remove()

@@ -124,7 +124,7 @@ def test_what_a_budget_counts_of_experts() -> None:
     dense, experts, sparse = (zoo.build(name).config for name in ("glm4v", "glm4v_moe", "qwen3_vl_moe"))
     width = dense.get_text_config().hidden_size
     assert DecoderShape.of(dense).feed_forward == 3 * width * 64
-    # 5 layers: a dense one of 64, and four with a router of 4 whose tokens pass 2 experts and the shared one, of 32 each
+    # 5 layers: one of 64, and four with a router of 4 whose tokens pass 2 experts and the shared one, of 32 each
     assert DecoderShape.of(experts).feed_forward == round(width * (3 * 64 + 4 * (3 * 3 * 32 + 4)) / 5)
     text = sparse.get_text_config()
     assert DecoderShape.of(sparse).feed_forward == text.hidden_size * (3 * 2 * 32 + text.num_experts)

@@ -1,4 +1,4 @@
-"""InternVL, SmolVLM, Idefics3 and Gemma 3 beside docs/method.md: scores, keys and order by hand, merged in place."""
+"""Families that see tiles beside docs/method.md: scores, keys and order by hand, merged in place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from duet_vlm.engine.trace import _images
 from duet_vlm.families import family_of
 
 STAGE_1 = DuetConfig(dominant=5, contextual=3, cluster_width=3)
-STAGES = ("internvl", "gemma3", "smolvlm", "idefics3")
+STAGES = ("internvl", "gemma3", "smolvlm", "idefics3", "aya_vision", "cohere2_vision", "ovis2")
 
 
 @pytest.mark.parametrize("family", STAGES)
@@ -58,9 +58,10 @@ def test_internvl_scores_are_the_cls_row_of_the_feature_layer(layer: int, normed
     hold(model, torch.randn(3, 3, 32, 32), attention, attention.k_norm, lambda maps: maps[:, :, 0, 1:].sum(1))
 
 
+@pytest.mark.parametrize("family", ["gemma3", "aya_vision", "cohere2_vision"])
 @torch.no_grad()
-def test_gemma3_scores_are_attention_received() -> None:
-    model = zoo.build("gemma3")
+def test_scores_are_attention_received(family: str) -> None:
+    model = zoo.build(family)
     attention = model.model.vision_tower.encoder.layers[-1].self_attn
     hold(model, torch.randn(2, 3, 32, 32), attention, attention.k_proj, towers.received)
 
@@ -93,13 +94,27 @@ def test_smolvlm_padding_neither_gives_nor_receives(family: str) -> None:
             assert not {3, 7, 11, 15} & set(image.dominant)
 
 
-@pytest.mark.parametrize(("family", "spans"), [("internvl", 1), ("smolvlm", 2)])
+@torch.no_grad()
+def test_ovis2_scores_are_attention_received() -> None:
+    model, pixels = zoo.build("ovis2"), torch.randn(2, 3, 32, 32)
+    core = model.model
+    attention = core.vision_tower.transformer.encoder.layers[-1].attention
+    maps, keys, stock = towers.look(model, attention, attention.k_proj, lambda: core.get_image_features(pixels))
+    with duet_vlm.apply(model, STAGE_1):
+        output = core.get_image_features(pixels)
+    for i, merge in enumerate(output.duet.decisions):
+        scores = towers.squares(towers.received(maps)[i][:, None], 8, 2)[:, 0]
+        decided = towers.agrees(_images(merge)[0], scores, towers.squares(keys[i], 8, 2), 5, 3, 3)
+        torch.testing.assert_close(output.duet.features[i], towers.in_place(stock.pooler_output[i], decided))
+
+
+@pytest.mark.parametrize(("family", "spans"), [("internvl", 1), ("smolvlm", 2), ("aya_vision", 2), ("ovis2", 2)])
 def test_spans_of_stage_2(family: str, spans: int) -> None:
-    """InternVL's tiles follow each other, SmolVLM's have text between them; an image in the next turn is another."""
+    """InternVL's tiles follow each other, the others' have text between them; an image in the next turn is another."""
     model, pixels = zoo.build(family), torch.randn(2, 3, 32, 32)
-    between = [zoo_fixed.BETWEEN] if family == "smolvlm" else []
+    between = [zoo_fixed.BETWEEN] if spans == 2 else []
     ids = [5, *[zoo.IMAGE] * 16, *between, *[zoo.IMAGE] * 16, 7, 9]
-    batch = {"input_ids": torch.tensor([ids]), "pixel_values": pixels if family == "internvl" else pixels[None]}
+    batch = {"input_ids": torch.tensor([ids]), "pixel_values": pixels[None] if family == "smolvlm" else pixels}
     with duet_vlm.apply(model, DuetConfig(drops=[Drop(2, 0.4)], query="last")) as handle, torch.no_grad():
         model(**batch)
         (drop,) = handle.trace.samples[0].drops
@@ -109,16 +124,18 @@ def test_spans_of_stage_2(family: str, spans: int) -> None:
     assert drop.kept == sorted(i for run in best for i in run)
 
 
-def test_gemma3_decodes_past_its_window() -> None:
+@pytest.mark.parametrize("family", ["gemma3", "aya_vision"])
+def test_decoding_goes_past_the_window(family: str) -> None:
     from exactness import close, generate, kept
     from oracle import masked_stock
 
-    model, batch = zoo.build("gemma3"), zoo.inputs("gemma3", ((4, "i", 5),))
+    model, batch = zoo.build(family), zoo.inputs(family, ((4, "i", 5),))
     with duet_vlm.apply(model, DuetConfig(5, 3, drops=[Drop(2, 0.5)], query="all")) as handle:
         out = generate(model, batch, 30)  # the window is 24
         length = batch["input_ids"].shape[1]
         new = out.sequences[:, length:-1]
-        hidden, _ = masked_stock(model, zoo.extended("gemma3", batch, new), kept(handle, batch, 29), renumber=False)
+        longer, alive = zoo.extended(family, batch, new), kept(handle, batch, 29)
+        hidden, _ = masked_stock(model, longer, alive, handle.renumbers)
     close(torch.stack(out.logits, 1), model.lm_head(hidden)[:, length - 1 :].detach())
 
 

@@ -31,6 +31,7 @@ from duet_vlm.families.video.processors import FrameProcessor
 # transformers 5.23 made of `video()` with torchvision 0.29.2
 STOCK: dict[str, tuple[tuple[int, ...], list[float]]] = {
     "VideoLlavaVideoProcessor": ((1, 3, 3, 224, 224), [0.14416, 1.23418, 0.019006]),
+    "LlavaNextVideoVideoProcessor": ((1, 3, 3, 224, 224), [0.14416, 1.23418, 0.019006]),  # settings as Video-LLaVA's
     "LlavaOnevisionVideoProcessor": ((1, 3, 3, 384, 384), [0.14232, 1.22901, 0.057026]),
     "InternVLVideoProcessor": ((1, 3, 3, 384, 384), [0.14232, 1.22901, 0.057026]),
     "Qwen2VLVideoProcessor": ((1152, 1176), [0.16053, 1.23276, 0.025249]),

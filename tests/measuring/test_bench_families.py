@@ -25,7 +25,9 @@ QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 GLM = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 ASKED: dict[str, dict[str, Any]] = {
     **{name: {"grid": (8, 12)} for name in (*QWEN, *GLM, "glm4v_video")},
-    **{name: {"tiles": 2} for name in ("internvl", "smolvlm", "idefics3")},
+    **{name: {"tiles": 2} for name in ("internvl", "smolvlm", "idefics3", "aya_vision", "cohere2_vision", "ovis2")},
+    "mistral3": {"grid": (8, 12)},
+    "video_llama_3": {"grid": (4, 6)},
 }
 # visual tokens of an image, and how many of them both stages keep in each layer
 ONEVISION = zoo_fixed.onevision_tokens((48, 48))[1]
@@ -34,6 +36,8 @@ COUNTS = {
     "gemma3": (16, 8), "internvl": (32, 16), "smolvlm": (32, 16), "idefics3": (32, 16),
     **{name: (24, 8) for name in (*QWEN, *GLM)},
     "llava_onevision": (ONEVISION, 8),
+    "aya_vision": (32, 16), "cohere2_vision": (32, 16), "vipllava": (36, 8), "llava_next_video": (36 + 6 * 13, 24),
+    "mistral3": (24, 8), "ovis2": (32, 16), "video_llama_3": (24, 8),
 }  # fmt: skip
 
 
@@ -54,7 +58,7 @@ def test_every_family_is_timed_and_stores_what_its_schedule_says(family: str) ->
     report = benchmark(model, [Setting("stock", None, DuetConfig()), Setting("duet", 5, config)], options)
     stock, (row,) = report["stock"], report["settings"]
     whole, entering = COUNTS[family]
-    parts = 2 if family in ("smolvlm", "idefics3") else 1  # ranked apart
+    parts = 2 if family in ("smolvlm", "idefics3", "aya_vision", "cohere2_vision", "ovis2") else 1  # ranked apart
     second = parts * int(0.4 * entering / parts)
     assert stock["tokens_in"] == whole
     assert row["tokens_per_layer"] == [entering] * 2 + [second] * 2 + [0]

@@ -114,8 +114,12 @@ def token_sizes(trace: Any, batch: dict[str, Any], family: str, more: int = 0) -
         [1 + len(image.clusters[image.anchors.index(place)]) if place in image.anchors else 1 for place in places]
         for image, places in ((image, left(image, family)) for image in trace.images)
     ]
-    if family == "llava_next":
-        found = [packed(trace.images[i : i + 3], found[i : i + 3]) for i in range(0, len(found), 3)]
+    if family in ("llava_next", "llava_next_video"):
+        crops = len(found) - sum(len(image.scores) < 36 for image in trace.images)  # frames have fewer patches
+        found = [
+            *(packed(trace.images[i : i + 3], found[i : i + 3]) for i in range(0, crops, 3)),
+            *found[crops:],
+        ]
     counts = [count for image in found for count in image]
     sizes = torch.ones(batch["input_ids"].shape[0], batch["input_ids"].shape[1] + more)
     for token in (98, 97):  # images are encoded before videos

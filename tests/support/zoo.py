@@ -14,6 +14,8 @@ import torch
 import transformers
 import zoo_fixed
 import zoo_glm
+import zoo_pixtral
+import zoo_tiles
 from torch import Tensor
 
 PAD, WORDS = 0, (3, 90)  # the ids that words are drawn from
@@ -248,4 +250,18 @@ FAMILIES: dict[str, Member] = {
     "gemma3": Member(zoo_fixed.gemma3, zoo_fixed.gemma3_image, extras=zoo_fixed.gemma3_extras, renumbers=False),
     "smolvlm": Member(zoo_fixed.smolvlm, zoo_fixed.smolvlm_image),
     "idefics3": Member(lambda: zoo_fixed.smolvlm("Idefics3"), zoo_fixed.smolvlm_image),
+    "aya_vision": Member(zoo_tiles.aya_vision, zoo_tiles.aya_vision_image),
+    "cohere2_vision": Member(lambda: zoo_tiles.aya_vision("Cohere2Vision"), zoo_tiles.aya_vision_image),
+    "vipllava": Member(zoo_fixed.vipllava, zoo_fixed.vipllava_image, stage_1=(13, 4)),
+    "llava_next_video": Member(
+        zoo_fixed.llava_next_video,
+        zoo_fixed.llava_next_video_image,
+        zoo_fixed.llava_next_video_video,
+        stage_1=(13, 4),
+    ),
+    "mistral3": Member(zoo_pixtral.mistral3, zoo_pixtral.image, stage_1=(5, 2)),
+    "ovis2": Member(zoo_tiles.ovis2, zoo_tiles.ovis2_image),
+    "video_llama_3": Member(
+        zoo_pixtral.video_llama_3, zoo_pixtral.video_llama_3_image, zoo_pixtral.video_llama_3_video, stage_1=(5, 2)
+    ),
 }

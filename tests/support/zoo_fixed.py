@@ -140,3 +140,40 @@ def smolvlm_image(generator: torch.Generator) -> tuple[list[int], dict[str, Tens
     mask[:, tiles - 1, :, 20:] = False
     ids = [START, *[IMAGE] * TILE, *([BETWEEN, *[IMAGE] * TILE] if tiles == 2 else []), END]
     return ids, {"pixel_values": pixels, "pixel_attention_mask": mask}
+
+
+# ---- ViP-LLaVA: three layers of the tower side by side; 36 patches ----
+
+
+def vipllava() -> Any:
+    config = transformers.VipLlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**tiny.VISION), text_config=transformers.LlamaConfig(**tiny.TEXT),
+        image_token_index=IMAGE, image_seq_length=36, vision_feature_layer=[1, -3, -2],
+    )  # fmt: skip
+    return transformers.VipLlavaForConditionalGeneration(config)
+
+
+def vipllava_image(generator: torch.Generator) -> tuple[list[int], dict[str, Tensor]]:
+    return [IMAGE] * 36, {"pixel_values": torch.randn(1, 3, 24, 24, generator=generator)}
+
+
+# ---- LLaVA-NeXT-Video: crops as in LLaVA-NeXT, frames pooled to 9 tokens each ----
+
+
+def llava_next_video(mode: str = "average") -> Any:
+    config = transformers.LlavaNextVideoConfig(
+        vision_config=transformers.CLIPVisionConfig(**tiny.VISION), text_config=transformers.LlamaConfig(**tiny.TEXT),
+        image_token_index=IMAGE, video_token_index=VIDEO, image_grid_pinpoints=tiny.PINPOINTS, image_seq_length=36,
+        video_seq_length=9 * FRAMES, spatial_pool_mode=mode,
+    )  # fmt: skip
+    return transformers.LlavaNextVideoForConditionalGeneration(config)
+
+
+def llava_next_video_image(generator: torch.Generator) -> tuple[list[int], dict[str, Tensor]]:
+    tensors = {"pixel_values": torch.randn(1, 3, 3, 24, 24, generator=generator)}
+    return [IMAGE] * tiny.image_tokens("llava_next"), tensors | {"image_sizes": torch.tensor([[24, 48]])}
+
+
+def llava_next_video_video(generator: torch.Generator) -> tuple[list[int], dict[str, Tensor]]:
+    pixels = torch.randn(1, FRAMES, 3, 24, 24, generator=generator)
+    return [VIDEO] * 9 * FRAMES, {"pixel_values_videos": pixels}

@@ -51,7 +51,7 @@ def prepare_run(request: Request, image: Any, status: Callable[[str], Any] = lam
     with processing(repr(str(request.media)), "choose another picture or model"):
         inputs = encode(**marks)
     if settings is None:
-        settings = budget(grid=family_of(config).grid_of(inputs))
+        settings = budget(grid=family_of(config).grid_of(config, inputs))
     status("Loading the model")
     model = read_weights(request.model, request.dtype, device)
     words, notes = list[str](), list[str]()

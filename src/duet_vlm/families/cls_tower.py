@@ -52,8 +52,8 @@ def count_patches(config: PreTrainedConfig) -> int:
     return rows * columns
 
 
-def check_tower(config: PreTrainedConfig, duet: Settings, reserved: int) -> None:
-    """Refuse towers without CLS, several feature layers, and counts that an image cannot hold."""
+def check_tower(config: PreTrainedConfig, duet: Settings, reserved: int, one_layer: bool = True) -> None:
+    """Refuse towers without CLS, counts that an image cannot hold, and, with `one_layer`, several feature layers."""
     if not duet.merges:
         return
     kind = config.vision_config.model_type
@@ -72,7 +72,8 @@ def check_tower(config: PreTrainedConfig, duet: Settings, reserved: int) -> None
                 "patches: give fewer."
             )
         return
-    check_feature_layer(config)
+    if one_layer:
+        check_feature_layer(config)
     dominant, contextual = stage1_counts(duet, count_patches(config))
     if dominant - reserved + contextual < 1:
         raise DuetError(f"dominant {duet.dominant!r} keeps no patch besides CLS: give at least {reserved + 1}.")
@@ -99,25 +100,37 @@ class ClsStage1(Stage1):
     def taps(self) -> list[Any]:
         handles: list[Any] = []
         for tower in self.towers:
-            layer = feature_layer(self.core.config, layers_of(tower))
+            layer = self.scoring_layer(layers_of(tower))
             handles += Tap(self).hook(tower, attention_of(layer), layer)
         handles.append(self.projector.register_forward_pre_hook(self.before_projector))
         handles.append(self.projector.register_forward_hook(self.after_projector))
         return handles
+
+    def scoring_layer(self, layers: Any) -> Any:
+        """The layer whose attention scores, of a tower's."""
+        return feature_layer(self.core.config, layers)
 
     def after_layer(self, call: EncoderCall, layer: Any) -> None:
         call.decisions = self.decide(layer, call)
 
     def decide(self, layer: Any, call: EncoderCall) -> list[Merge]:
         """Decide what is merged by the attention and keys of `layer`, a few images at a time."""
-        assert call.output is not None
-        patches = call.output[:, 1:]
+        patches = self.patches(call)
         chunks = self.chunks(call, patches)
         return [self.merge_of(layer, call, part, patches[part]) for part in chunks]
 
+    def patches(self, call: EncoderCall) -> Tensor:
+        """(B, N, D) what the scoring layer made of the patches that are merged."""
+        assert call.output is not None
+        return call.output[:, 1:]
+
+    def statistics(self, layer: Any, call: EncoderCall, part: slice) -> tuple[Tensor, Tensor]:
+        """Scores (b, N) and keys (b, N, d) of some of the images."""
+        return cls_attention(attention_of(layer), call.hidden[part])
+
     def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
         """Decide for some of the images; their attention statistics are gone when this returns."""
-        scores, metric = cls_attention(attention_of(layer), call.hidden[part])
+        scores, metric = self.statistics(layer, call, part)
         return merge(self.config, Encoded(scores, metric, patches, grid(self.core.config)), self.reserved)
 
     def before_projector(self, projector: nn.Module, args: tuple[Tensor]) -> Tensor | None:

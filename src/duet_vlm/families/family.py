@@ -204,6 +204,10 @@ class Family(PixelInputs):
         """Make what a processor gives beside ids (B, S): the kind of each token, and sizes for positions."""
         return {}
 
+    def encoded(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Leave out of a call's `mm_encoder_outputs` what the stock model itself removes of them."""
+        return kwargs
+
     def frame_rule(self, processor: ProcessorMixin) -> Sampling:
         """Which frames of a video the model is shown: what its files say, or the family's habit."""
         if self.frames_as_images is not None:

@@ -15,6 +15,7 @@ from . import cls_tower
 from .downsample import Downsample
 from .encoding import Stage1
 from .family import Family
+from .pixtral import Pixtral
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -45,8 +46,10 @@ class Llava(Family, model_types=("llava",)):
     shrinking: type[Downsample] = Downsample
 
     def variant(self, config: PreTrainedConfig) -> Family:
-        known = (*cls_tower.KINDS, *WITHOUT_CLS)
-        return self if type(self) is not Llava or config.vision_config.model_type in known else ANY_TOWER
+        kind = config.vision_config.model_type
+        if type(self) is not Llava or kind in (*cls_tower.KINDS, *WITHOUT_CLS):
+            return self
+        return WITH_PIXTRAL if kind == "pixtral" else ANY_TOWER
 
     def visual_tokens(self, config: PreTrainedConfig) -> int:
         """Patches, CLS where the strategy keeps it; "default" leaves out the first token, whatever it is."""
@@ -77,7 +80,7 @@ WITHOUT_CLS = ("siglip_vision_model",)
 
 
 class AnyTower(Family):
-    """LLaVA with a tower of its own kind, such as Pixtral with images of any size: stage 2 alone."""
+    """LLaVA with a tower of its own kind: stage 2 alone."""
 
     dynamic = True
 
@@ -89,4 +92,4 @@ class AnyTower(Family):
         cls_tower.check_tower(config, duet, LlavaStage1.reserved)
 
 
-ANY_TOWER = AnyTower()
+ANY_TOWER, WITH_PIXTRAL = AnyTower(), Pixtral()

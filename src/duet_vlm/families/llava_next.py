@@ -89,7 +89,7 @@ class LlavaNextStage1(Packed, cls_tower.ClsStage1):
 
     def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
         share = self.shares(call)[part.start]
-        scores, keys = cls_tower.cls_attention(cls_tower.attention_of(layer), call.hidden[part])
+        scores, keys = self.statistics(layer, call, part)
         if not share.dominant:
             none = torch.zeros(len(patches), 0, dtype=torch.long, device=patches.device)
             return Merge(scores, none, none, none, none)
@@ -140,15 +140,26 @@ def shares(core: Any, config: Settings, size: tuple[int, int]) -> list[Share]:
     for crop in range(crops):
         inside = (left[left // patches == crop] % patches).sort().values
         width = len((inside % columns).unique())
-        after = before + len(inside)
-        kept, contextual = (
-            round(k * after / patches) - round(k * before / patches) for k in (sum(per_crop), per_crop[1])
-        )
-        contextual = max(0, min(contextual, kept - 1))
         grid = (len(inside) // max(1, width), width)
-        crop_shares.append(Share(tuple(inside.tolist()), grid, kept - contextual, contextual))
-        before = after
+        crop_shares.append(share_of(tuple(inside.tolist()), grid, per_crop, before, patches))
+        before += len(inside)
     return crop_shares
+
+
+def share_of(inside: tuple[int, ...], grid: tuple[int, int], counts: tuple[int, int], before: int, whole: int) -> Share:
+    """Return the share of one crop, in proportion to its patches.
+
+    Args:
+        inside: their places.
+        grid: their rows and columns.
+        counts: K1 and K2 of a crop of `whole` patches.
+        before: patches of the crops before it, to whose total it is rounded.
+        whole: patches of a crop without padding.
+    """
+    after = before + len(inside)
+    kept, contextual = (round(k * after / whole) - round(k * before / whole) for k in (sum(counts), counts[1]))
+    contextual = max(0, min(contextual, kept - 1))
+    return Share(inside, grid, kept - contextual, contextual)
 
 
 class Smaller(Packed, Downsample):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class PixelInputs:
@@ -45,7 +48,7 @@ class PixelInputs:
         """(images, 2) height and width in pixels of images whose crops are packed to one grid; None elsewhere."""
         return None
 
-    def grid_of(self, inputs: Mapping[str, Any]) -> tuple[int, ...] | None:
+    def grid_of(self, config: PreTrainedConfig, inputs: Mapping[str, Any]) -> tuple[int, ...] | None:
         """(1, rows, columns) in patches of a prompt's image or of one frame, where the processor tells."""
         return None
 

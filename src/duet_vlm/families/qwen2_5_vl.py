@@ -149,7 +149,7 @@ class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
             raise DuetError(f"grid {grid} is less than one visual token of a {config.model_type}: give an image's.")
         return tokens
 
-    def grid_of(self, inputs: Mapping[str, Any]) -> tuple[int, ...] | None:
+    def grid_of(self, config: PreTrainedConfig, inputs: Mapping[str, Any]) -> tuple[int, ...] | None:
         grids = inputs.get("image_grid_thw", inputs.get("video_grid_thw"))
         return None if grids is None else (1, *grids[0].tolist()[1:])
 
@@ -158,7 +158,7 @@ class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
         return int(processor.video_processor.temporal_patch_size)
 
     def token_grid(self, config: PreTrainedConfig, inputs: Any, tokens: int | None = None) -> tuple[int, int]:
-        grid, side = self.grid_of(inputs), config.vision_config.spatial_merge_size
+        grid, side = self.grid_of(config, inputs), config.vision_config.spatial_merge_size
         if grid is None:
             raise DuetError("there is no picture in this prompt: give inputs with image_grid_thw.")
         return grid[1] // side, grid[2] // side

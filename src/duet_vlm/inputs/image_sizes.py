@@ -66,7 +66,7 @@ def layout(
     if not family.tiled and family.usual_grid(config) is None:
         return Layout()  # every image is made the same size
     encoded = _encoded(config, _processor(model, shape), pixels)
-    if (found := family.grid_of(encoded)) is not None:
+    if (found := family.grid_of(config, encoded)) is not None:
         _, rows, columns = found
         return Layout(grid=(rows, columns))
     crops = family.crops_in(encoded)
