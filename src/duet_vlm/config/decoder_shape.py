@@ -140,4 +140,5 @@ def _feed_forward(text: Any) -> int:
     layers, every = range(text.num_hidden_layers), getattr(text, "decoder_sparse_step", 1)
     first, named = getattr(text, "first_k_dense_replace", 0), getattr(text, "mlp_only_layers", None) or ()
     dense = sum(i < first or i in named or (i + 1) % every != 0 for i in layers)
-    return int(round(text.hidden_size * (dense * 3 * width + (len(layers) - dense) * sparse) / len(layers)))
+    mean: int = round(text.hidden_size * (dense * 3 * width + (len(layers) - dense) * sparse) / len(layers))
+    return mean
