@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from duet_vlm import Drop
 from duet_vlm.vllm.plan import Row, stages_of
-from duet_vlm.vllm.state import Beams, Prompt, removed_of
+from duet_vlm.vllm.state import Beams, Prompt, dropping, removed_of
 
 DROPS = (Drop(2, 0.6), Drop(5, 0.25), Drop(7, 0.0))
 
@@ -88,6 +88,13 @@ def test_a_prompt_knows_its_spans(made: tuple[int, list[list[tuple[int, int]]]])
         assert kept == (0, *(int(drop.keep * expected.count(n) + 1e-6) for n in range(1, len(spans) + 1)))
         assert removed == sum(n > 0 for n in expected) - sum(kept)
     assert removed_of(spans, DROPS) == prompt.removed
+
+
+def test_an_image_alone_is_served_whole() -> None:
+    alone, beside = [[(0, 9)]], [[(1, 9)]]
+    assert dropping(alone, 9, DROPS) == [] and dropping(beside, 9, DROPS) == beside
+    assert dropping(alone, 9, DROPS[:2]) == alone  # a part of it stays
+    assert dropping([], 3, DROPS) == []
 
 
 def test_a_beam_search_keeps_its_prompt() -> None:

@@ -121,6 +121,16 @@ def test_tokens_stream_one_by_one(served: tuple[LLM, bool]) -> None:
     assert seen == [1, 2, 3, 4, 5]
 
 
+def test_an_image_alone_stops_nothing(served: tuple[LLM, bool]) -> None:
+    llm, _ = served
+    image = llm.llm_engine.model_config.hf_config.image_token_index
+    alone = {"prompt_token_ids": [image], "multi_modal_data": request(ROWS[0])["multi_modal_data"]}
+    first, *others = llm.generate([alone, *map(request, ROWS[:2])], greedy(12))
+    assert len(first.outputs[0].token_ids) == 12
+    check(others, ROWS[:2])
+    assert len(set(free_blocks(llm))) == 1
+
+
 def test_prompt_logprobs_are_there_for_every_token(served: tuple[LLM, bool]) -> None:
     llm, _ = served
     (output,) = llm.generate(request(ROWS[0]), SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0))

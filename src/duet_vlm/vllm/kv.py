@@ -21,7 +21,7 @@ from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry, register_kv_cach
 from ..config.drops import Drop
 from ..families import family_of
 from .settings import read
-from .state import removed_of, spans_of
+from .state import dropping, removed_of, spans_of
 
 KVCacheSpecRegistry._ensure_registered()  # vLLM's own first: it registers them only while there are none
 
@@ -98,5 +98,6 @@ class StageScheduler(Scheduler):
         if not stage or request is None:
             return 0
         if request not in self._removed:
-            self._removed[request] = removed_of(spans_of(request.mm_features, self._runs), self._drops)
+            spans = dropping(spans_of(request.mm_features, self._runs), request.num_prompt_tokens, self._drops)
+            self._removed[request] = removed_of(spans, self._drops)
         return self._removed[request][stage - 1]

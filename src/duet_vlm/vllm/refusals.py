@@ -115,7 +115,7 @@ def _switch_off(vllm_config: Any) -> None:
         model.enforce_eager = True
         off.append("torch.compile with CUDA graphs")
     if off:
-        _log.info("duet: %s switched off, as visual tokens are dropped inside the language model.", " and ".join(off))
+        _log.info("duet drops visual tokens inside the language model, so it switched off: %s.", ", ".join(off))
     if scheduler.max_num_batched_tokens < model.max_model_len:
         _log.info("duet: max_num_batched_tokens is %d now, the longest whole prompt.", model.max_model_len)
         for name in ("max_num_batched_tokens", "max_num_encoder_input_tokens", "encoder_cache_size"):

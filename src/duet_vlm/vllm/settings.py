@@ -100,8 +100,8 @@ def check_fits(config: DuetConfig, hf_config: Any) -> None:
             "what stage 1 retains and nothing else: use 'renumber' or 'auto'."
         )
     tower = hf_config.vision_config.model_type
-    if hf_config.model_type == "llava" and tower not in ("clip_vision_model", "siglip_vision_model"):
-        raise DuetError(f"a LLaVA with a {tower} is not compressed in vLLM: it needs a CLIP or SigLIP tower.")
+    if hf_config.model_type == "llava" and tower != "clip_vision_model":
+        raise DuetError(f"a LLaVA with a {tower} is not compressed in vLLM: it needs a CLIP tower.")
     family.check(hf_config, config)
     layers = hf_config.get_text_config().num_hidden_layers
     for drop in config.drops:

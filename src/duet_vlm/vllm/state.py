@@ -36,6 +36,14 @@ def spans_of(features: Iterable[Any], runs: Collection[str]) -> Spans:
     return spans
 
 
+def dropping(spans: Spans, length: int, drops: Sequence[Drop]) -> Spans:
+    """Return the spans that are dropped from: none where not one token of the prompt would be left.
+
+    Such a prompt is an image alone, without even a beginning; it is served whole, or a request could stop the server.
+    """
+    return [] if length <= max(removed_of(spans, drops), default=0) else spans
+
+
 def kept_of(spans: Spans, drop: Drop) -> tuple[int, ...]:
     """How many tokens of each span a drop keeps."""
     return tuple(keep_count(drop.keep, sum(end - start for start, end in ranges)) for ranges in spans)
@@ -114,7 +122,7 @@ class Requests:
         if spans and ids is not None and Beams.looks_like(request.sampling_params):
             length = self._beams.prompt_of(ids, [feature.identifier for feature in request.mm_features])
             ids = ids[:length]
-        return Prompt.of(length, ids, spans, self.drops)
+        return Prompt.of(length, ids, dropping(spans, request.num_prompt_tokens, self.drops), self.drops)
 
 
 class Beams:
