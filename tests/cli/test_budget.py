@@ -49,6 +49,19 @@ def test_the_table_and_the_file_say_what_enters_and_stays(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "budget.json").read_text())["tokens_in"] == 102
 
 
+def test_linear_layers_of_a_hybrid_decoder_have_a_row_of_their_own() -> None:
+    result = duet("--shape", "qwen3.5-9b", "--image", "1280x720", "--keep", 0.33)
+    rows = [line.strip("│ ").split("│") for line in result.stdout.splitlines() if " to " in line and "│" in line]
+    kinds = [(row[0].strip(), row[4].strip()) for row in rows]
+    # 944 tokens before: keys and values of 4 heads of 256 in half precision
+    assert kinds == [
+        (f"{layers}, {kind}", held)
+        for layers in ("0 to 15", "16 to 23", "24 to 31")
+        for kind, held in (("linear", "0 B"), ("others", "3.7 MiB"))
+    ]
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("method", ["visionzip", "pyramiddrop", "fastv"])
 def test_methods_meet_the_budget(method: str) -> None:
     report = json.loads(duet("--shape", "llava-1.5-13b", "--method", method, "--keep", 0.4, "--json", "-").stdout)

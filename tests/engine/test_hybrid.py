@@ -15,6 +15,7 @@ from transformers import DynamicCache
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, DuetError
+from duet_vlm.measuring.generation import bytes_per_token
 
 family = pytest.mark.parametrize("family", zoo.HYBRIDS)
 PUBLISHED = [f"{kind}_attention" for kind in 2 * ["linear", "linear", "linear", "full"]]  # the pattern of checkpoints
@@ -45,6 +46,8 @@ def test_a_drop_is_ranked_by_the_last_attention_before_it(
         drops = {drop.layer: drop for drop in handle.trace.samples[0].drops}
         assert (drops[5].ranked_at, drops[7].ranked_at) == (3, 7)
         assert [drop.rank_at for drop in handle.config.drops] == [None, None]
+        # a layer's share of a token in a cache: keys and values of two heads of 16 in float32, or a state
+        assert bytes_per_token(out.past_key_values) == 2 * [0, 0, 0, 2 * 2 * 16 * 4]
         scores = {layer: drop.scores for layer, drop in drops.items()}
         length = batch["input_ids"].shape[1]
         full = zoo.extended(family, batch, out.sequences[:, length:-1])

@@ -92,7 +92,7 @@ def _generate(prepared: Prepared, max_new_tokens: int | None = None) -> dict[str
     tokens = out.sequences[0, prompt_length:]
     # the last token was never fed back
     stored = [layer.keys.shape[-2] - len(tokens) + 1 for layer in layers_with_keys(output_cache(out))]
-    per_token = bytes_per_token(output_cache(out))
+    per_token = [size for size in bytes_per_token(output_cache(out)) if size]
     return {
         "answer": prepared.processor.decode(tokens, skip_special_tokens=True).strip(),
         "new_tokens": len(tokens),

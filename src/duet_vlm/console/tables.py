@@ -124,7 +124,7 @@ def train_table(report: dict[str, Any], tune: str) -> Table:
 
 
 def budget_table(report: dict[str, Any]) -> Table:
-    """One row per run of layers with the same tokens, before and after, and the totals."""
+    """One row per run of layers of one kind with the same tokens, before and after, and the totals."""
     padded = "; a photo with padding in its crops keeps fewer" if report["unit"] == "crop" else ""
     described, _, aside = report["settings"].partition(";")
     settings, aside = (described if report["method"] == "saved" else report["method"]), aside and f";{aside}"
@@ -143,15 +143,19 @@ def budget_table(report: dict[str, Any]) -> Table:
     rows = report["layers"]
     starts = [i for i, row in enumerate(rows) if i == 0 or row["visual_tokens"] != rows[i - 1]["visual_tokens"]]
     for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
-        row = rows[start]
-        table.add_row(
-            f"{start}" if end == start + 1 else f"{start} to {end - 1}, each",
-            f"{row['visual_tokens']}",
-            flops(row["flops_before"], report["flops_before"]),
-            flops(row["flops"], report["flops_before"]),
-            size(row["kv_bytes_before"]),
-            size(row["kv_bytes"]),
-        )
+        # a linear layer of a hybrid decoder stores no keys, and costs something else
+        linear = [row for row in rows[start:end] if not row["kv_bytes_before"]]
+        others = [row for row in rows[start:end] if row["kv_bytes_before"]]
+        named = ((linear, "linear"), (others, "others")) if linear and others else ((linear or others, "each"),)
+        for (row, *_), name in named:
+            table.add_row(
+                f"{start}" if end == start + 1 else f"{start} to {end - 1}, {name}",
+                f"{row['visual_tokens']}",
+                flops(row["flops_before"], report["flops_before"]),
+                flops(row["flops"], report["flops_before"]),
+                size(row["kv_bytes_before"]),
+                size(row["kv_bytes"]),
+            )
     table.add_section()
     table.add_row(
         "all, and logits",

@@ -7,8 +7,6 @@ from typing import Any
 
 from transformers.generation.streamers import BaseStreamer
 
-from ..host import layers_with_keys
-
 
 class TokenTimes(BaseStreamer):
     """A streamer that notes when the tokens of a batch come.
@@ -28,8 +26,6 @@ class TokenTimes(BaseStreamer):
 
 
 def bytes_per_token(cache: Any) -> list[int]:
-    """Bytes of one token's key and value in one row, in every layer of a cache that has any (B, heads, n, width)."""
-    return [
-        sum(int(part[0, :, 0].numel() * part.element_size()) for part in (layer.keys, layer.values))
-        for layer in layers_with_keys(cache)
-    ]
+    """Bytes of one token's key and value in one row, in every layer of a cache (B, heads, n, width); 0 without keys."""
+    parts = [(layer.keys, layer.values) if hasattr(layer, "keys") else () for layer in cache.layers]
+    return [sum(int(part[0, :, 0].numel() * part.element_size()) for part in layer) for layer in parts]
