@@ -125,10 +125,10 @@ class DecoderShape:
 def _feed_forward_width(text: PreTrainedConfig) -> int:
     """Width of what a token passes in a layer, on average; a router's own cost is not counted."""
     width: int = text.intermediate_size
-    expert = getattr(text, "moe_intermediate_size", None)
+    expert: int | None = getattr(text, "moe_intermediate_size", None)
     if expert is None:
         return width
-    passed = expert * (text.num_experts_per_tok + (getattr(text, "n_shared_experts", None) or 0))
+    passed: int = expert * (text.num_experts_per_tok + (getattr(text, "n_shared_experts", None) or 0))
     layers, every = range(text.num_hidden_layers), getattr(text, "decoder_sparse_step", 1)
     first, named = getattr(text, "first_k_dense_replace", 0), getattr(text, "mlp_only_layers", None) or ()
     dense = sum(i < first or i in named or (i + 1) % every != 0 for i in layers)
