@@ -18,7 +18,7 @@ ROOT = Path(duet_vlm.__file__).parent
 # the demonstration model is a LLaVA of ours; the host is what transformers calls things; shapes are of published models
 EXCEPT = ("families", "demo", "host", "shapes.py")
 OTHERS = [p for p in sorted(ROOT.rglob("*.py")) if not {*p.relative_to(ROOT).parts} & {*EXCEPT}]
-WORDS = {"visual", "merger", "connector"}  # names of modules that mean other things elsewhere
+WORDS = {"visual", "merger", "connector", "downsample"}  # names of modules that mean other things elsewhere
 MODULES = {name for family in FAMILIES.values() for name in (*family.towers, *family.projectors)} - WORDS
 ARGUMENT = re.compile(
     r"(pixel_values|pixel_attention)\w*|\w+_grid_thw|image_sizes"
