@@ -19,7 +19,8 @@ ROOT = Path(duet_vlm.__file__).parent
 # models; the plug-in for vLLM has families of its own
 EXCEPT = ("families", "demo", "host", "shapes.py", "vllm")
 OTHERS = [p for p in sorted(ROOT.rglob("*.py")) if not {*p.relative_to(ROOT).parts} & {*EXCEPT}]
-WORDS = {"visual", "merger", "connector", "projector"}  # names of modules that mean other things elsewhere
+# names of modules that mean other things elsewhere
+WORDS = {"visual", "merger", "connector", "projector", "downsample"}
 MODULES = {name for family in FAMILIES.values() for name in (*family.towers, *family.projectors)} - WORDS
 ARGUMENT = re.compile(
     r"(pixel_values|pixel_attention)\w*|\w+_grid_thw|image_sizes|\w+_merge_sizes|video_compression_mask"

@@ -21,7 +21,7 @@ from duet_vlm.measuring.bench import Options, benchmark
 from duet_vlm.measuring.settings import Setting
 from duet_vlm.measuring.workload import OneWordPerToken
 
-QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni_thinker", "qwen3_vl", "qwen3_vl_moe")
 GLM = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 ASKED: dict[str, dict[str, Any]] = {
     **{name: {"grid": (8, 12)} for name in (*QWEN, *GLM, "glm4v_video")},

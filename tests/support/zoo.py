@@ -14,6 +14,7 @@ import torch
 import transformers
 import zoo_fixed
 import zoo_glm
+import zoo_omni
 import zoo_pixtral
 import zoo_tiles
 from torch import Tensor
@@ -115,7 +116,10 @@ def has_video(family: str) -> bool:
 def rope_index(model: Any, batch: dict[str, Any]) -> Tensor:
     """(3, B, S) positions of a family whose positions have three axes."""
     wanted = ("image_grid_thw", "video_grid_thw", "attention_mask", "mm_token_type_ids")
-    positions: Tensor = model.model.get_rope_index(batch["input_ids"], **{k: batch[k] for k in wanted if k in batch})[0]
+    given = {k: batch[k] for k in wanted if k in batch}
+    if "video_second_per_grid" in batch:
+        given["second_per_grids"] = batch["video_second_per_grid"]
+    positions: Tensor = model.model.get_rope_index(batch["input_ids"], **given)[0]
     return positions
 
 
@@ -222,6 +226,11 @@ def _qwen_member(kind: str, video: Callable[[torch.Generator], Seen] = _qwen_vid
     return Member(_qwen(kind), _qwen_image, video, _qwen_extras, mrope=True, renumbers=False)
 
 
+def _omni_video(generator: torch.Generator) -> Seen:
+    ids, tensors = _qwen_video(generator)
+    return ids, tensors | {"video_second_per_grid": torch.tensor([0.5])}
+
+
 def glm_member(name: str, modality: str = "image") -> Member:
     shown: dict[str, Any] = dict(image=getattr(zoo_glm, modality), modality=modality, repeats=modality == "image")
     return Member(zoo_glm.glm(name), extras=zoo_glm.extras, mrope=True, renumbers=False, **shown)
@@ -236,6 +245,9 @@ FAMILIES: dict[str, Member] = {
     "qwen2_vl": _qwen_member("Qwen2VL"),
     "qwen3_vl": _qwen_member("Qwen3VL", _qwen3_video),
     "qwen3_vl_moe": _qwen_member("Qwen3VLMoe", _qwen3_video),
+    "qwen2_5_omni_thinker": Member(
+        lambda: zoo_omni.thinker(QWEN_TEXT), _qwen_image, _omni_video, mrope=True, renumbers=False
+    ),
     **{name: glm_member(name) for name in ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")},
     "glm4v_video": glm_member("glm4v", "video"),
     "qwen3_5": _qwen_member("Qwen3_5", _qwen3_video),
