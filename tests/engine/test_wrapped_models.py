@@ -43,7 +43,7 @@ def test_offloaded_weights(family: str, tmp_path: Any) -> None:
         generate(model, batch, 1)
     except (NotImplementedError, RuntimeError):
         # image_newline and the like are the core model's own: stock generate, too, encodes before they are loaded
-        assert family in ("llava_next", "llava_onevision", "idefics3")
+        assert family in ("llava_next", "llava_next_video", "llava_onevision", "idefics3")
         return
     apply(model, family)
     with torch.no_grad():
