@@ -120,7 +120,7 @@ def test_tokens_that_are_zero_are_tokens(family: str) -> None:
         return output * 0
 
     core, tower = model.model, None
-    for name in ("multi_modal_projector", "connector"):
+    for name in ("multi_modal_projector", "connector", "projector", "visual_embeddings_table"):
         tower = getattr(core, name, tower)
     hook = (tower if tower is not None else core.visual.merger).register_forward_hook(zeroed)
     with apply(model, family) as handle:

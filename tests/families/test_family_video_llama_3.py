@@ -65,7 +65,7 @@ def test_scores_are_attention_received_within_a_frame(side: int) -> None:
 def with_removed_tokens() -> dict[str, Any]:
     """The rows with every third token of each video gone from prompt and mask, as the processor does it."""
     batch = zoo.inputs("video_llama_3", ROWS)
-    left = torch.arange(len(batch["video_compression_mask"])) % 3 > 0
+    left = torch.arange(int((batch["input_ids"] == zoo.VIDEO).sum())) % 3 > 0
     rows, start = [], 0
     for ids, real in zip(batch["input_ids"], batch["attention_mask"].bool(), strict=True):
         row = ids[real]
@@ -87,6 +87,15 @@ def test_stage_2_goes_on_with_what_the_processor_left() -> None:
         close(cached, plain)
         video = (batch["input_ids"] == zoo.VIDEO).sum(1).tolist()
         assert handle.trace.samples[0].tokens_per_layer == [video[0]] * 2 + [video[0] // 2] * 2 + [video[0] // 4]
+
+
+@torch.no_grad()
+def test_a_mask_that_leaves_everything_changes_nothing() -> None:
+    model, batch = zoo.build("video_llama_3"), zoo.inputs("video_llama_3", ROWS)
+    left = torch.ones(int((batch["input_ids"] == zoo.VIDEO).sum()), dtype=torch.bool)
+    with duet_vlm.apply(model, STAGE_1):
+        expected = model(**batch).logits
+        assert torch.equal(model(**batch, video_compression_mask=left).logits, expected)
 
 
 @torch.no_grad()

@@ -59,5 +59,4 @@ def video_llama_3_video(generator: torch.Generator) -> tuple[list[int], dict[str
     pixels = torch.randn(frames * 8 * 6, 48, generator=generator)
     tensors = {"video_grid_thw": torch.tensor([[frames, 8, 6]]), "video_merge_sizes": torch.tensor([2])}
     ids = [token for number in range(frames) for token in (10 + number, *[VIDEO] * 12)]
-    left = torch.ones(frames * 12, dtype=torch.bool)
-    return ids, {"pixel_values_videos": pixels, **tensors, "video_compression_mask": left}
+    return ids, {"pixel_values_videos": pixels, **tensors}
