@@ -87,7 +87,7 @@ def preset(
     if model is None:
         raise DuetError(f"preset {name!r} needs model=: the model to compress, or its config.")
     from .families import facts_of, family_of
-    from .families.family import check_downsampling
+    from .families.refusals import check_downsampling
 
     config = config_of(model)
     if stage1 != NONE and STAGE1[stage1].at == "pixels":

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import zoo
+import zoo_qwen
 
 from duet_vlm import Drop, DuetConfig, DuetError
 from duet_vlm.config.decoder_shape import DecoderShape
@@ -13,7 +14,7 @@ from duet_vlm.inputs.shapes import shape_config
 from duet_vlm.measuring.costs import cost_report
 
 TOKENS = 10
-FAMILIES = ("llava", "qwen3_vl", "qwen3_vl_moe", *zoo.HYBRIDS)
+FAMILIES = ("llava", "qwen3_vl", "qwen3_vl_moe", *zoo_qwen.HYBRIDS)
 
 
 def parameters(module: Any, *names: str) -> int:

@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 import zoo
+import zoo_qwen
 from exactness import close, generate, kept
 from matrix import VIDEO_ROWS
 from oracle import masked_stock
@@ -17,17 +18,17 @@ import duet_vlm
 from duet_vlm import Drop, DuetConfig, DuetError
 from duet_vlm.measuring.generation import bytes_per_token
 
-family = pytest.mark.parametrize("family", zoo.HYBRIDS)
+family = pytest.mark.parametrize("family", zoo_qwen.HYBRIDS)
 PUBLISHED = [f"{kind}_attention" for kind in 2 * ["linear", "linear", "linear", "full"]]  # the pattern of checkpoints
 IMAGES: zoo.Rows = ((5, "i", 9), (2, "i", 3, "i", 6))
 
 
 def build(family: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The family with the layers of its checkpoints, eight of them."""
-    monkeypatch.setitem(zoo.HYBRID, "layer_types", PUBLISHED)
-    monkeypatch.setitem(zoo.QWEN_TEXT, "num_hidden_layers", len(PUBLISHED))
+    monkeypatch.setitem(zoo_qwen.HYBRID, "layer_types", PUBLISHED)
+    monkeypatch.setitem(zoo_qwen.QWEN_TEXT, "num_hidden_layers", len(PUBLISHED))
     kind = {"qwen3_5": "Qwen3_5", "qwen3_5_moe": "Qwen3_5Moe"}[family]
-    monkeypatch.setitem(zoo.FAMILIES, family, zoo._qwen_member(kind, zoo._qwen3_video))
+    monkeypatch.setitem(zoo.FAMILIES, family, zoo.qwen_member(kind, zoo_qwen.video_with_times))
     return zoo.build(family)
 
 

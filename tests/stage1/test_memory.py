@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-import zoo
+import zoo_qwen
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     CLIPVisionConfig,
@@ -59,8 +59,8 @@ def tower(width: int, heads: int) -> Any:
         depth=2, hidden_size=width, intermediate_size=2 * width, num_heads=heads, in_channels=3, patch_size=4,
         spatial_merge_size=2, temporal_patch_size=2, window_size=32, fullatt_block_indexes=[1], out_hidden_size=32,
     )  # fmt: skip
-    text = {**zoo.QWEN_TEXT}
-    config = Qwen2_5_VLConfig(vision_config=vision, text_config=text, **zoo.QWEN_IDS)
+    text = {**zoo_qwen.QWEN_TEXT}
+    config = Qwen2_5_VLConfig(vision_config=vision, text_config=text, **zoo_qwen.QWEN_IDS)
     torch.manual_seed(0)
     return Qwen2_5_VLForConditionalGeneration(config).eval()
 

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import zoo
+import zoo_qwen
 
 from duet_vlm import Drop
 from duet_vlm.config.choices import CHOICES
@@ -17,8 +18,10 @@ def draw(family: str, seed: int, tokens: int | None) -> tuple[str, dict[str, Any
     """An attention, settings, rows and a padding side; `tokens` per image, None where images differ."""
     rng = random.Random(f"{family} {seed}")
     at = sorted(rng.sample(range(1, zoo.LAYERS), rng.randint(0, 3)))
-    if family in zoo.HYBRIDS:  # between two drops one layer must have attention, to rank the second
-        at = [now for before, now in zip([-1, *at], at, strict=False) if any(before < i <= now for i in zoo.ATTEND)]
+    if family in zoo_qwen.HYBRIDS:  # between two drops one layer must have attention, to rank the second
+        at = [
+            now for before, now in zip([-1, *at], at, strict=False) if any(before < i <= now for i in zoo_qwen.ATTEND)
+        ]
     ratios = sorted((rng.choice([0.0, 1.0, rng.random(), rng.random(), rng.random()]) for _ in at), reverse=True)
     positions = ["auto", "keep", "renumber"] if zoo.FAMILIES[family].renumbers else ["auto", "keep"]
     settings: dict[str, Any] = {

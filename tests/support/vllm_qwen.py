@@ -17,6 +17,7 @@ import tiny
 import torch
 import transformers
 import zoo
+import zoo_qwen
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
@@ -84,7 +85,7 @@ def build(family: str) -> Any:
         hidden_size=128, intermediate_size=64, out_hidden_size=128,
     )  # fmt: skip
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0}
-    text = zoo.QWEN_TEXT | dict(hidden_size=128, intermediate_size=128, num_hidden_layers=6, head_dim=32)
+    text = zoo_qwen.QWEN_TEXT | dict(hidden_size=128, intermediate_size=128, num_hidden_layers=6, head_dim=32)
     if family == "qwen2_5_vl":
         vision |= dict(window_size=16, fullatt_block_indexes=[1])
         rope |= {"mrope_section": [4, 6, 6]}
@@ -92,7 +93,9 @@ def build(family: str) -> Any:
         vision |= dict(num_position_embeddings=64, deepstack_visual_indexes=[0, 1])
         rope |= {"mrope_section": [6, 5, 5], "mrope_interleaved": True}
     text |= dict(rope_parameters=rope, max_position_embeddings=1024)
-    config = getattr(transformers, f"{KINDS[family]}Config")(vision_config=vision, text_config=text, **zoo.QWEN_IDS)
+    config = getattr(transformers, f"{KINDS[family]}Config")(
+        vision_config=vision, text_config=text, **zoo_qwen.QWEN_IDS
+    )
     torch.manual_seed(0)
     model = getattr(transformers, f"{KINDS[family]}ForConditionalGeneration")(config).eval()
     tiny.randomize(model, torch.Generator().manual_seed(3))

@@ -12,7 +12,7 @@ from ..config.drops import Drop, ranked_with_attention
 from ..config.settings import Settings
 from ..errors import DuetError
 from ..families import Family, family_of
-from ..families.family import check_downsampling, refuse_renumbering
+from ..families.refusals import check_downsampling, refuse_renumbering
 from ..stage2.words import check_language
 from .merge_sizes import check_adds_mask
 

@@ -237,18 +237,3 @@ class Family(PixelInputs):
     def is_tower(self, name: str) -> bool:
         """Whether a parameter or module of this name lies in a vision tower, the projector excepted."""
         return not self.is_projector(name) and any(part in self.towers for part in name.split("."))
-
-
-def refuse_renumbering(config: PreTrainedConfig, duet: Settings, why: str) -> None:
-    """For decoders whose positions cannot be renumbered."""
-    if duet.positions == "renumber":
-        raise DuetError(f"positions 'renumber' is not possible for {config.model_type}: {why}; use 'keep' or 'auto'.")
-
-
-def check_downsampling(family: Family, config: PreTrainedConfig) -> None:
-    """Raise ValueError where images cannot be shrunk before the encoder."""
-    if not family.downsamples:
-        raise DuetError(
-            f"downsample is not possible for {config.model_type}: it is for CLIP towers, where the places in the "
-            "prompt do not depend on the image's size; use another stage 1."
-        )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..config.settings import Settings
 from . import fixed
-from .family import refuse_renumbering
+from .refusals import refuse_renumbering
 from .video.sampling import Sampling
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from ..errors import DuetError
 from ..host.attention import received
 from ..stage1 import Encoded, merge
 from .encoding import EncoderCall, Stage1, merged_in_place
-from .family import Family, Make, refuse_renumbering
+from .family import Family, Make
+from .refusals import refuse_renumbering
 from .taps import Tap
 from .video import pixels
 from .video.processors import BICUBIC, CLIP_MEAN, CLIP_STD, FrameProcessor

@@ -2,67 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import DuetError
+from .shape_parts import Shape, clip_config, crops_of, llama_config, llava_config, qwen_vl_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-Fields = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a published checkpoint's config.json and preprocessor_config.json say of sizes.
-
-    Attributes:
-        config: of config.json, with its `model_type`.
-        processor: of preprocessor_config.json, with its `image_processor_type`.
-    """
-
-    config: Fields
-    processor: Fields = field(default_factory=dict)
-
-
-def _clip(**sizes: Any) -> Fields:
-    return {"model_type": "clip_vision_model", "hidden_act": "quick_gelu", **sizes}
-
-
-def _llama(vocab_size: int = 32064, **sizes: Any) -> Fields:
-    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    return {"model_type": "llama", "vocab_size": vocab_size, "max_position_embeddings": 4096, **ends, **sizes}
-
-
-def _llava(vision: Fields, text: Fields) -> Fields:
-    return {
-        "model_type": "llava", "vision_config": vision, "text_config": text,
-        "image_token_index": text["vocab_size"] - 1, "vision_feature_layer": -2,
-        "vision_feature_select_strategy": "default",
-        "image_seq_length": (vision["image_size"] // vision["patch_size"]) ** 2,
-    }  # fmt: skip
-
-
-def _qwen_vl(kind: str, vision: Fields, text: Fields, mrope: Fields) -> Fields:
-    rope = {"rope_type": "default", **mrope}
-    return {
-        "model_type": kind, "vision_config": {"model_type": f"{kind}_vision", "spatial_merge_size": 2, **vision},
-        "text_config": {"model_type": f"{kind}_text", "rope_parameters": rope, "pad_token_id": 151643, **text},
-        "image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652,
-        "vision_end_token_id": 151653,
-    }  # fmt: skip
-
-
-def _crops_of(side: int) -> Fields:
-    return {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
-
-
-_CLIP_L_336 = _clip(
+_CLIP_L_336 = clip_config(
     hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
     patch_size=14, projection_dim=768,
 )  # fmt: skip
-_VICUNA_7B = _llama(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32)
+_VICUNA_7B = llama_config(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32)
 # llava-hf/llava-v1.6-vicuna-7b-hf: (height, width) of the grids
 _PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 _SO400M = {
@@ -89,23 +41,23 @@ _GATED_DELTA = dict(
 SHAPES: dict[str, Shape] = {
     # llava-hf/llava-1.5-7b-hf and llava-1.5-13b-hf; arXiv 2310.03744
     "llava-1.5-7b": Shape(
-        _llava(_CLIP_L_336, _VICUNA_7B), {"image_processor_type": "CLIPImageProcessor", **_crops_of(336)}
+        llava_config(_CLIP_L_336, _VICUNA_7B), {"image_processor_type": "CLIPImageProcessor", **crops_of(336)}
     ),
     "llava-1.5-13b": Shape(
-        _llava(
+        llava_config(
             _CLIP_L_336,
-            _llama(hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40),
+            llama_config(hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40),
         ),
-        {"image_processor_type": "CLIPImageProcessor", **_crops_of(336)},
+        {"image_processor_type": "CLIPImageProcessor", **crops_of(336)},
     ),
     # llava-hf/llava-v1.6-vicuna-7b-hf
     "llava-next-7b": Shape(
-        {**_llava(_CLIP_L_336, _VICUNA_7B), "model_type": "llava_next", "image_grid_pinpoints": _PINPOINTS},
-        {"image_processor_type": "LlavaNextImageProcessor", "image_grid_pinpoints": _PINPOINTS, **_crops_of(336)},
+        {**llava_config(_CLIP_L_336, _VICUNA_7B), "model_type": "llava_next", "image_grid_pinpoints": _PINPOINTS},
+        {"image_processor_type": "LlavaNextImageProcessor", "image_grid_pinpoints": _PINPOINTS, **crops_of(336)},
     ),
     # Qwen/Qwen2.5-VL-7B-Instruct
     "qwen2.5-vl-7b": Shape(
-        _qwen_vl(
+        qwen_vl_config(
             "qwen2_5_vl",
             dict(
                 depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, patch_size=14, window_size=112,
@@ -124,7 +76,7 @@ SHAPES: dict[str, Shape] = {
     ),
     # Qwen/Qwen3-VL-8B-Instruct; the same sizes stand in pytorch/torchtitan, experiments/qwen3_vl
     "qwen3-vl-8b": Shape(
-        _qwen_vl(
+        qwen_vl_config(
             "qwen3_vl",
             dict(
                 depth=27, hidden_size=1152, intermediate_size=4304, num_heads=16, patch_size=16,
@@ -141,7 +93,7 @@ SHAPES: dict[str, Shape] = {
     # Qwen/Qwen3.5-9B and Qwen3.5-35B-A3B: the defaults of transformers' configs, whose docstrings name them; the tower
     # ends as wide as the decoder, and the processor is Qwen3-VL's
     "qwen3.5-9b": Shape(
-        _qwen_vl(
+        qwen_vl_config(
             "qwen3_5",
             dict(**_QWEN35_TOWER, out_hidden_size=4096),
             dict(
@@ -153,7 +105,7 @@ SHAPES: dict[str, Shape] = {
         _QWEN3_PROCESSOR,
     ),
     "qwen3.5-35b-a3b": Shape(
-        _qwen_vl(
+        qwen_vl_config(
             "qwen3_5_moe",
             dict(**_QWEN35_TOWER, out_hidden_size=2048),
             dict(
@@ -218,7 +170,7 @@ SHAPES: dict[str, Shape] = {
         {
             "model_type": "smolvlm", "image_token_id": 49190, "scale_factor": 3, "pad_token_id": 2,
             "vision_config": {"model_type": "smolvlm_vision", "image_size": 384, **_SO400M},
-            "text_config": _llama(
+            "text_config": llama_config(
                 49280, hidden_size=2048, intermediate_size=8192, num_hidden_layers=24, num_attention_heads=32,
                 num_key_value_heads=32, head_dim=64,
             ),
@@ -230,14 +182,14 @@ SHAPES: dict[str, Shape] = {
     ),
     # no checkpoint: for trying commands out
     "tiny": Shape(
-        _llava(
-            _clip(
+        llava_config(
+            clip_config(
                 hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=48,
                 patch_size=4, projection_dim=16,
             ),
-            _llama(1000, hidden_size=64, intermediate_size=128, num_hidden_layers=8, num_attention_heads=4),
+            llama_config(1000, hidden_size=64, intermediate_size=128, num_hidden_layers=8, num_attention_heads=4),
         ),
-        {"image_processor_type": "CLIPImageProcessor", **_crops_of(48)},
+        {"image_processor_type": "CLIPImageProcessor", **crops_of(48)},
     ),
 }  # fmt: skip
 

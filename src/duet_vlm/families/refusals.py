@@ -1,0 +1,28 @@
+"""What several families cannot do, in one sentence each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..config.settings import Settings
+from ..errors import DuetError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from .family import Family
+
+
+def refuse_renumbering(config: PreTrainedConfig, duet: Settings, why: str) -> None:
+    """For decoders whose positions cannot be renumbered."""
+    if duet.positions == "renumber":
+        raise DuetError(f"positions 'renumber' is not possible for {config.model_type}: {why}; use 'keep' or 'auto'.")
+
+
+def check_downsampling(family: Family, config: PreTrainedConfig) -> None:
+    """Raise ValueError where images cannot be shrunk before the encoder."""
+    if not family.downsamples:
+        raise DuetError(
+            f"downsample is not possible for {config.model_type}: it is for CLIP towers, where the places in the "
+            "prompt do not depend on the image's size; use another stage 1."
+        )
