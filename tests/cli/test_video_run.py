@@ -117,7 +117,7 @@ def test_image_models_refuse(here: Path, tmp_path: Path, monkeypatch: pytest.Mon
     saved.save(tmp_path / "llava")
     loaded: list[Any] = []
     monkeypatch.setattr(request, "read_weights", lambda *a: loaded.append(a))
-    message = "models of type 'llava' take pictures only: give --model one of type gemma3, glm4v, "
+    message = "models of type 'llava' take pictures only: give --model one of type gemma3, qwen2_5_vl, "
     refused(duet("run", here / "clip.mp4", *ASK, "--model", tmp_path / "llava"), message)
     monkeypatch.setattr(model_folders, "DEMO_FOLDER", tmp_path / "llava")
     refused(duet("run", here / "clip.mp4", *ASK), message)
