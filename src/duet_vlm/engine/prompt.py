@@ -56,7 +56,7 @@ def encode(plan: Plan, core: Core, kwargs: dict[str, Any]) -> dict[str, Any]:
                 outputs[modality] = encoder(**{k: kwargs[k] for k in wanted}, return_dict=True)
         for name in names:
             others.pop(name, None)
-    return plan.family.encoded(others | {"mm_encoder_outputs": outputs})
+    return plan.family.without_removed(others | {"mm_encoder_outputs": outputs})
 
 
 def outcome_of(plan: Plan, output: Any) -> Outcome | None:

@@ -204,7 +204,7 @@ class Family(PixelInputs):
         """Make what a processor gives beside ids (B, S): the kind of each token, and sizes for positions."""
         return {}
 
-    def encoded(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def without_removed(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Leave out of a call's `mm_encoder_outputs` what the stock model itself removes of them."""
         return kwargs
 

@@ -77,7 +77,7 @@ class VideoLlama3(Family, model_types=("video_llama_3",)):
     towers = ("vision_model",)
     projectors = ("projector",)
 
-    def encoded(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def without_removed(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Leave out the tokens of videos that the model's own processor removed, as the stock model does later."""
         mask, outputs = kwargs.get("video_compression_mask"), dict(kwargs["mm_encoder_outputs"])
         output = outputs.get("video")

@@ -19,14 +19,17 @@ from transformers.generation import GenerationMixin
 
 from ..errors import DuetError
 from ..version import __version__
-from .names import CACHE_NAMES, LAYER_NAMES, arguments, attends, attention_kind, decoder_of, device_of
+from .names import CACHE_NAMES, LAYER_NAMES, arguments, attends, attention_kind, decoder_of, device_of, takes
 
 KEPT = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer, cache_utils.LinearAttentionLayer)
 OLDEST = (5, 23)  # of transformers, for the engine; what needs tensors only works with older ones
 
 
 def check_chunks(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], images: bool) -> None:
-    """Refuse a call of `generate` that hands a prompt over in parts; `images` says whether any would be compressed."""
+    """Refuse a call of `generate` that hands a prompt over in parts, or with a draft that cannot be told from it.
+
+    `images` says whether any would be compressed.
+    """
     told = kwargs.get("generation_config") or getattr(model, "generation_config", None)
     chunk = kwargs.get("prefill_chunk_size", getattr(told, "prefill_chunk_size", None))
     ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
@@ -34,6 +37,12 @@ def check_chunks(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], imag
         raise DuetError(
             f"prefill_chunk_size {chunk} cuts a prompt of {ids.shape[1]} tokens into parts, and its images are "
             "compressed as a whole: leave out prefill_chunk_size."
+        )
+    drafts = kwargs.get("assistant_model") is not None or kwargs.get("prompt_lookup_num_tokens")
+    if images and drafts and not takes(model, "logits_to_keep"):
+        raise DuetError(
+            f"{type(model).__name__} is not told which tokens are drafted, so they would ask for visual tokens: leave "
+            "out assistant_model and prompt_lookup_num_tokens."
         )
 
 
