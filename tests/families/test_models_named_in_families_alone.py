@@ -15,8 +15,9 @@ from duet_vlm.families import FAMILIES, family_of
 from duet_vlm.families.llava import Llava
 
 ROOT = Path(duet_vlm.__file__).parent
-# the demonstration model is a LLaVA of ours; the host is what transformers calls things; shapes are of published models
-EXCEPT = ("families", "demo", "host", "shapes.py")
+# the demonstration model is a LLaVA of ours; the host is what transformers calls things; shapes are those of published
+# models; the plug-in for vLLM has families of its own
+EXCEPT = ("families", "demo", "host", "shapes.py", "vllm")
 OTHERS = [p for p in sorted(ROOT.rglob("*.py")) if not {*p.relative_to(ROOT).parts} & {*EXCEPT}]
 WORDS = {"visual", "merger", "connector"}  # names of modules that mean other things elsewhere
 MODULES = {name for family in FAMILIES.values() for name in (*family.towers, *family.projectors)} - WORDS

@@ -51,7 +51,7 @@ def test_a_model_is_served_by_our_class_with_its_settings_in_full() -> None:
     ("duet", "message"),
     [
         ({"tokens": 64}, "has a budget and no preset"),
-        ({"preset": "duet"}, "give the budget once"),
+        ({"preset": "duet"}, "there is no budget"),
         ({"preset": "duett", "keep": 0.3}, "method 'duett' is unknown"),
         ({"dominnt": 3}, "setting 'dominnt' is unknown"),
         ({"kv_groups": 1}, "kv_groups 1 must be true or false"),
