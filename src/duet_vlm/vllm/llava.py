@@ -12,7 +12,7 @@ from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ..config.budget import stage1_counts
-from ..families import clip
+from ..families import cls_tower
 from ..families.llava import LlavaStage1
 from ..stage1 import Encoded, merge
 from ..tensors.streamed import Softmax, column_sums
@@ -62,7 +62,7 @@ class DuetLlava(LlavaForConditionalGeneration):
             hook.remove()
         query, key = (x.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for x in seen[0])
         scores = column_sums(query[:, :, :1], key, Softmax(attention.scale))[:, 1:] * query.shape[1]
-        encoded = Encoded(scores, key[:, :, 1:].float().mean(1), full[:, 1:], clip.grid(self.config))
+        encoded = Encoded(scores, key[:, :, 1:].float().mean(1), full[:, 1:], cls_tower.grid(self.config))
         merged = merge(self.duet, encoded, reserved=LlavaStage1.reserved)
         return torch.cat([full[:, :1], merged.retained(full[:, 1:])], dim=1)
 
