@@ -76,7 +76,8 @@ def check_whole(name: str, found: Round, requests: int, tokens: int, prompt_toke
     for one in found.requests:
         if one.tokens != tokens:
             raise DuetError(
-                f"{name} answered with {one.tokens} tokens where {tokens} were asked for: these times are no comparison."
+                f"{name} answered with {one.tokens} tokens where {tokens} were asked for: these times are no "
+                "comparison."
             )
         if one.prompt_tokens != prompt_tokens:
             raise DuetError(

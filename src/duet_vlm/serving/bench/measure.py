@@ -41,8 +41,8 @@ def benchmark(
 ) -> dict[str, Any]:
     """Time every setting, interleaved: at each concurrency stock, first, second, ..., and all again in the next round.
 
-    Each setting has an engine of its own, and all are there at once, so there has to be memory for as many models. They
-    are vLLM's own in all that the settings do not change, and have KV blocks for every client's whole prompt uncompressed.
+    Each setting has an engine of its own, and all are there at once, so there has to be memory for as many models.
+    What the settings do not change is as vLLM chooses it; there are KV blocks for every client's prompt uncompressed.
 
     Args:
         config: the model's, whole.
