@@ -12,7 +12,14 @@ from ..errors import DuetError
 from ..inputs.choice import check_choices, option_names
 from ..inputs.devices import check_device, check_dtype
 from ..inputs.files import STDOUT
-from ..serving.bench.options import CONCURRENCY, EACH, ServingOptions, check_engine, check_installed
+from ..serving.bench.options import (
+    CONCURRENCY,
+    EACH,
+    ServingOptions,
+    check_engine,
+    check_installed,
+    check_shape,
+)
 from .target import Target
 
 
@@ -97,6 +104,8 @@ def bench(
         serving = ServingOptions(
             runs, tuple(concurrency or CONCURRENCY), requests or EACH, text_tokens, decode_steps, dtype, threads
         )
+        if shape:
+            check_shape(shape)
         check_installed()
         report = _in_vllm(target, method, tokens or [], keep or [], layers, serving)
         terminal.write_json(report, json_file)
@@ -166,11 +175,12 @@ def _in_vllm(
     """What the whole of `--engine vllm` measures."""
     from ..measuring.settings import settings, usual_budgets
     from ..serving.bench.measure import benchmark, steps
-    from ..serving.bench.model import check_shape, source
+    from ..serving.bench.model import ARCHITECTURE, source
     from ..serving.engines import check_served
 
-    check_shape(target.shape)
     config, laid = target.read()
+    if target.shape:
+        config.architectures = [ARCHITECTURE]
     counted, shares = (tokens, keep) if tokens or keep else usual_budgets(config, laid.grid)
     with option_names():
         methods = _methods(config, method, tokens or keep)

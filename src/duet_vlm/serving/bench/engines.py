@@ -84,10 +84,12 @@ class Engine:
 def opened() -> Iterator[Any]:
     """A function that starts an `Engine` of a name, a job and an environment; all of them end together."""
     with contextlib.ExitStack() as stack:
+        # vLLM leaves its sockets behind
+        sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="duet-", ignore_cleanup_errors=True))
 
         def start(name: str, job: dict[str, Any], environment: dict[str, str]) -> Engine:
             log = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
-            engine = Engine(name, job, environment, log)
+            engine = Engine(name, job, environment | {"VLLM_RPC_BASE_PATH": sockets}, log)
             stack.callback(engine.close)
             return engine
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 PAUSE = 1.5  # seconds; a worker of vLLM that has nothing to do keeps a core busy for one
+WARM_UP = 8  # clients that ask twice before anything is timed
 BLOCK = 128  # tokens of a KV block, the largest that vLLM takes by itself
 
 
@@ -79,7 +80,7 @@ def benchmark(
             }
             engine = start(label(setting), job, _environment(threads))
             _check_class(engine.name, engine.made["architecture"], given is not None)
-            engine.ask({"clients": min(2, max(options.concurrency)), "each": 1, "seed": 0, "tokens": 2})
+            engine.ask({"clients": min(WARM_UP, max(options.concurrency)), "each": 2, "seed": 0, "tokens": 2})
             engines.append(engine)
         for run in range(options.runs):
             for concurrency in options.concurrency:

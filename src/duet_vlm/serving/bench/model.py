@@ -12,7 +12,6 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import DuetError
 from ...families.image_shape import ImageShape
 from ...families.random_images import usual_grid
 from ...inputs.model_folders import DEMO, DEMO_FOLDER, existing
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 QUESTION = "What number is on the green circle?"
-SHAPES = ("llava-1.5-7b", "llava-1.5-13b")  # whose processors can be made without their files
 ARCHITECTURE = "LlavaForConditionalGeneration"
 _HALF = [0.5, 0.5, 0.5]
 
@@ -39,15 +37,6 @@ class Source:
 
     folder: str
     arguments: dict[str, Any] = field(default_factory=dict)
-
-
-def check_shape(name: str | None) -> None:
-    """Raises DuetError for a shape that no folder can be made of."""
-    if name is not None and name not in SHAPES:
-        raise DuetError(
-            f"shape {name!r} is not measured in vLLM, which needs a processor's files: choose one of "
-            f"{', '.join(SHAPES)}, or give --model a folder."
-        )
 
 
 @contextmanager
@@ -95,7 +84,6 @@ def write_shape(folder: Path, config: PreTrainedConfig, shape: str, layers: int 
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     short = shortened(config, layers)
-    short.architectures = [ARCHITECTURE]
     short.save_pretrained(folder)
     text = config.get_text_config()
     known = ["<pad>", "<s>", "</s>", "<unk>", *QUESTION.replace("?", " ?").split()]

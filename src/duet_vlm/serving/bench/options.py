@@ -11,6 +11,7 @@ from ..engines import installed
 ENGINES = ("transformers", "vllm")
 CONCURRENCY = (1, 8, 32)
 EACH = 2
+SHAPES = ("llava-1.5-7b", "llava-1.5-13b")  # whose processors can be made without their files
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,15 @@ def check_installed() -> None:
         raise DuetError(
             "vLLM is not installed here, and --engine vllm times it: install duet-vlm in vLLM's own environment "
             "(docs/serving.md), or leave the option out."
+        )
+
+
+def check_shape(name: str) -> None:
+    """Raises DuetError for a shape that no folder can be made of."""
+    if name not in SHAPES:
+        raise DuetError(
+            f"shape {name!r} is not measured in vLLM, which needs a processor's files: choose one of "
+            f"{', '.join(SHAPES)}, or give --model a folder."
         )
 
 
