@@ -142,7 +142,7 @@ def _arguments(
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """What vLLM reads from its environment: as many threads as asked, bound to no core, and no reports to its makers."""
+    """What vLLM reads from its environment: so many threads, bound to no core, and no reports to its makers."""
     return {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
 
 
