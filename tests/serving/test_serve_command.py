@@ -131,7 +131,7 @@ def test_settings_that_a_model_brings_stay_where_they_are(model: Path, tmp_path:
 def test_vllm_is_started_where_it_can_serve(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = list[tuple[str, list[str], dict[str, str]]]()
     monkeypatch.setattr(cli.os, "execve", lambda *words: started.append(words))
-    monkeypatch.setattr(engines, "_installed", lambda: True)
+    monkeypatch.setattr(engines, "installed", lambda: True)
     expected = line("--model", model, "--keep", 0.5)
     result = duet("serve", "--model", model, "--keep", 0.5)
     assert result.exit_code == 0, result.output
@@ -152,7 +152,7 @@ def test_vllm_is_started_where_it_can_serve(model: Path, tmp_path: Path, monkeyp
     ],
 )
 def test_the_engine(monkeypatch: pytest.MonkeyPatch, asked: str, installed: bool, name: str, why: str) -> None:
-    monkeypatch.setattr(engines, "_installed", lambda: installed)
+    monkeypatch.setattr(engines, "installed", lambda: installed)
     llava, settings = saved.config(), DuetConfig(dominant=40)
     llava.architectures = ["LlavaForConditionalGeneration"]
     assert engines.choose(asked, llava, settings, adapter=False) == engines.Engine(name, why)
@@ -169,7 +169,7 @@ def test_the_engine(monkeypatch: pytest.MonkeyPatch, asked: str, installed: bool
 def test_what_vllm_cannot_serve_is_served_by_transformers(
     monkeypatch: pytest.MonkeyPatch, architecture: str, settings: dict[str, Any], adapter: bool, why: str
 ) -> None:
-    monkeypatch.setattr(engines, "_installed", lambda: True)
+    monkeypatch.setattr(engines, "installed", lambda: True)
     config = saved.config()
     config.architectures = [architecture]
     found = engines.choose("auto", config, DuetConfig(**settings), adapter)

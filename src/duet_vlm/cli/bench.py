@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,14 @@ from ..errors import DuetError
 from ..inputs.choice import check_choices, option_names
 from ..inputs.devices import check_device, check_dtype
 from ..inputs.files import STDOUT
+from ..serving.bench.options import (
+    CONCURRENCY,
+    EACH,
+    ServingOptions,
+    check_engine,
+    check_installed,
+    check_shape,
+)
 from .target import Target
 
 
@@ -25,7 +33,9 @@ def bench(
     tokens: options.TokensList = None,
     keep: options.KeepList = None,
     runs: Annotated[int, typer.Option(help="Timed rounds; medians are reported.", min=1)] = 5,
-    batch_size: Annotated[int, typer.Option(help="Prompts at a time, one image each.", min=1)] = 1,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Prompts at a time, one image each; 1 if not given.", min=1)
+    ] = None,
     text_tokens: Annotated[int, typer.Option(help="Text tokens of each prompt.", min=4)] = 64,
     image: options.ImageSize = None,
     grid: options.Grid = None,
@@ -33,6 +43,15 @@ def bench(
     decode_steps: Annotated[int, typer.Option(help="Tokens decoded after each prefill.", min=1)] = 16,
     dtype: options.Dtype = "bfloat16",
     device: options.Device = None,
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="transformers, or vllm to time requests as a server has them.")
+    ] = "transformers",
+    concurrency: Annotated[
+        list[int] | None, typer.Option(help="In vLLM: clients that ask at a time; 1 8 32 if not given.", min=1)
+    ] = None,
+    requests: Annotated[
+        int | None, typer.Option(help="In vLLM: how often each client asks in a round; 2 if not given.", min=1)
+    ] = None,
     threads: options.Threads = None,
     train: Annotated[bool, typer.Option("--train", help="Time training steps instead.")] = False,
     tune: Annotated[
@@ -53,6 +72,9 @@ def bench(
     tile, or the largest grid of crops. Without a budget 192, 128 and 64 tokens of LLaVA-1.5's 576 are timed, and 0.33,
     0.22 and 0.11 of what other images, crops or tiles have.
 
+    With --engine vllm: requests per second, time to the first token and per further token, at every --concurrency. Each
+    setting has an engine of its own, and they take turns.
+
     Examples:
 
       duet bench --shape llava-1.5-7b --layers 8 --json bench.json
@@ -61,9 +83,16 @@ def bench(
 
       duet bench --shape qwen2.5-vl-7b --image 1280x720 --layers 4 --keep 0.33 0.11
 
+      duet bench --engine vllm --shape llava-1.5-7b --layers 8 --tokens 192 --concurrency 1 8 32
+
       duet bench --train --shape llava-1.5-7b --layers 4 --tune lora --json train.json
     """
     terminal.check_json(json_file)
+    check_engine(
+        engine,
+        {"--concurrency": concurrency, "--requests": requests},
+        {"--train": train, "--tune": tune, "--batch-size": batch_size, "--tiles": tiles, "--device": device},
+    )
     if layers and not shape:
         raise DuetError(f"--layers {layers} needs --shape: a model's own layers are all used.")
     target = Target.of(model, shape, image=image, grid=grid, tiles=tiles)
@@ -71,6 +100,21 @@ def bench(
     if problems:
         raise DuetError(problems[0])
     check_dtype(dtype)
+    if engine == "vllm":
+        serving = ServingOptions(
+            runs, tuple(concurrency or CONCURRENCY), requests or EACH, text_tokens, decode_steps, dtype, threads
+        )
+        if shape:
+            check_shape(shape)
+        check_installed()
+        report = _in_vllm(target, method, tokens or [], keep or [], layers, serving)
+        terminal.write_json(report, json_file)
+        if json_file != STDOUT:
+            from ..serving.bench.table import serving_table
+
+            terminal.console().print(serving_table(report))
+        return
+    batch_size = batch_size or 1
     from ..families.image_shape import ImageShape
     from ..families.random_images import check_text_length, usual_grid
     from ..inputs.checkpoints import read_weights
@@ -80,9 +124,7 @@ def bench(
     from ..measuring.settings import settings, shortened, usual_budgets
 
     config, laid = target.read()
-    methods = method or ["duet"]
-    if not method and not tokens and not keep and getattr(config, "duet", None) is not None:
-        methods = [SAVED]
+    methods = _methods(config, method, tokens or keep)
     counted, shares = (tokens or [], keep or []) if tokens or keep else usual_budgets(config, laid.grid)
     with option_names():
         listed = settings(config, methods, counted, layers, laid.grid, laid.tiles, size=laid.size, keep=shares)
@@ -118,3 +160,32 @@ def bench(
 
         for table in [train_table(report, tuned) for tuned in training.tunes] if train else [bench_table(report)]:
             terminal.console().print(table)
+
+
+def _methods(config: Any, given: list[str] | None, budgets: list[float] | None) -> list[str]:
+    """The methods given; without any and without a budget, the settings that the model brings."""
+    brings = not budgets and getattr(config, "duet", None) is not None
+    return given or ([SAVED] if brings else ["duet"])
+
+
+def _in_vllm(
+    target: Target, method: list[str] | None, tokens: list[float], keep: list[float], layers: int | None,
+    how: ServingOptions,
+) -> dict[str, Any]:  # fmt: skip
+    """What the whole of `--engine vllm` measures."""
+    from ..measuring.settings import settings, usual_budgets
+    from ..serving.bench.measure import benchmark, steps
+    from ..serving.bench.model import ARCHITECTURE, source
+    from ..serving.engines import check_served
+
+    config, laid = target.read()
+    if target.shape:
+        config.architectures = [ARCHITECTURE]
+    counted, shares = (tokens, keep) if tokens or keep else usual_budgets(config, laid.grid)
+    with option_names():
+        methods = _methods(config, method, tokens or keep)
+        listed = settings(config, methods, counted, layers, laid.grid, size=laid.size, keep=shares)
+    check_served(config, [setting.config for setting in listed], target.model)
+    with source(target.model, config, target.shape, layers) as found, terminal.progress(steps(listed, how)) as bar:
+        figures = benchmark(config, layers, listed, found, how, laid.grid, laid.size, bar.begin)
+    return {"model": target.name, **figures}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 from ..errors import DuetError, shown
+from ..inputs.model_folders import adapted, existing
 from ..presets import DuetConfig
 
 ENGINES = ("auto", "vllm", "transformers")
@@ -46,9 +48,7 @@ def choose(asked: str, config: Any, settings: DuetConfig, adapter: bool, here: b
     """
     if asked == "transformers":
         return Engine("transformers", "it was asked for")
-    against = obstacle(config, settings, adapter) or (
-        None if not here or _installed() else "vLLM is not installed here"
-    )
+    against = obstacle(config, settings, adapter) or (None if not here or installed() else "vLLM is not installed here")
     if asked == "vllm":
         if against is not None:
             raise DuetError(f"engine 'vllm' cannot be had ({against}): use --engine transformers.")
@@ -74,5 +74,21 @@ def obstacle(config: Any, settings: DuetConfig, adapter: bool) -> str | None:
     return None
 
 
-def _installed() -> bool:
+def check_served(config: Any, listed: Sequence[DuetConfig], model: str | None) -> None:
+    """Raises DuetError where vLLM cannot serve a model with each of some settings.
+
+    Args:
+        config: the model's, or a shape's.
+        listed: the settings.
+        model: as `--model` names it; None for a shape.
+    """
+    adapter = model is not None and adapted(existing(model)) is not None
+    for settings in listed:
+        against = obstacle(config, settings, adapter)
+        if against is not None:
+            raise DuetError(f"engine 'vllm' cannot be had ({against}): use --engine transformers.")
+
+
+def installed() -> bool:
+    """Whether vLLM is there."""
     return find_spec("vllm") is not None

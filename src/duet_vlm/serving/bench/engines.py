@@ -1,0 +1,96 @@
+"""Engines of vLLM in processes of their own, of which one works at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+from ...errors import DuetError
+
+STOP = 60.0  # seconds that an engine has to end by itself
+
+
+class Engine:
+    """A process of `process.py`. It ends with `close`, and by itself when this process is gone.
+
+    Attributes:
+        name: of the setting that it serves, for errors.
+        made: what it said of itself when it was ready.
+    """
+
+    def __init__(self, name: str, job: dict[str, Any], environment: dict[str, str], log: IO[str]):
+        self.name = name
+        self._log = log
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.process"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=os.environ | environment, text=True,
+            encoding="utf-8", start_new_session=True,
+        )  # fmt: skip
+        try:
+            self.made: dict[str, Any] = self.ask(job)
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Write a line, and wait for the answer.
+
+        Raises:
+            DuetError: the engine ended.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(command) + "\n")
+            self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise DuetError(f"vLLM with {self.name} ended ({self._last_words()}): look for what it could not do.")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _last_words(self) -> str:
+        """The first error that vLLM tells of; others follow from it."""
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log]
+        errors = [line.rpartition("] ")[2] for line in lines if "Error: " in line]
+        return (errors or lines[-1:] or ["it said nothing"])[0].rstrip(".")
+
+    def close(self) -> None:
+        """End it, and what it started."""
+        process = self._process
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                assert pipe is not None
+                pipe.close()
+        try:
+            process.wait(STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        finally:
+            # whatever is left of its group
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextlib.contextmanager
+def opened() -> Iterator[Any]:
+    """A function that starts an `Engine` of a name, a job and an environment; all of them end together."""
+    with contextlib.ExitStack() as stack:
+        # vLLM leaves its sockets behind
+        sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="duet-", ignore_cleanup_errors=True))
+
+        def start(name: str, job: dict[str, Any], environment: dict[str, str]) -> Engine:
+            log = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
+            engine = Engine(name, job, environment | {"VLLM_RPC_BASE_PATH": sockets}, log)
+            stack.callback(engine.close)
+            return engine
+
+        yield start
