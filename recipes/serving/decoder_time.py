@@ -3,14 +3,16 @@
 `make test-vllm` makes the environment; then, with its variables,
 `python -m recipes.serving.decoder_time --out results/serving/decoder.json`.
 
-Two engines live in one process and are asked in turns, so that what else the machine does falls on both. Times are
-those of the thread that computes, on one core (OMP_NUM_THREADS=1). The decoder's is from the model's call to its end,
-metadata of stages included; a step's is all of `LLMEngine.step`.
+One engine is asked in turns for a prompt with an image, which is compressed, and for text of the length that the prompt
+has without compression, which vLLM's own forward runs: so weights are there once, and what else the machine does falls
+on both. Times are those of the thread that computes, on one core (OMP_NUM_THREADS=1). The decoder's is from the model's
+call to its end, metadata of stages included; a step's is all of `LLMEngine.step`.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import platform
 import statistics
@@ -25,13 +27,13 @@ from PIL import Image
 from vllm import LLM, SamplingParams, __version__
 
 from duet_vlm import DuetConfig
-from duet_vlm.config.budget import tokens_per_layer
+from duet_vlm.config.budget import stage1_counts, tokens_per_layer
 from duet_vlm.vllm.settings import read
 
 from . import shapes
 
 QUESTION = "What number is on the green circle? "
-BATCH = 8
+BATCH, VISUAL = 8, 576
 
 
 class Engine:
@@ -41,7 +43,7 @@ class Engine:
         seconds: of each call of the model.
     """
 
-    def __init__(self, folder: Path, duet: dict[str, Any] | None):
+    def __init__(self, folder: Path, duet: dict[str, Any]):
         self.llm = LLM(
             model=str(folder),
             load_format="dummy",
@@ -55,7 +57,7 @@ class Engine:
             enable_chunked_prefill=False,
             mm_processor_cache_gb=0,
             mm_processor_kwargs={"backend": "pil"},
-            hf_overrides={"duet": duet} if duet is not None else None,
+            hf_overrides={"duet": duet},
             seed=0,
         )
         core: Any = self.llm.llm_engine.engine_core
@@ -75,21 +77,20 @@ class Engine:
         model.register_forward_pre_hook(lambda *_: setattr(self, "_began", time.thread_time()))
         model.register_forward_hook(lambda *_: self.seconds.append(time.thread_time() - self._began + self._metadata))
 
-    def config(self) -> DuetConfig | None:
-        hf_config = self.runner.model.config
-        return read(hf_config).config if getattr(hf_config, "duet", None) else None
+    def config(self) -> DuetConfig:
+        return read(self.runner.model.config).config
 
-    def prefill(self, number: int) -> tuple[float, int]:
-        """Decoder seconds of one prompt with a new image, and its tokens."""
+    def prefill(self, prompt: Any) -> tuple[float, int]:
+        """Decoder seconds of one prompt, and its tokens."""
         self.seconds.clear()
-        (output,) = self.llm.generate(_request(number), _greedy(1), use_tqdm=False)
+        (output,) = self.llm.generate(prompt, _greedy(1), use_tqdm=False)
         return self.seconds[-1], len(output.prompt_token_ids or [])
 
-    def decode(self, steps: int) -> list[float]:
+    def decode(self, prompt: Any, steps: int) -> list[float]:
         """Seconds of each step in which every request of a full batch makes one token."""
         engine = self.llm.llm_engine
-        for number in range(BATCH):
-            engine.add_request(f"{time.time_ns()}", _request(number), _greedy(steps + 4))
+        for _ in range(BATCH):
+            engine.add_request(f"{time.time_ns()}", prompt, _greedy(steps + 4))
         found = []
         while engine.has_unfinished_requests():
             began = time.thread_time()
@@ -100,35 +101,37 @@ class Engine:
         return found[:steps]
 
 
-def _request(number: int) -> Any:
+def _image(number: int) -> Any:
     noise = np.random.default_rng(number).integers(0, 256, (336, 336, 3), dtype=np.uint8)
     text = f"USER: <image>\n{QUESTION * 8}ASSISTANT:"
     return {"prompt": text, "multi_modal_data": {"image": Image.fromarray(noise)}}
+
+
+def _text(tokens: int) -> Any:
+    return {"prompt_token_ids": [5 + number % 90 for number in range(tokens)]}
 
 
 def _greedy(tokens: int) -> SamplingParams:
     return SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
 
 
-def compared(stock: Engine, other: Engine, rounds: int, steps: int) -> dict[str, Any]:
-    """Both, in turns."""
-    config = other.config()
-    assert config is not None
-    for engine in (stock, other):
-        engine.prefill(0)  # not timed: what is made once
+def compared(engine: Engine, rounds: int, steps: int) -> dict[str, Any]:
+    """Measure both, in turns."""
+    config = engine.config()
+    _, tokens = engine.prefill(_image(0))  # not timed: what is made once
+    whole = tokens - sum(stage1_counts(config, VISUAL)) + VISUAL
+    engine.prefill(_text(whole))
     times: dict[str, list[float]] = {"stock": [], "compressed": []}
     decode: dict[str, list[float]] = {"stock": [], "compressed": []}
-    lengths = {}
     for number in range(rounds):
-        for name, engine in (("stock", stock), ("compressed", other)):
-            seconds, lengths[name] = engine.prefill(number + 1)
-            times[name].append(seconds)
+        times["stock"].append(engine.prefill(_text(whole))[0])
+        times["compressed"].append(engine.prefill(_image(number + 1))[0])
     for _ in range(2):
-        for name, engine in (("stock", stock), ("compressed", other)):
-            decode[name] += engine.decode(steps)
-    visual = tokens_per_layer(config, 576, shapes.LAYERS)
-    text = lengths["stock"] - 576
-    promised = shapes.LAYERS * lengths["stock"] / (sum(visual) + shapes.LAYERS * text)
+        decode["stock"] += engine.decode(_text(whole), steps)
+        decode["compressed"] += engine.decode(_image(1), steps)
+    visual = tokens_per_layer(config, VISUAL, shapes.LAYERS)
+    text = whole - VISUAL
+    promised = shapes.LAYERS * whole / (sum(visual) + shapes.LAYERS * text)
     middle = {name: statistics.median(values) for name, values in times.items()}
     step = {name: statistics.median(values) for name, values in decode.items()}
     ratio = middle["stock"] / middle["compressed"]
@@ -163,12 +166,12 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         model = shapes.write(Path(folder) / "model")
-        stock = Engine(model, None)
         for tokens in options.tokens:
-            other = Engine(model, {"preset": "duet", "tokens": tokens})
-            found["budgets"][str(tokens)] = compared(stock, other, options.rounds, options.steps)
-            other.llm.llm_engine.engine_core.shutdown()
-            del other
+            engine = Engine(model, {"preset": "duet", "tokens": tokens})
+            found["budgets"][str(tokens)] = compared(engine, options.rounds, options.steps)
+            engine.llm.llm_engine.engine_core.shutdown()
+            del engine
+            gc.collect()  # its hooks know it
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
