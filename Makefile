@@ -35,13 +35,17 @@ TENSORS := $(patsubst %,tests/stage2/test_%.py,methods_stage_2 queries token_spa
 VLLM := PYTHONPATH=tests/support/vllm_shim OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 \
 	VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_CI_ENV=1 VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1
 
-.PHONY: demo demo-model test test-long test-oldest test-tensors test-vllm lint results clean
+.PHONY: demo demo-model test test-families test-long test-oldest test-tensors test-vllm lint results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/duet run examples/scene.png --ask "$(ASK)" --show kept.png --compare
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) -m "not long" $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
+	$(PYTEST) -m "not long and not near" $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
+
+# The families that are near to another one.
+test-families: $(VENV)/.installed-dev
+	$(PYTEST) -m "not long and near"
 
 test-long: $(VENV)/.installed-dev
 	$(PYTEST) --hypothesis-profile=default -m long

@@ -11,6 +11,19 @@ torch.set_num_threads(1)
 settings.register_profile("same draws", derandomize=True)  # pytest --hypothesis-profile=default draws anew
 settings.load_profile("same draws")
 
+# rows of the zoo that are near to another row: `make test-families` runs their tests, `make test` those of the rest
+NEAR = {
+    "llava_mistral", "idefics3", "qwen3_vl_moe", "qwen3_5_moe", "qwen2_5_omni_thinker", "glm4v", "glm4v_moe", "glm46v",
+    "glm_ocr", "glm4v_video", "aya_vision", "cohere2_vision", "vipllava", "llava_next_video", "ovis2", "video_llama_3",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if parameters.get("family") in NEAR:
+            item.add_marker(pytest.mark.near)
+
 
 @pytest.fixture
 def number_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...config.budget import DecoderShape
+from ...config.decoder_shape import DecoderShape
 from ...errors import DuetError
 from ...measuring.settings import STOCK, Setting, label, shortened
 from ...measuring.summary import head
