@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from ...errors import DuetError
 
@@ -33,8 +34,10 @@ class Engine:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=os.environ | environment, text=True,
             encoding="utf-8", start_new_session=True,
         )  # fmt: skip
+        self._ready = False
         try:
             self.made: dict[str, Any] = self.ask(job)
+            self._ready = True
         except BaseException:
             self.close()
             raise
@@ -70,7 +73,7 @@ class Engine:
                 assert pipe is not None
                 pipe.close()
         try:
-            process.wait(STOP)
+            process.wait(STOP if self._ready else 0)
         except subprocess.TimeoutExpired:
             process.kill()
         finally:
@@ -82,8 +85,13 @@ class Engine:
 
 @contextlib.contextmanager
 def opened() -> Iterator[Any]:
-    """A function that starts an `Engine` of a name, a job and an environment; all of them end together."""
+    """A function that starts an `Engine` of a name, a job and an environment; all of them end together.
+
+    They end on SIGTERM, too, which ends this process as an exception then, so that others clean up as well.
+    """
     with contextlib.ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _leave))
         # vLLM leaves its sockets behind
         sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="duet-", ignore_cleanup_errors=True))
 
@@ -94,3 +102,7 @@ def opened() -> Iterator[Any]:
             return engine
 
         yield start
+
+
+def _leave(number: int, _: Any) -> NoReturn:
+    raise SystemExit(128 + number)
