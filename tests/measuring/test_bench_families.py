@@ -53,6 +53,8 @@ def duet(*arguments: Any) -> Any:
 @pytest.mark.parametrize("family", COUNTS)
 def test_every_family_is_timed_and_stores_what_its_schedule_says(family: str) -> None:
     model = zoo.build(family)
+    if hasattr(model.config.get_text_config(), "sliding_window"):
+        model.config.get_text_config().sliding_window = 512  # the schedule knows of no window
     config = DuetConfig(6, 2, drops=[Drop(2, 0.4), Drop(4, 0.0)])
     options = Options(runs=1, batch_size=2, text_tokens=7, decode_steps=1, dtype="float32", **ASKED.get(family, {}))
     report = benchmark(model, [Setting("stock", None, DuetConfig()), Setting("duet", 5, config)], options)

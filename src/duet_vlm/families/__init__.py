@@ -43,7 +43,10 @@ def family_of(config: PreTrainedConfig) -> Family:
     kind = getattr(config, "model_type", type(config).__name__)
     family = FAMILIES.get(kind)
     if family is None:
-        raise DuetError(f"models of type {shown(kind)} are not supported: duet-vlm compresses {', '.join(FAMILIES)}.")
+        raise DuetError(
+            f"models of type {shown(kind)} are not supported: duet-vlm compresses {len(FAMILIES)} types, llava, "
+            "qwen2_5_vl and internvl among them; docs/families.md names them all."
+        )
     return family.variant(config)
 
 
