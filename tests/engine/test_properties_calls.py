@@ -26,8 +26,8 @@ from duet_vlm import Drop, DuetConfig, host
 from duet_vlm.families import facts_of
 
 ENCODERS = {"image": "get_image_features", "video": "get_video_features"}
-PIXELS = {"image": ("pixel_values", "image_sizes", "image_grid_thw", "pixel_attention_mask"),
-          "video": ("pixel_values_videos", "video_grid_thw")}  # fmt: skip
+PIXELS = {"image": ("pixel_values", "image_sizes", "image_grid_thw", "pixel_attention_mask", "image_merge_sizes"),
+          "video": ("pixel_values_videos", "video_grid_thw", "video_merge_sizes")}  # fmt: skip
 
 
 class Case:
@@ -104,7 +104,7 @@ def labelled(case: Case) -> None:
 
 
 def scored(case: Case) -> None:
-    if not case.left:
+    if not case.left or not host.takes(case.model, "logits_to_keep"):
         return
     full, _ = case.extended()
     logits = case.model(**full, logits_to_keep=5, use_cache=False).logits
