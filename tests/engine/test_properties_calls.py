@@ -104,7 +104,7 @@ def labelled(case: Case) -> None:
 
 
 def scored(case: Case) -> None:
-    if not case.left:
+    if not case.left or not host.takes(case.model, "logits_to_keep"):
         return
     full, _ = case.extended()
     logits = case.model(**full, logits_to_keep=5, use_cache=False).logits
