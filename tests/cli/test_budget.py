@@ -50,7 +50,7 @@ def test_the_table_and_the_file_say_what_enters_and_stays(tmp_path: Path) -> Non
 
 
 def test_linear_layers_of_a_hybrid_decoder_have_a_row_of_their_own() -> None:
-    result = duet("--shape", "qwen3.5-9b", "--image", "1280x720", "--keep", 0.33)
+    result = duet("--shape", "qwen3.5-9b", "--grid", "44x80", "--keep", 0.33)  # 1280 x 720 pixels
     rows = [line.strip("│ ").split("│") for line in result.stdout.splitlines() if " to " in line and "│" in line]
     kinds = [(row[0].strip(), row[4].strip()) for row in rows]
     # 944 tokens before: keys and values of 4 heads of 256 in half precision
