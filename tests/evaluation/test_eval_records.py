@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,11 @@ from duet_vlm.demo.questions import SKILLS
 from duet_vlm.evaluation import benchmark
 from duet_vlm.evaluation.ablations import ablation_runs
 from duet_vlm.evaluation.records import read_manifest
+from duet_vlm.evaluation.request import read_data
 from duet_vlm.evaluation.runs import runs_of
+from duet_vlm.pages.asking import SKILLS as PAGE_SKILLS
+from duet_vlm.pages.splits import HELD_OUT_SEED as HELD_OUT_PAGES
+from duet_vlm.pages.splits import page_at
 
 
 def manifest(folder: Path, *lines: Any) -> Path:
@@ -68,24 +74,44 @@ def test_bad_lines_are_told_and_the_rest_is_kept(tmp_path: Path, line: Any, mess
 
 
 def test_no_manifest(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="does not exist: give a JSONL file, or 'demo'"):
+    with pytest.raises(ValueError, match="does not exist: give a JSONL file, 'demo' or 'pages'"):
         read_manifest(tmp_path / "none.jsonl")
 
 
-def test_the_benchmark_is_the_held_out_scenes_and_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_benchmark_is_the_held_out_scenes() -> None:
     records = benchmark.make_records(63)
     asked = [(scene, q) for scene, questions in examples(HELD_OUT_SEED, 63) for q in questions]
     assert [(r.question, r.expected[0], r.category) for r in records] == [(q.text, q.answer, q.skill) for _, q in asked]
     assert all(np.array_equal(r.image(), scene.image) for r, (scene, _) in zip(records[::7], asked[::7], strict=True))
     assert len({r.id for r in records}) == 63 and {r.category for r in records} == set(SKILLS)
-    monkeypatch.setattr(benchmark, "HASH", "0" * 64)
-    with pytest.raises(ValueError, match="are not the published benchmark"):
-        benchmark.make_records(63)
 
 
-def test_a_limit_outside_the_benchmark() -> None:
-    with pytest.raises(ValueError, match=r"limit 5001 must be 9, a question per skill, to 5000\."):
-        benchmark.make_records(5001)
+@pytest.mark.parametrize("name", benchmark.SUITES)
+def test_another_drawing_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(benchmark.SUITES, name, replace(benchmark.SUITES[name], hash="0" * 64))
+    with pytest.raises(ValueError, match="is not the published benchmark"):
+        benchmark.make_records(63, name)
+
+
+def test_the_pages_are_held_out_and_have_an_equal_number_of_questions_per_skill() -> None:
+    records, problems = read_data("pages", 60)
+    page, questions = page_at(HELD_OUT_PAGES, 0)
+    assert not problems and Counter(r.category for r in records) == dict.fromkeys(PAGE_SKILLS, 10)
+    first = [r for r in records if r.source == "000"]
+    assert [(r.question, r.expected) for r in first] == [(q.text, (q.answer,)) for q in questions]
+    assert np.array_equal(first[0].image(), page.image)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "message"),
+    [
+        ("demo", 5001, r"limit 5001 must be 9, a question per skill, to 5000\."),
+        ("pages", 5, r"limit 5 must be 6, a question per skill, to 2400\."),
+    ],
+)
+def test_a_limit_outside_the_benchmark(name: str, limit: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        benchmark.make_records(limit, name)
 
 
 def test_runs_start_with_the_full_model_and_name_what_cannot_be_met() -> None:

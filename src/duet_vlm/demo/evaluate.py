@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,17 @@ VALIDATION_SEED = 555_001  # scenes for decisions during development
 HELD_OUT_QUESTIONS = 5000
 
 
+class Skilled(Protocol):
+    """A question that belongs to a skill."""
+
+    @property
+    def skill(self) -> str: ...
+
+
+Drawn = TypeVar("Drawn")
+Asked = TypeVar("Asked", bound=Skilled)
+
+
 def scene_at(seed: int, index: int) -> tuple[Scene, list[Question]]:
     """Scene number `index` of a split, and one question of every skill that it allows."""
     rng = np.random.default_rng((seed, index))
@@ -30,15 +42,25 @@ def scene_at(seed: int, index: int) -> tuple[Scene, list[Question]]:
 
 def examples(seed: int, questions: int) -> Iterator[tuple[Scene, list[Question]]]:
     """Scenes of a split, in order, with their questions until every skill has its equal share of `questions`."""
-    left = {skill: questions // len(SKILLS) + (i < questions % len(SKILLS)) for i, skill in enumerate(SKILLS)}
+    yield from equal_shares(partial(scene_at, seed), SKILLS, questions)
+
+
+def equal_shares(
+    drawn: Callable[[int], tuple[Drawn, list[Asked]]], skills: tuple[str, ...], questions: int
+) -> Iterator[tuple[Drawn, list[Asked]]]:
+    """What is drawn, in order, with its questions until every skill has its equal share of `questions`.
+
+    Earlier skills get what is left over.
+    """
+    left = {skill: questions // len(skills) + (i < questions % len(skills)) for i, skill in enumerate(skills)}
     index = 0
     while any(left.values()):
-        scene, questions_there = scene_at(seed, index)
+        picture, questions_there = drawn(index)
         wanted = [q for q in questions_there if left[q.skill]]
         for question in wanted:
             left[question.skill] -= 1
         if wanted:
-            yield scene, wanted
+            yield picture, wanted
         index += 1
 
 

@@ -20,6 +20,7 @@ from ..inputs.devices import check_dtype
 from ..inputs.files import STDOUT, check_writable_folder
 from ..inputs.model_folders import DEMO, brings_settings
 from ..inputs.paths import check_file
+from .suites import BUILT_IN
 
 
 def evaluate(
@@ -34,7 +35,9 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            metavar="FILE", help="demo for the 5,000 questions of the demonstration benchmark, or a JSONL manifest."
+            metavar="FILE",
+            help="demo for 5,000 questions about drawn scenes, pages for 2,400 about drawn receipts, tables, forms, "
+            "plots and screens, or a JSONL manifest.",
         ),
     ] = DEMO,
     method: Methods = None,
@@ -73,8 +76,8 @@ def evaluate(
     problems = check_choices(method, tokens or [], keep or [], brings_settings(model), default=False)
     if strict and problems:
         raise DuetError(f"{problems[0]} (--strict stops here)")
-    if data != DEMO:
-        check_file(Path(data), "manifest", "a JSONL file, or 'demo'")
+    if data not in BUILT_IN:
+        check_file(Path(data), "manifest", "a JSONL file, 'demo' or 'pages'")
     with terminal.status() as status:
         from ..console.processes import Process
         from .request import read_request

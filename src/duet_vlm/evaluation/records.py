@@ -90,7 +90,7 @@ def read_manifest(file: Path, scored: bool = True) -> tuple[list[Record], list[S
     Raises:
         DuetError: the file cannot be read; what is wrong with one line is a `Skipped`.
     """
-    text = read_text(file, "manifest", "a JSONL file, or 'demo'" if scored else "a JSONL file")
+    text = read_text(file, "manifest", "a JSONL file, 'demo' or 'pages'" if scored else "a JSONL file")
     records: list[Record] = []
     problems: list[Skipped] = []
     used: dict[str, int] = {}

@@ -12,9 +12,9 @@ from ..console.processes import Process
 from ..errors import DuetError
 from ..inputs.checkpoints import read_config, read_model
 from ..inputs.devices import check_device, check_dtype
-from ..inputs.model_folders import DEMO
 from .records import Record, Skipped, read_manifest
 from .runs import Run, runs_of
+from .suites import BUILT_IN
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -72,11 +72,11 @@ def read_request(
 
 
 def read_data(data: str, limit: int | None) -> tuple[list[Record], list[Skipped]]:
-    """The first `limit` good records of the built-in benchmark or of a manifest, and what is wrong up to there."""
-    if data == DEMO:
+    """The first `limit` good records of a built-in benchmark or of a manifest, and what is wrong up to there."""
+    if data in BUILT_IN:
         from .benchmark import make_records
 
-        return make_records(limit), []
+        return make_records(limit, data), []
     records, problems = read_manifest(Path(data))
     if limit is not None and limit < len(records):
         last = records[limit - 1].line or 0
