@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from typing import Any
 
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.cli.main import app
 from duet_vlm.errors import DuetError
+from duet_vlm.families import FAMILIES
 from duet_vlm.families.image_shape import ImageShape
 from duet_vlm.families.random_images import usual_grid
 from duet_vlm.inputs.image_sizes import Layout, layout
@@ -26,32 +28,56 @@ from duet_vlm.measuring.bench import Options
 from duet_vlm.measuring.settings import Setting
 
 # decoder layers, and the parameters that the hub counts in the checkpoint's safetensors
-PUBLISHED = {
+COUNTED = {
     "llava-1.5-7b": (32, 7_063_427_072),
     "llava-1.5-13b": (40, 13_351_494_656),
     "llava-next-7b": (32, 7_063_431_168),  # and the row end
+    "llava-onevision-7b": (28, 8_030_348_832),
+    "qwen2-vl-7b": (28, 8_291_375_616),
     "qwen2.5-vl-7b": (28, 8_292_166_656),
     "qwen3-vl-8b": (36, 8_767_123_696),
-    "glm-4.1v-9b": (40, 10_292_777_472),  # not the hub's figure, but that of transformers' own defaults
-    # not the hub's, which was not looked at: those of transformers' default sizes
-    "qwen3.5-9b": (32, 9_409_813_744),
-    "qwen3.5-35b-a3b": (40, 35_107_181_936),
+    "qwen3-vl-30b-a3b": (48, 31_070_754_032),
     "internvl3-8b": (28, 7_944_373_760),
     "gemma-3-4b": (34, 4_300_079_472),
     "smolvlm2": (24, 2_246_784_880),
+    "mistral-small-3.1-24b": (40, 24_011_361_280),
 }
+# not the hub's figures, which were not looked at: decoder layers, and the billions of the checkpoint's name or card
+NAMED = {
+    "llava-next-video-7b": (32, 7), "vip-llava-7b": (32, 7), "video-llava-7b": (32, 7), "idefics3-8b": (32, 8),
+    "aya-vision-8b": (32, 8.6), "command-a-vision-112b": (64, 112), "videollama3-7b": (28, 8), "ovis2-2b": (28, 2.2),
+    "qwen2.5-omni-7b": (28, 8.9),  # with the audio encoder, without talker and vocoder
+    "glm-4.1v-9b": (40, 10), "glm-4.6v-flash": (40, 10), "glm-4.5v": (46, 108), "glm-ocr": (16, 1.1),
+    "qwen3.5-9b": (32, 9.4), "qwen3.5-35b-a3b": (40, 35),
+}  # fmt: skip
+LAYERS = {name: layers for name, (layers, _) in (COUNTED | NAMED).items()}
 # (shape, width, height) -> the layout, and the visual tokens of the whole image
 KNOWN: dict[tuple[str, int, int], tuple[Layout, int]] = {
     ("llava-1.5-7b", 1280, 720): (Layout(), 576),
     ("llava-next-7b", 336, 336): (Layout(size=(336, 336)), 1176),
     ("llava-next-7b", 672, 672): (Layout(size=(672, 672)), 2928),
     ("llava-next-7b", 640, 480): (Layout(size=(480, 640)), 2340),
+    ("llava-next-video-7b", 672, 672): (Layout(size=(672, 672)), 2928),
+    ("vip-llava-7b", 1280, 720): (Layout(), 576),
+    ("video-llava-7b", 1280, 720): (Layout(), 256),
+    # one crop of 27 x 27 patches with 27 row ends, and the base
+    ("llava-onevision-7b", 384, 384): (Layout(size=(384, 384)), 27 * 28 + 729),
     # 14 pixels a patch, 2 x 2 patches a token: 26 x 46 tokens
     ("qwen2.5-vl-7b", 1288, 728): (Layout(grid=(52, 92)), 26 * 46),
     ("qwen2.5-vl-7b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
+    ("qwen2-vl-7b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
+    ("qwen2.5-omni-7b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
     # 16 pixels a patch: 720 / 32 = 22.5 rounds to the even 22
     ("qwen3-vl-8b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
+    ("qwen3-vl-30b-a3b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
     ("glm-4.1v-9b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
+    ("glm-4.6v-flash", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
+    ("glm-4.5v", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
+    ("glm-ocr", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
+    # the same in patches of 14 pixels, row breaks being text
+    ("mistral-small-3.1-24b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
+    # 720 / 14 and 1280 / 14, to the nearest whole number; images are not merged
+    ("videollama3-7b", 1280, 720): (Layout(grid=(51, 91)), 51 * 91),
     ("qwen3.5-9b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
     ("qwen3.5-35b-a3b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
     # 4 x 2 tiles of 448 pixels and a thumbnail, 256 tokens each
@@ -59,7 +85,14 @@ KNOWN: dict[tuple[str, int, int], tuple[Layout, int]] = {
     ("gemma-3-4b", 1280, 720): (Layout(tiles=1), 256),
     # 1536 x 864 pixels: 4 x 3 tiles of 384 and the whole, 81 tokens each
     ("smolvlm2", 1280, 720): (Layout(tiles=13), 13 * 81),
+    # 1456 x 819 pixels: 4 x 3 tiles of 364 and the whole, 169 tokens each
+    ("idefics3-8b", 1280, 720): (Layout(tiles=13), 13 * 169),
+    # 4 x 2 tiles of 364 pixels and a thumbnail
+    ("aya-vision-8b", 1280, 720): (Layout(tiles=9), 9 * 169),
+    # 3 x 2 tiles of 448 pixels cover nine tenths of the image, and the whole; 256 tokens each
+    ("ovis2-2b", 1280, 720): (Layout(tiles=7), 7 * 256),
 }
+NOT_LAID_OUT = {"llava-1.5-13b", "command-a-vision-112b"}  # as llava-1.5-7b; its processor needs torchvision
 
 
 def duet(*arguments: Any) -> Any:
@@ -67,17 +100,25 @@ def duet(*arguments: Any) -> Any:
 
 
 def test_every_shape_is_checked() -> None:
-    assert set(SHAPES) == {*PUBLISHED, "tiny"}
-    assert {name for name, _, _ in KNOWN} | {"llava-1.5-13b"} == set(PUBLISHED)
+    assert set(SHAPES) == {*LAYERS, "tiny"}
+    assert {name for name, _, _ in KNOWN} | NOT_LAID_OUT == set(LAYERS)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_family_has_a_shape() -> None:
+    assert {shape_config(name).model_type for name in SHAPES} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_a_shape_has_the_layers_and_the_parameters_of_its_checkpoint(name: str) -> None:
     config = shape_config(name)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-    assert config.get_text_config().num_hidden_layers == PUBLISHED[name][0]
-    assert sum(parameter.numel() for parameter in model.parameters()) == PUBLISHED[name][1]
+    assert config.get_text_config().num_hidden_layers == LAYERS[name]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if name in COUNTED:
+        assert parameters == COUNTED[name][1]
+    else:
+        assert parameters == pytest.approx(NAMED[name][1] * 1e9, rel=0.06)
 
 
 def test_sizes_of_glm_are_those_of_the_stock_classes() -> None:
@@ -117,7 +158,7 @@ def test_a_photo_with_padding_has_as_many_tokens_as_its_processor_writes(family:
     assert ImageShape.of(config, laid.grid, laid.tiles, laid.size).visual_tokens == written
 
 
-@pytest.mark.parametrize("shape", PUBLISHED)
+@pytest.mark.parametrize("shape", [shape for shape in LAYERS if shape != "command-a-vision-112b"])
 def test_budget_and_its_image_size(shape: str) -> None:
     known = next(key for key in [*KNOWN, (shape, 336, 336)] if key[0] == shape)
     size = f"{known[1]}x{known[2]}"
@@ -125,7 +166,7 @@ def test_budget_and_its_image_size(shape: str) -> None:
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["visual_tokens"] == (KNOWN[known][1] if known in KNOWN else 576)
-    assert len(report["layers"]) == PUBLISHED[shape][0]
+    assert len(report["layers"]) == LAYERS[shape]
     assert report["average_tokens"] == pytest.approx(0.3 * report["visual_tokens"], rel=0.06)
 
 
@@ -158,7 +199,7 @@ def test_sizes_that_cannot_be(options: list[str], message: str) -> None:
 
 
 def test_an_unknown_shape_is_refused() -> None:
-    with pytest.raises(DuetError, match=r"shape 'qwen' is unknown: choose one of llava-1\.5-7b, .*smolvlm2, tiny\."):
+    with pytest.raises(DuetError, match=r"shape 'qwen' is unknown: choose one of llava-1\.5-7b, .*smolvlm2, .*\."):
         shape_config("qwen")
 
 
@@ -177,3 +218,13 @@ def test_a_photo_with_padding_is_timed_with_the_tokens_that_are_stored(
     assert 0 < stock["tokens_in"] < largest
     for found in (stock, row):
         assert found["kv_bytes"] == found["kv_bytes_expected"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is installed")
+def test_a_shape_whose_processor_cannot_be_loaded_takes_tiles() -> None:
+    common = ("budget", "--shape", "command-a-vision-112b", "--keep", 0.3)
+    refused = duet(*common, "--image", "1280x720")
+    assert refused.exit_code == 2
+    assert "Cohere2VisionImageProcessor, which lays out images of command-a-vision-112b" in refused.stderr
+    report = json.loads(duet(*common, "--tiles", 9, "--json", "-").stdout)
+    assert report["visual_tokens"] == 9 * 256

@@ -36,10 +36,6 @@ class Held:
     removed: Tensor | None = None
     log_sizes: Tensor | None = None
 
-    def is_same(self, other: Held) -> bool:
-        """Tell whether both hold the same tokens by comparing objects and lengths; no tensor is read."""
-        return self is other or (self.kept is other.kept and self.length == other.length)
-
     def columns(self, batch: int, device: torch.device) -> Tensor:
         """Return the places of all held keys in the full sequence: (B, kv) long, -1 for a hole."""
         if self.kept is None:
@@ -52,7 +48,7 @@ class Held:
     def after_text(self, tokens: int) -> Held:
         """Return what the layer holds after `tokens` more tokens, all of which it stores."""
         tail = 0 if self.kept is None else self.tail + tokens
-        return replace(self, length=self.length + tokens, tail=tail)
+        return Held(self.length + tokens, self.kept, tail, self.holes, self.removed, self.log_sizes)
 
     def after_prompt(
         self, kept: Tensor, length: int, *, holes: bool, removed: Tensor | None, log_sizes: Tensor | None
@@ -195,12 +191,18 @@ def check_prunable(cache: Cache) -> None:
 def check_equal_lengths(cache: Cache, layers: int) -> None:
     """Refuse a cache that a failed call left with layers of different lengths, or with states that belong to none."""
     held: list[Any] = cache.layers
-    lengths = {layer.get_seq_length() for layer in held if type(layer) is not LinearAttentionLayer}
+    lengths, states = set[int](), set[bool]()
+    for layer in held:
+        if type(layer) is PrunedLayer:
+            lengths.add(layer.held.length)
+        elif type(layer) is LinearAttentionLayer:
+            states.add(layer.has_previous_state[0])
+        else:
+            lengths.add(layer.get_seq_length())
     if len(cache.layers) < layers:
         lengths.add(0)
-    for layer in held:
-        if type(layer) is LinearAttentionLayer and layer.has_previous_state[0] != bool(max(lengths)):
-            raise CacheError("a call that failed left this cache with states of its own: start a new cache.")
+    if states and states != {bool(max(lengths))}:
+        raise CacheError("a call that failed left this cache with states of its own: start a new cache.")
     if len(lengths) > 1:
         raise CacheError(
             f"a call that failed left this cache with layers of {min(lengths)} and of {max(lengths)} tokens: "
@@ -210,19 +212,22 @@ def check_equal_lengths(cache: Cache, layers: int) -> None:
 
 def pruned_layer(cache: Cache, i: int) -> PrunedLayer:
     """Layer i of a cache that `check_prunable` let pass, turned into a `PrunedLayer` if it is none."""
-    while len(cache.layers) <= i:
-        cache.layers.append(PrunedLayer())
-    layer = cache.layers[i]
+    layers: list[Any] = cache.layers
+    while len(layers) <= i:
+        layers.append(PrunedLayer())
+    layer = layers[i]
     if not isinstance(layer, PrunedLayer):
         check_prunable(cache)
-        layer = cache.layers[i] = PrunedLayer(layer)  # type: ignore[arg-type]
+        layer = layers[i] = PrunedLayer(layer)
     return layer
 
 
 def is_pruned(cache: Cache | None) -> bool:
     """Whether a compressed prompt went into this cache."""
-    layers = getattr(cache, "layers", None) or ()
-    return any(isinstance(layer, PrunedLayer) and layer.held.kept is not None for layer in layers)
+    for layer in getattr(cache, "layers", None) or ():
+        if isinstance(layer, PrunedLayer) and layer.held.kept is not None:
+            return True
+    return False
 
 
 def forget_announced(cache: Cache | None) -> None:

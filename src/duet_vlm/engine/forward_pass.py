@@ -18,6 +18,7 @@ from .plan import Plan
 from .present import Present
 from .restriction import Restriction, Rope
 
+Source = tuple[int, int, int, int]  # ids of places and their length in the cache, of stock's mask and embeddings
 ARGUMENT = "duet"  # by which a pass travels from the core model to the decoder layers
 
 
@@ -44,7 +45,7 @@ class Prefill:
         kept: decoder layer -> (B, n) long, the places kept from there on.
         scores: decoder layer -> (B, n) float, of the tokens present there, as ranked.
         ranked: decoder layer -> the places that its scores speak of, None for every token.
-        restrictions: what was made for the layers of this segment.
+        restrictions: what was made for the layers of this segment, by what it was made from.
     """
 
     plan: Plan
@@ -64,7 +65,7 @@ class Prefill:
     kept: dict[int, Tensor] = field(default_factory=dict)
     scores: dict[int, Tensor] = field(default_factory=dict)
     ranked: dict[int, Tensor | None] = field(default_factory=dict)
-    restrictions: list[Restriction] = field(default_factory=list)
+    restrictions: dict[Source, Restriction] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.present = Present(self.visual)
@@ -100,14 +101,13 @@ class Decode:
 
     Attributes:
         plan: the settings it runs under.
-        restrictions: what was made for the layers, one for each segment.
-        ropes: how many tokens each row is missing, as segments hold it, and their rotary embeddings; None until
-            a layer needs them.
+        restrictions: what was made for the layers, one for each segment, by what it was made from.
+        ropes: id of what segments hold as missing -> their rotary embeddings; None until a layer needs them.
     """
 
     plan: Plan
-    restrictions: list[Restriction] = field(default_factory=list)
-    ropes: list[tuple[Tensor, Rope]] | None = None
+    restrictions: dict[Source, Restriction] = field(default_factory=dict)
+    ropes: dict[int, Rope] | None = None
 
 
 @dataclass

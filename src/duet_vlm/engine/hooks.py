@@ -118,16 +118,16 @@ class Engine:
 
     def before_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         call = calls.begin()  # before anything can fail, because `after_model` ends it
-        kwargs = dict(host.named_arguments(model, args, kwargs))
+        kwargs = host.named_arguments(model, args, kwargs)
         labels, ids = kwargs.get("labels"), kwargs.get("input_ids")
         call.hear(kwargs, labels)
         if labels is not None and label_logits.is_possible(model, kwargs):
             kwargs |= label_logits.restrict(labels)
             call.logits = kwargs["logits_to_keep"]
-        elif call.labels is None and ids is not None and self.plan.config.ranks:
+        elif call.labels is None and ids is not None and ids.shape[1] > 1 and self.plan.config.ranks:
             answer = calls.scored_answer(kwargs.get("logits_to_keep"), ids.shape[1])
             call.answer = answer or 0
-            unsaid = answer is None and ids.shape[1] > 1 and calls.generation(self) is None
+            unsaid = answer is None and calls.generation(self) is None
             if unsaid and not self.warned and prompt.brings_images(self.plan, kwargs):
                 self.warned = label_logits.warn_without_labels(model)
         return (), kwargs
@@ -144,7 +144,7 @@ class Engine:
 
     def before_core(self, core: Core, args: Any, kwargs: dict[str, Any]) -> Any:
         self.passes.enter()
-        kwargs = dict(host.named_arguments(core, args, kwargs))
+        kwargs = host.named_arguments(core, args, kwargs)
         if host.is_replica(core):
             raise DuetError("DataParallel copies of a model cannot be compressed: start one process for each device.")
         state, kwargs = self.read(core, kwargs, calls.at_core(kwargs))
@@ -202,18 +202,18 @@ class Engine:
     def read(self, core: Core, kwargs: dict[str, Any], call: calls.ModelCall) -> Entry:
         """Tell what a call of the core model is, None for a stock one, and give its arguments with images encoded."""
         plan, ids, cache = self.plan, kwargs.get("input_ids"), host.cache_of(kwargs)
-        past = 0 if cache is None else cache.get_seq_length()
         otherwise = Decode(plan) if is_pruned(cache) else None
         if otherwise is not None:
             check_equal_lengths(cache, plan.layers)
         images = prompt.brings_images(plan, kwargs)
-        if ids is None:
-            if images and plan.compresses:
-                raise DuetError(
-                    "inputs_embeds came with an image but without input_ids, so its visual tokens cannot be found: "
-                    "pass input_ids, or remove() the compression for this call."
-                )
+        if ids is None and images and plan.compresses:
+            raise DuetError(
+                "inputs_embeds came with an image but without input_ids, so its visual tokens cannot be found: "
+                "pass input_ids, or remove() the compression for this call."
+            )
+        if ids is None or (ids.shape[1] == 1 and not images):  # most often a decoding step
             return otherwise, kwargs
+        past = 0 if cache is None else cache.get_seq_length()
         begins = ids.shape[1] > 1 and not past
         if images or begins:
             self.last = None

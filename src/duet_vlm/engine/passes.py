@@ -21,7 +21,8 @@ class Passes:
     """Counts the forward passes that are under way."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._running: dict[int, int] = {}  # thread -> passes
 
     def enter(self) -> None:
@@ -33,17 +34,18 @@ class Passes:
         _uncompiled(self._leave)()
 
     def _enter(self) -> None:
-        with self._changed:
+        with self._lock:
             me = threading.get_ident()
             self._running[me] = self._running.get(me, 0) + 1
 
     def _leave(self) -> None:
         me = threading.get_ident()
-        with self._changed:
+        with self._lock:
             left = self._running.pop(me, 1) - 1
             if left:
                 self._running[me] = left
-            self._changed.notify_all()
+            elif not self._running:
+                self._changed.notify_all()
 
     @contextlib.contextmanager
     def between(self) -> Iterator[None]:

@@ -42,10 +42,6 @@ class Restriction:
         cos, sin = (torch.cat([one, one[:, -1:]], dim=1) for one in self.rope)
         return cos, sin
 
-    def suits(self, before: Held, stock: tuple[Any, Any]) -> bool:
-        """Tell whether it was made from these very objects."""
-        return self.stock[0] is stock[0] and self.stock[1] is stock[1] and self.before.is_same(before)
-
     def give(self, kwargs: dict[str, Any], stored: PrunedLayer | None) -> None:
         """Give it to a layer through its keyword arguments, and tell the layer's cache what it will hold."""
         if stored is not None:

@@ -34,16 +34,16 @@ def restriction_for(
         state: the pass, which remembers what was made.
         stored: from `stored_by`.
     """
-    stock = kwargs["attention_mask"], kwargs["position_embeddings"]
     before = NOTHING if stored is None else stored.held
-    for one in reversed(state.restrictions):
-        if one.suits(before, stock):
-            return one
-    if isinstance(state, Prefill):
-        made = _of_prompt(layer, hidden, kwargs, state, before)
-    else:
-        made = _of_text(layer, hidden, kwargs, state, before, cache_of(kwargs).layers)
-    state.restrictions.append(made)
+    # layers of one segment are given the very same objects, which the restriction keeps alive
+    key = id(before.kept), before.length, id(kwargs["attention_mask"]), id(kwargs["position_embeddings"])
+    made = state.restrictions.get(key)
+    if made is None:
+        if isinstance(state, Prefill):
+            made = _of_prompt(layer, hidden, kwargs, state, before)
+        else:
+            made = _of_text(layer, hidden, kwargs, state, before)
+        state.restrictions[key] = made
     return made
 
 
@@ -89,9 +89,7 @@ def _rope(hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held) 
     return rope
 
 
-def _of_text(
-    layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Decode, before: Held, layers: list[PrunedLayer]
-) -> Restriction:
+def _of_text(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Decode, before: Held) -> Restriction:
     """Make the restriction of text that follows compressed prompts; none of the text is dropped."""
     stock = mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
     (batch, n), after = hidden.shape[:2], before.after_text(hidden.shape[1])
@@ -101,22 +99,22 @@ def _of_text(
         mask = _mask(layer, hidden, mask, rows, columns, after)
     if before.removed is not None:
         if state.ropes is None:
-            state.ropes = _ropes(hidden, kwargs["position_ids"], layers, state.plan.rotary)
-        rope = next(rope for removed, rope in state.ropes if removed is before.removed)
+            state.ropes = _ropes(hidden, kwargs["position_ids"], cache_of(kwargs).layers, state.plan.rotary)
+        rope = state.ropes[id(before.removed)]
     return Restriction(before, after, stock, mask, rope)
 
 
-def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary: Any) -> list[tuple[Tensor, Rope]]:
-    """Compute the rotary embeddings of every segment in one call, as decoding cannot afford one call each."""
-    held: list[Tensor] = []
-    for layer in layers:
-        removed = getattr(layer, "held", NOTHING).removed  # a linear layer has no positions
-        if removed is not None and not any(removed is one for one in held):
-            held.append(removed)
-    missing = torch.stack([removed.to(positions.device) for removed in held])  # (segments, B, 1)
+def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary: Any) -> dict[int, Rope]:
+    """Compute the rotary embeddings of every segment in one call, as decoding cannot afford one call each.
+
+    Returns:
+        id of `Held.removed` -> (B, n, d) cosines and sines.
+    """
+    held = [getattr(layer, "held", NOTHING).removed for layer in layers]  # a linear layer has no positions
+    removed = {id(one): one for one in held if one is not None}
+    missing = torch.stack([one.to(positions.device) for one in removed.values()])  # (segments, B, 1)
     cos, sin = rotary(hidden, (positions - missing).clamp_(min=0).flatten(0, 1))
-    batch = missing.shape[1]
-    return [(r, (c, s)) for r, c, s in zip(held, cos.split(batch), sin.split(batch), strict=True)]
+    return dict(zip(removed, zip(cos.chunk(len(missing)), sin.chunk(len(missing)), strict=True), strict=True))
 
 
 def _mask(

@@ -28,8 +28,12 @@ class PixelInputs:
     def pixels_in(self, inputs: Mapping[str, Any], modality: str | None = None) -> Any:
         """The pixels of images, of videos, or of whichever come; None where none do."""
         names = self.pixel_arguments.values() if modality is None else [self.pixel_arguments[modality]]
-        found = (inputs.get(name) for listed in names for name in listed)
-        return next((pixels for pixels in found if pixels is not None), None)
+        for listed in names:
+            for name in listed:
+                pixels = inputs.get(name)
+                if pixels is not None:
+                    return pixels
+        return None
 
     def without_pixels(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The same inputs for a later turn, whose pixels are encoded already; grids stay, as positions need them."""

@@ -80,9 +80,16 @@ def _processor(model: str | None, shape: str | None) -> Any:
         source = existing(model)
         return reading(model, lambda: AutoImageProcessor.from_pretrained(source))
     assert shape is not None
+    settings = shape_of(shape).processor
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "preprocessor_config.json").write_text(json.dumps(shape_of(shape).processor), encoding="utf-8")
-        return AutoImageProcessor.from_pretrained(folder)
+        (Path(folder) / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        try:
+            return AutoImageProcessor.from_pretrained(folder)
+        except (ImportError, ValueError) as error:
+            raise DuetError(
+                f"{settings['image_processor_type']}, which lays out images of {shape}, cannot be loaded here: install "
+                "torchvision, or give --grid or --tiles in the place of --image."
+            ) from error
 
 
 def _encoded(config: PreTrainedConfig, processor: ProcessorMixin, pixels: tuple[int, int]) -> Any:

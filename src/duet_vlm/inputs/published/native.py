@@ -1,0 +1,34 @@
+"""Towers for images of any size before decoders with one axis of positions."""
+
+from __future__ import annotations
+
+from ..shape_parts import QWEN2_7B, SO400M, Shape
+
+SHAPES: dict[str, Shape] = {
+    # mistralai/Mistral-Small-3.1-24B-Instruct-2503
+    "mistral-small-3.1-24b": Shape(
+        {
+            "model_type": "mistral3", "image_token_index": 10, "spatial_merge_size": 2, "vision_feature_layer": -1,
+            "multimodal_projector_bias": False, "tie_word_embeddings": False,
+            "vision_config": dict(
+                model_type="pixtral", hidden_size=1024, intermediate_size=4096, num_hidden_layers=24,
+                num_attention_heads=16, head_dim=64, image_size=1540, patch_size=14, hidden_act="silu",
+            ),
+            "text_config": dict(
+                model_type="mistral", vocab_size=131072, hidden_size=5120, intermediate_size=32768,
+                num_hidden_layers=40, num_attention_heads=32, num_key_value_heads=8, head_dim=128, sliding_window=None,
+                rope_parameters={"rope_type": "default", "rope_theta": 1e9},
+            ),
+        },
+        {"image_processor_type": "PixtralImageProcessor", "patch_size": 14, "size": {"longest_edge": 1540}},
+    ),
+    # DAMO-NLP-SG/VideoLLaMA3-7B: SigLIP so400m and Qwen2.5-7B
+    "videollama3-7b": Shape(
+        {
+            "model_type": "video_llama_3", "image_token_id": 151655, "video_token_id": 151656,
+            "vision_config": {**SO400M, "model_type": "video_llama_3_vision"},
+            "text_config": QWEN2_7B,
+        },
+        {"image_processor_type": "VideoLlama3ImageProcessor"},
+    ),
+}  # fmt: skip
