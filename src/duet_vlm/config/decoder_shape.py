@@ -16,6 +16,17 @@ def linear_layers(config: PreTrainedConfig) -> frozenset[int]:
     return frozenset(i for i, kind in enumerate(kinds) if kind == "linear_attention")
 
 
+def lending_layers(config: PreTrainedConfig) -> frozenset[int]:
+    """The decoder layers of a transformers config whose keys and values later layers use instead of their own.
+
+    These are the last layer of each type of attention before the first that has none of its own.
+    """
+    text = config.get_text_config()
+    borrowing = getattr(text, "num_kv_shared_layers", None) or 0
+    own = text.layer_types[: text.num_hidden_layers - borrowing] if borrowing else ()
+    return frozenset({kind: i for i, kind in enumerate(own)}.values())
+
+
 @dataclass(frozen=True)
 class LinearShape:
     """The sizes of a linear layer (Gated DeltaNet, arXiv 2412.06464), which holds a state instead of keys and values.

@@ -45,6 +45,7 @@ class Prefill:
         scores: decoder layer -> (B, n) float, of the tokens present there, as ranked.
         ranked: decoder layer -> the places that its scores speak of, None for every token.
         restrictions: what was made for the layers of this segment.
+        lent: type of attention -> mask and rotary embeddings of the layer that lends its keys and values.
     """
 
     plan: Plan
@@ -65,6 +66,7 @@ class Prefill:
     scores: dict[int, Tensor] = field(default_factory=dict)
     ranked: dict[int, Tensor | None] = field(default_factory=dict)
     restrictions: list[Restriction] = field(default_factory=list)
+    lent: dict[str, tuple[Any, Rope]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.present = Present(self.visual)
@@ -103,11 +105,13 @@ class Decode:
         restrictions: what was made for the layers, one for each segment.
         ropes: how many tokens each row is missing, as segments hold it, and their rotary embeddings; None until
             a layer needs them.
+        lent: as in `Prefill`.
     """
 
     plan: Plan
     restrictions: list[Restriction] = field(default_factory=list)
     ropes: list[tuple[Tensor, Rope]] | None = None
+    lent: dict[str, tuple[Any, Rope]] = field(default_factory=dict)
 
 
 @dataclass

@@ -21,7 +21,10 @@ from ..errors import DuetError
 from ..version import __version__
 from .names import CACHE_NAMES, LAYER_NAMES, arguments, attends, attention_kind, decoder_of, device_of, takes
 
-KEPT = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer, cache_utils.LinearAttentionLayer)
+KEPT = (
+    cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer, cache_utils.LinearAttentionLayer,
+    cache_utils.DummyLayer,
+)  # fmt: skip
 OLDEST = (5, 23)  # of transformers, for the engine; what needs tensors only works with older ones
 
 
@@ -143,6 +146,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
         f"DynamicLayer.{name}": lambda name=name: callable(getattr(cache_utils.DynamicLayer, name, None))  # type: ignore[misc]
         for name in ("get_seq_length", "reset", "reorder_cache", "batch_repeat_interleave", "batch_select_indices")
     },
+    "DummyLayer": lambda: not issubclass(cache_utils.DummyLayer, cache_utils.DynamicLayer),
     "DynamicSlidingWindowLayer": lambda: issubclass(cache_utils.DynamicSlidingWindowLayer, cache_utils.DynamicLayer),
     "LinearAttentionLayer.has_previous_state": lambda: (
         "has_previous_state" in vars(cache_utils.LinearAttentionLayer())
