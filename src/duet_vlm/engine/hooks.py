@@ -17,7 +17,6 @@ from ..errors import DuetError
 from ..families import encoding
 from ..host.refs import Ref, wrap
 from ..host.types import Core, DecoderLayer
-from ..tensors.tokens import fill_back
 from . import calls, distributed, dropping, entrance, label_logits, lending, merge_sizes, padding, prompt
 from .cache import check_equal_lengths, check_prunable, forget_announced, is_pruned
 from .forward_pass import ARGUMENT, Decode, Entry, ForwardPass, Prefill, PrefillRecord, TextOnly
@@ -191,9 +190,9 @@ class Engine:
         if not isinstance(state, Prefill):
             return None
         if state.present.kept is not None:
-            hidden = output.last_hidden_state  # of the last tokens alone where layers that borrow keys saw no others
+            hidden = output.last_hidden_state
             state.to(hidden.device)
-            output.last_hidden_state = fill_back(hidden, state.present.kept[:, -hidden.shape[1] :], state.visual.shape[1])
+            output.last_hidden_state = state.present.filled(hidden)
         self.last = state.record()
         return output
 

@@ -58,6 +58,7 @@ def beside(inputs: tuple[Any, ...], hidden: Tensor, present: Present) -> tuple[A
     """
     if present.kept is None or all(one is None for one in inputs):
         return inputs
-    places, length = present.kept[:, -hidden.shape[1] :], present.visual.shape[1]
-    # a token in front of the q stands for nothing there: its output is not read
-    return tuple(one if one is None else take(one.to(hidden.device), places - (length - one.shape[1])) for one in inputs)
+    places, length, found = present.kept[:, -hidden.shape[1] :], present.visual.shape[1], []
+    for one in inputs:  # a token in front of the q has none, and its output is not read
+        found.append(one if one is None else take(one.to(hidden.device), places - (length - one.shape[1])))
+    return tuple(found)

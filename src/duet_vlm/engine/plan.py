@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from .. import host
-from ..config.decoder_shape import lending_layers
 from ..config.drops import Drop, check_lending, ranked_with_attention
+from ..config.layer_shape import lending_layers
 from ..config.settings import Settings
 from ..errors import DuetError
 from ..families import Family, family_of
@@ -59,7 +59,7 @@ class Plan:
     @property
     def compresses(self) -> bool:
         """Whether anything is merged or dropped."""
-        return self.config.merges or bool(self.drops_by_layer)
+        return self.config.compresses
 
     @classmethod
     def of(cls, model: Any, config: Settings, tokenizer: Any) -> Plan:

@@ -82,7 +82,8 @@ class UnifiedStage1(Gemma4Stage1):
         places = kwargs["image_position_ids"] if "image_position_ids" in kwargs else args[1]
         there = (places >= 0).all(2).to(output.pooler_output.device)
         features = output.pooler_output[there]
-        found = [torch.cat([torch.zeros_like(one[:, :1]), one], 1)[None] for one in features.split(there.sum(1).tolist())]
+        images = features[None].split(there.sum(1).tolist(), dim=1)
+        found = [torch.cat([torch.zeros_like(one[..., :1]), one], 2) for one in images]
         self.merge_each(call, [grid_in(one, 1) for one in places], found, features)
 
 
@@ -109,6 +110,7 @@ class Gemma4(Family, model_types=("gemma4",)):
 
     positions = "keep"
     dynamic = True
+    keep_ratios = (0.5, 0.25)
     pixel_masks = ("image_position_ids", "video_position_ids", "num_frames_per_video")
     projectors = ("embed_vision",)
     stage1 = Gemma4Stage1
@@ -117,8 +119,8 @@ class Gemma4(Family, model_types=("gemma4",)):
         refuse_renumbering(config, duet, "its layers have rotary embeddings of two kinds, and windows of positions")
         if config.get_text_config().use_bidirectional_attention == "all":
             raise DuetError(
-                f"this {config.model_type} attends both ways everywhere (use_bidirectional_attention 'all'), and visual "
-                "tokens are ranked by causal attention: use a model without it."
+                f"this {config.model_type} attends both ways everywhere (use_bidirectional_attention 'all'), and "
+                "visual tokens are ranked by causal attention: use a model without it."
             )
 
     def tokens_of_grid(self, config: PreTrainedConfig, grid: tuple[int, ...]) -> int:
