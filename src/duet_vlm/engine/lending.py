@@ -2,7 +2,8 @@
 
 Drops stand where all layers that share keys see the same tokens (`config.drops.check_lending`). So what a lending layer
 was given of mask and rotary embeddings fits the layers that borrow from it. The stock model may send the last tokens of
-a prompt alone through these, as `logits_to_keep` says: then the last rows of the mask are theirs.
+a prompt alone through these, as `logits_to_keep` says: then the last rows of the mask are theirs. That is let be where
+the last tokens are text, of which nothing is gone.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from .present import Present
 
 
 def before_language_model(language_model: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Let all tokens pass the borrowing layers where the last ones of a row may be padding or holes."""
-    state = kwargs.get(ARGUMENT)
-    return (args, kwargs | {"logits_to_keep": 0}) if isinstance(state, Prefill) and state.holes_right else None
+    """Let all tokens pass the borrowing layers where the last ones are padding, or visual and may be gone."""
+    state, last = kwargs.get(ARGUMENT), kwargs.get("logits_to_keep")
+    if not isinstance(state, Prefill) or not isinstance(last, int):
+        return None
+    text = not state.holes_right and not bool(state.visual[:, -last:].any())
+    return None if text else (args, kwargs | {"logits_to_keep": 0})
 
 
 def note(layer: DecoderLayer, kwargs: dict[str, Any], state: ForwardPass | None) -> None:
@@ -59,6 +63,6 @@ def beside(inputs: tuple[Any, ...], hidden: Tensor, present: Present) -> tuple[A
     if present.kept is None or all(one is None for one in inputs):
         return inputs
     places, length, found = present.kept[:, -hidden.shape[1] :], present.visual.shape[1], []
-    for one in inputs:  # a token in front of the q has none, and its output is not read
+    for one in inputs:
         found.append(one if one is None else take(one.to(hidden.device), places - (length - one.shape[1])))
     return tuple(found)

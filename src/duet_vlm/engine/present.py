@@ -75,7 +75,7 @@ class Present:
     def filled(self, x: Tensor) -> Tensor:
         """Give the present tokens' vectors the full length, by `tokens.fill_back`: (B, n, D) -> (B, S, D).
 
-        Where layers that borrow keys saw the last q tokens alone, (B, q, D), only what is behind them is right.
+        Where layers that borrow keys saw the last q tokens alone, x is (B, q, D), and what is before them is void.
         """
         return fill_back(x, self.places[:, -x.shape[1] :], self.visual.shape[1])
 

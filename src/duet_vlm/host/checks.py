@@ -41,7 +41,13 @@ def check_chunks(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], imag
             f"prefill_chunk_size {chunk} cuts a prompt of {ids.shape[1]} tokens into parts, and its images are "
             "compressed as a whole: leave out prefill_chunk_size."
         )
-    drafts = kwargs.get("assistant_model") is not None or kwargs.get("prompt_lookup_num_tokens")
+    draft = kwargs.get("assistant_model")
+    if images and draft is not None and takes(draft, "shared_kv_states"):
+        raise DuetError(
+            f"{type(draft).__name__} drafts from keys and values of the whole prompt, and some go: leave "
+            "out assistant_model."
+        )
+    drafts = draft is not None or kwargs.get("prompt_lookup_num_tokens")
     if images and drafts and not takes(model, "logits_to_keep"):
         raise DuetError(
             f"{type(model).__name__} is not told which tokens are drafted, so they would ask for visual tokens: leave "
