@@ -21,6 +21,7 @@ from .encoding import EncoderCall
 from .family import Family, Make
 from .refusals import refuse_renumbering
 from .taps import Tap
+from .video.padded import Gemma4UnifiedVideoProcessor, Gemma4VideoProcessor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -113,6 +114,7 @@ class Gemma4(Family, model_types=("gemma4",)):
     keep_ratios = (0.5, 0.25)
     pixel_masks = ("image_position_ids", "video_position_ids", "num_frames_per_video")
     projectors = ("embed_vision",)
+    video_processor = Gemma4VideoProcessor
     stage1 = Gemma4Stage1
 
     def check(self, config: PreTrainedConfig, duet: Settings) -> None:
@@ -173,6 +175,7 @@ class Gemma4(Family, model_types=("gemma4",)):
 
 class Gemma4Unified(Gemma4, model_types=("gemma4_unified",)):
     towers = ("embed_vision",)
+    video_processor = Gemma4UnifiedVideoProcessor
     stage1 = UnifiedStage1
 
     def check(self, config: PreTrainedConfig, duet: Settings) -> None:
