@@ -102,7 +102,7 @@ def test_tokens_are_those_of_a_frame(here: Path) -> None:
 
 def test_a_picture_for_a_video_model(here: Path, tmp_path: Path) -> None:
     picture = saved.photo(tmp_path / "photo.png")
-    for family in ("qwen2_5_vl", "llava_onevision"):
+    for family in ("qwen2_5_vl", "llava_onevision", "gemma4"):
         report = answered(
             "run", picture, *ASK, "--model", here / family, "--max-new-tokens", 1, "--show", tmp_path / f"{family}.png"
         )

@@ -188,7 +188,8 @@ def test_a_draft_model_that_reads_the_keys_of_the_whole_prompt_is_refused() -> N
     model, batch = zoo.build("gemma4"), zoo.inputs("gemma4", ((5, "i", 6),))
     text = transformers.Gemma4TextConfig(
         **{**tiny.TEXT, "num_hidden_layers": 2}, head_dim=8, global_head_dim=16, num_kv_shared_layers=2,
-        hidden_size_per_layer_input=0, vocab_size_per_layer_input=0, layer_types=["sliding_attention", "full_attention"],
+        hidden_size_per_layer_input=0, vocab_size_per_layer_input=0,
+        layer_types=["sliding_attention", "full_attention"],
     )  # fmt: skip
     draft = transformers.Gemma4AssistantForCausalLM(
         transformers.Gemma4AssistantConfig(text_config=text, backbone_hidden_size=32)
