@@ -93,7 +93,10 @@ def preset(
     if stage1 != NONE and STAGE1[stage1].at == "pixels":
         check_downsampling(family_of(config), config)
     facts = facts_of(config, grid)
-    solver = BudgetSolver(name=name, stage1=stage1, stage2=stage2, layers=facts.layers, keep_ratios=facts.keep_ratios)
+    solver = BudgetSolver(
+        name=name, stage1=stage1, stage2=stage2, layers=facts.layers, droppable=facts.droppable,
+        keep_ratios=facts.keep_ratios,
+    )  # fmt: skip
     whole = facts.visual_tokens
     match budget:
         case Budget(keep=float(share)):

@@ -31,6 +31,7 @@ WHOLE = {
     "internvl": (5 * 16, 5),
     "smolvlm": (5 * 16, 5),
     "gemma3": (5 * 16, 5),
+    "gemma4": (5 * 6 * 10, 5),
 }
 
 pytestmark = pytest.mark.usefixtures("number_words")
@@ -67,7 +68,8 @@ def test_a_video_runs_in_every_family_and_shows_a_row_for_each_frame(
     assert report["visual_tokens"] == whole == len(report["trace"]["samples"][0]["visual"])
     assert len(report["trace"]["images"]) == encoded
     assert report["tokens_per_layer"][0] < whole and report["tokens_average"] < 0.75 * whole
-    assert report["kv_bytes"] < report["uncompressed"]["kv_bytes"]
+    # windows of 24 tokens hold less than what is left of 300
+    assert report["kv_bytes"] < report["uncompressed"]["kv_bytes"] or family == "gemma4"
     together = 2 if family.startswith(("qwen", "glm")) else 1
     first = [1 + together * number for number in ((0, 1, 2) if encoded == 3 else (0, 1, 3, 4))]
     drops = [f"drop {drop['layer']}" for drop in report["drops"]]
@@ -100,7 +102,7 @@ def test_tokens_are_those_of_a_frame(here: Path) -> None:
 
 def test_a_picture_for_a_video_model(here: Path, tmp_path: Path) -> None:
     picture = saved.photo(tmp_path / "photo.png")
-    for family in ("qwen2_5_vl", "llava_onevision"):
+    for family in ("qwen2_5_vl", "llava_onevision", "gemma4"):
         report = answered(
             "run", picture, *ASK, "--model", here / family, "--max-new-tokens", 1, "--show", tmp_path / f"{family}.png"
         )
@@ -117,7 +119,7 @@ def test_image_models_refuse(here: Path, tmp_path: Path, monkeypatch: pytest.Mon
     saved.save(tmp_path / "llava")
     loaded: list[Any] = []
     monkeypatch.setattr(request, "read_weights", lambda *a: loaded.append(a))
-    message = "models of type 'llava' take pictures only: give --model one of type gemma3, qwen2_5_vl, "
+    message = "models of type 'llava' take pictures only: give --model one of type gemma3, gemma4, "
     refused(duet("run", here / "clip.mp4", *ASK, "--model", tmp_path / "llava"), message)
     monkeypatch.setattr(model_folders, "DEMO_FOLDER", tmp_path / "llava")
     refused(duet("run", here / "clip.mp4", *ASK), message)

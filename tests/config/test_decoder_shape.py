@@ -55,6 +55,33 @@ def test_a_layer_multiplies_by_each_of_its_parameters_once(family: str) -> None:
     )
 
 
+@pytest.mark.parametrize("family", ["gemma3", "gemma4", "gemma4_shared", "gemma4_moe", "gemma4_unified"])
+def test_layers_that_differ_cost_what_their_modules_and_caches_do(family: str) -> None:
+    model, batch = zoo.build(family), zoo.inputs(family, ((30,),))  # a window is 24
+    text, decoder = model.config.get_text_config(), model.base_model.get_decoder()
+    shape = DecoderShape.of(model.config, bytes_per_value=4)
+    stored = model(**batch, use_cache=True).past_key_values.layers
+    for i, layer in enumerate(decoder.layers):
+        attention = layer.self_attn
+        borrows, window = getattr(attention, "is_kv_shared_layer", False), 24 if attention.is_sliding else 30
+        names = ("mlp", "per_layer_input_gate", "per_layer_projection", "router")
+        weights = parameters(layer, *names) + parameters(attention)
+        if hasattr(layer, "experts") and text.enable_moe_block:
+            weights += parameters(layer.experts) * text.top_k_experts // text.num_experts
+        if getattr(text, "hidden_size_per_layer_input", 0):
+            weights += parameters(decoder.per_layer_model_projection) // len(decoder.layers)
+        seen = [min(n + 1, window) for n in range(30)]
+        pairs, passing = (seen[-1], 1) if borrows else (sum(seen) - window / 2, 30)  # half of a square: its diagonal
+        assert shape.layer_flops(30, i) == 2 * passing * weights + 4 * text.num_attention_heads * (
+            attention.head_dim * pairs
+        )
+        assert shape.stores(i) == (not borrows)
+        keys = 0 if borrows else stored[i].keys.nbytes + stored[i].values.nbytes
+        assert shape.layer_kv_bytes(30, i, compressed=False) == keys
+        held = 30 if attention.is_sliding and not borrows else None  # a compressed cache lets nothing pass
+        assert held is None or shape.layer_kv_bytes(30, i) * 23 == keys * 30
+
+
 def test_a_budget_saves_keys_where_there_are_keys_and_refuses_what_cannot_be_ranked() -> None:
     config = shape_config("qwen3.5-9b")
     report = cost_report(config, DuetConfig.preset("duet", model=config, keep=0.33), 64, grid=(48, 48))

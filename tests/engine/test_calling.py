@@ -108,6 +108,8 @@ def test_second_turn_ranks_with_its_own_words(family: str, name: str, second: st
             # stock leaves the positions of a later image to the caller, as `generate` does
             step["position_ids"] = zoo.rope_index(model, whole)[..., length:]
             step |= {k: turn[k] for k in ("mm_token_type_ids",) if k in turn}
+        elif "mm_token_type_ids" in turn:  # where an image attends both ways, by places of the whole sequence
+            step["mm_token_type_ids"] = whole["mm_token_type_ids"]
         out = model(**step, past_key_values=cache, use_cache=True).logits
         more = turn["input_ids"].shape[1]
         now = kept(handle, turn) if second == "image" else {}

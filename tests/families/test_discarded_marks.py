@@ -122,6 +122,8 @@ def test_tokens_that_are_zero_are_tokens(family: str) -> None:
     core, tower = model.model, None
     for name in ("multi_modal_projector", "connector", "projector", "visual_embeddings_table"):
         tower = getattr(core, name, tower)
+    if hasattr(core, "embed_vision"):
+        tower = getattr(core.embed_vision, "multimodal_embedder", core.embed_vision)
     hook = (tower if tower is not None else core.visual.merger).register_forward_hook(zeroed)
     with apply(model, family) as handle:
         logits = model(**batch).logits

@@ -24,6 +24,7 @@ WORDS = {"visual", "merger", "connector", "projector", "downsample"}
 MODULES = {name for family in FAMILIES.values() for name in (*family.towers, *family.projectors)} - WORDS
 ARGUMENT = re.compile(
     r"(pixel_values|pixel_attention)\w*|\w+_grid_thw|image_sizes|\w+_merge_sizes|video_compression_mask"
+    r"|(image|video)_position_ids|num_frames_per_video"
 )  # what holds pixels, or tells of them
 
 

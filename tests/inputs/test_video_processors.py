@@ -39,6 +39,8 @@ STOCK: dict[str, tuple[tuple[int, ...], list[float]]] = {
     # of transformers 5.19 with torchvision 0.28, which made the same of Qwen2-VL's
     "Glm4vVideoProcessor": ((48, 1176), [0.16085, 1.23108, 0.024365]),
     "Glm46VVideoProcessor": ((48, 1176), [0.16085, 1.23108, 0.024365]),
+    "Gemma4VideoProcessor": ((3, 630, 768), [0.45989, 0.34124, 0.002053]),
+    "Gemma4UnifiedVideoProcessor": ((3, 70, 6912), [0.45989, 0.34124, 0.001991]),
     "SmolVLMVideoProcessor": ((1, 3, 3, 364, 364), [-0.0226, 0.66297, 0.019798]),
 }
 

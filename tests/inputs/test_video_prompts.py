@@ -56,6 +56,7 @@ def prepared(folder: Path, family: str, clip: Clip, monkeypatch: pytest.MonkeyPa
         ("internvl", "<IMG_CONTEXT>", 4 * 16),
         ("smolvlm", "<image>", 4 * 16),
         ("gemma3", "<image_soft_token>", 4 * 16),
+        ("gemma4", "<|video|>", 4 * 6 * 10),
     ],
 )
 # GLM's processor makes arrays of tensors as numpy 1 did

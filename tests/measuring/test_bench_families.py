@@ -22,11 +22,13 @@ from duet_vlm.measuring.settings import Setting
 from duet_vlm.measuring.workload import OneWordPerToken
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni_thinker", "qwen3_vl", "qwen3_vl_moe")
+GEMMA4 = ("gemma4", "gemma4_shared", "gemma4_moe", "gemma4_unified")
 GLM = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 ASKED: dict[str, dict[str, Any]] = {
     **{name: {"grid": (8, 12)} for name in (*QWEN, *GLM, "glm4v_video")},
     **{name: {"tiles": 2} for name in ("internvl", "smolvlm", "idefics3", "aya_vision", "cohere2_vision", "ovis2")},
     "mistral3": {"grid": (8, 12)},
+    **{name: {"grid": (12, 18)} for name in GEMMA4},
     "video_llama_3": {"grid": (4, 6)},
 }
 # visual tokens of an image, and how many of them both stages keep in each layer
@@ -34,7 +36,7 @@ ONEVISION = zoo_fixed.onevision_tokens((48, 48))[1]
 COUNTS = {
     "llava": (36, 8), "llava_mistral": (36, 8), "llava_next": (36 + 6 * 13, 24), "video_llava": (36, 8),
     "gemma3": (16, 8), "internvl": (32, 16), "smolvlm": (32, 16), "idefics3": (32, 16),
-    **{name: (24, 8) for name in (*QWEN, *GLM)},
+    **{name: (24, 8) for name in (*QWEN, *GLM, *GEMMA4)},
     "llava_onevision": (ONEVISION, 8),
     "aya_vision": (32, 16), "cohere2_vision": (32, 16), "vipllava": (36, 8), "llava_next_video": (36 + 6 * 13, 24),
     "mistral3": (24, 8), "ovis2": (32, 16), "video_llama_3": (24, 8),
@@ -53,9 +55,7 @@ def duet(*arguments: Any) -> Any:
 @pytest.mark.parametrize("family", COUNTS)
 def test_every_family_is_timed_and_stores_what_its_schedule_says(family: str) -> None:
     model = zoo.build(family)
-    if hasattr(model.config.get_text_config(), "sliding_window"):
-        model.config.get_text_config().sliding_window = 512  # the schedule knows of no window
-    config = DuetConfig(6, 2, drops=[Drop(2, 0.4), Drop(4, 0.0)])
+    config = DuetConfig(6, 2, drops=[Drop(2, 0.4), Drop(4, 0.0)], merging=zoo.FAMILIES[family].merging)
     options = Options(runs=1, batch_size=2, text_tokens=7, decode_steps=1, dtype="float32", **ASKED.get(family, {}))
     report = benchmark(model, [Setting("stock", None, DuetConfig()), Setting("duet", 5, config)], options)
     stock, (row,) = report["stock"], report["settings"]
@@ -63,7 +63,8 @@ def test_every_family_is_timed_and_stores_what_its_schedule_says(family: str) ->
     parts = 2 if family in ("smolvlm", "idefics3", "aya_vision", "cohere2_vision", "ovis2") else 1  # ranked apart
     second = parts * int(0.4 * entering / parts)
     assert stock["tokens_in"] == whole
-    assert row["tokens_per_layer"] == [entering] * 2 + [second] * 2 + [0]
+    layers = model.config.get_text_config().num_hidden_layers
+    assert row["tokens_per_layer"] == [entering] * 2 + [second] * 2 + [0] * (layers - 4)
     for found in (stock, row):
         assert found["kv_bytes"] == found["kv_bytes_expected"]
         assert all(found[name] > 0 for name in ("encode_ms", "prefill_ms", "decode_ms"))

@@ -39,6 +39,7 @@ COUNTED = {
     "qwen3-vl-30b-a3b": (48, 31_070_754_032),
     "internvl3-8b": (28, 7_944_373_760),
     "gemma-3-4b": (34, 4_300_079_472),
+    "gemma-4-e4b": (42, 7_632_344_064),  # not the hub's figure, which counts the audio tower
     "smolvlm2": (24, 2_246_784_880),
     "mistral-small-3.1-24b": (40, 24_011_361_280),
 }
@@ -83,6 +84,8 @@ KNOWN: dict[tuple[str, int, int], tuple[Layout, int]] = {
     # 4 x 2 tiles of 448 pixels and a thumbnail, 256 tokens each
     ("internvl3-8b", 1280, 720): (Layout(tiles=9), 9 * 256),
     ("gemma-3-4b", 1280, 720): (Layout(tiles=1), 256),
+    # 280 tokens of 48 x 48 pixels at most: 12 x 22 of them
+    ("gemma-4-e4b", 1280, 720): (Layout(grid=(36, 66)), 12 * 22),
     # 1536 x 864 pixels: 4 x 3 tiles of 384 and the whole, 81 tokens each
     ("smolvlm2", 1280, 720): (Layout(tiles=13), 13 * 81),
     # 1456 x 819 pixels: 4 x 3 tiles of 364 and the whole, 169 tokens each

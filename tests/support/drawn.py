@@ -36,6 +36,8 @@ def draw(family: str, seed: int, tokens: int | None) -> tuple[str, dict[str, Any
             dominant, contextual = 0.1 + 0.6 * rng.random(), 0.05 + 0.2 * rng.random()
         settings |= {"dominant": dominant, "contextual": contextual}
         settings |= {"cluster_width": rng.randint(1, 6), "merging": rng.choice(["duet", "visionzip"])}
+        if zoo.FAMILIES[family].merging != "duet":
+            settings["merging"] = zoo.FAMILIES[family].merging
     kinds = "iiv" if zoo.has_video(family) else "i"
     rows: list[tuple[int | str, ...]] = []
     for _ in range(rng.randint(1, 3)):

@@ -108,6 +108,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "video": {},
         "processor": {"image_seq_length": 16},
     },
+    "gemma4": {
+        "tokens": {IMAGE: "<|image|>", VIDEO: "<|video|>", START: "<|image>", END: "<image|>", 93: "<|audio|>",
+                   92: "<|audio>", 91: "<audio|>"},
+        "names": {"image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>",
+                  "audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>"},
+        "shown": ("<|image|>", "<|video|>"),
+        "image": {"image_processor_type": "Gemma4ImageProcessor", "patch_size": 4, "max_soft_tokens": 70,
+                  "feature_extractor_type": "Gemma4AudioFeatureExtractor"},
+        "video": {"patch_size": 4},
+        "processor": {},
+    },
 }  # fmt: skip
 
 

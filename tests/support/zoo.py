@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import tiny
 import torch
 import zoo_fixed
+import zoo_gemma4
 import zoo_glm
 import zoo_omni
 import zoo_pixtral
@@ -39,6 +41,7 @@ class Member:
         extras: (batch) -> more that its processor returns, made from the ids.
         mrope: whether its positions have three axes, which the model makes from ids and grids.
         stage_1: settings of stage 1 that fit its small images.
+        merging: "duet", or a method of stage 1 that takes its place where no attention scores.
         renumbers: whether positions may be renumbered.
         repeats: whether stock repeats what was encoded for beams and several sequences; elsewhere it raises.
     """
@@ -49,6 +52,7 @@ class Member:
     extras: Callable[[dict[str, Any]], dict[str, Tensor]] | None = None
     mrope: bool = False
     stage_1: tuple[int, int] = (7, 3)
+    merging: str = "duet"
     renumbers: bool = True
     modality: str = "image"
     repeats: bool = True
@@ -146,6 +150,12 @@ def glm_member(name: str, modality: str = "image") -> Member:
     return Member(zoo_glm.glm(name), extras=zoo_glm.extras, mrope=True, renumbers=False, **shown)
 
 
+def gemma4_member(kind: str, spread: int = 1, **changes: Any) -> Member:
+    make = zoo_gemma4.unified if kind == "unified" else partial(zoo_gemma4.gemma4, kind)
+    shown = [partial(maker, spread=spread) for maker in (zoo_gemma4.image, zoo_gemma4.video)]
+    return Member(make, *shown, extras=zoo_gemma4.extras, renumbers=False, stage_1=(5, 2), **changes)
+
+
 FAMILIES: dict[str, Member] = {
     **{
         name: Member(lambda name=name: tiny.build(name), _llava_image(name), stage_1=(13, 4))  # type: ignore[misc]
@@ -170,6 +180,8 @@ FAMILIES: dict[str, Member] = {
     ),
     "internvl": Member(zoo_fixed.internvl, zoo_fixed.internvl_image),
     "gemma3": Member(zoo_fixed.gemma3, zoo_fixed.gemma3_image, extras=zoo_fixed.gemma3_extras, renumbers=False),
+    **{name: gemma4_member(name.removeprefix("gemma4_")) for name in ("gemma4", "gemma4_shared", "gemma4_moe")},
+    "gemma4_unified": gemma4_member("unified", spread=zoo_gemma4.SIDE, merging="pool"),
     "smolvlm": Member(zoo_fixed.smolvlm, zoo_fixed.smolvlm_image),
     "idefics3": Member(lambda: zoo_fixed.smolvlm("Idefics3"), zoo_fixed.smolvlm_image),
     "aya_vision": Member(zoo_tiles.aya_vision, zoo_tiles.aya_vision_image),

@@ -50,7 +50,7 @@ def test_checkpointing_with_the_backward_pass_in_another_thread(family: str) -> 
 def test_a_blank_image_reaches_tower_and_projector(family: str) -> None:
     model = zoo.build(family).train()
     dominant, contextual = zoo.FAMILIES[family].stage_1
-    with duet_vlm.apply(model, DuetConfig(dominant, contextual)):
+    with duet_vlm.apply(model, DuetConfig(dominant, contextual, merging=zoo.FAMILIES[family].merging)):
         nothing = distributed.encode_blank(model.base_model)
     nothing.backward()
     assert nothing == 0

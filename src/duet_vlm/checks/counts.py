@@ -84,17 +84,19 @@ def kv_bytes(promise: str, subject: Subject) -> Line:
         if _has_picture(subject, row):
             counts = schedule(subject.model, subject.config, row, images, shape.layers)
         text = int((~is_visual(subject.model.config, row["input_ids"])).sum())
-        expected.append([text + n for i, n in enumerate(counts) if not shape.is_linear(i)])
+        compressed = _has_picture(subject, row) and subject.config.compresses
+        tokens = [text + n for n in counts]
+        expected.append([shape.layer(i).stored(n, compressed) for i, n in enumerate(tokens) if shape.stores(i)])
         stored.append([int(layer.keys.shape[-2]) for layer in layers_with_keys(cache)])
         measured += _bytes(cache)
-        planned += sum(shape.layer_kv_bytes(text + n, i) for i, n in enumerate(counts))
+        planned += sum(shape.layer_kv_bytes(n, i, compressed) for i, n in enumerate(tokens))
     fault = "" if stored == expected else _told(stored, expected)
     said = f"bytes; {measured} for the three prompts, of stock's {stock}"
     return judged(promise, abs(measured - planned), 0.0, said, fault)
 
 
 def _nothing(promise: str, subject: Subject) -> Line:
-    if subject.config.merges or any(drop.keep < 1 for drop in subject.config.drops):
+    if subject.config.compresses:
         return Line(promise, FAILS, None, 0.0, "no compressed prefill was seen")
     return Line(promise, NOT_CHECKED, None, 0.0, "these settings compress nothing")
 

@@ -5,15 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .layer_shape import LayerShape, differing, linear_layers
+
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-
-
-def linear_layers(config: PreTrainedConfig) -> frozenset[int]:
-    """The decoder layers of a transformers config that have linear attention."""
-    text = config.get_text_config()
-    kinds = (getattr(text, "layer_types", None) or ())[: text.num_hidden_layers]
-    return frozenset(i for i, kind in enumerate(kinds) if kind == "linear_attention")
 
 
 @dataclass(frozen=True)
@@ -67,6 +62,7 @@ class DecoderShape:
 
     Attributes:
         feed_forward: parameters of the feed-forward that one token goes through; of experts, those that are chosen.
+        differing: the sizes of each layer where they differ, or where some see a window; empty elsewhere.
         linear: of a hybrid decoder, whose layers with attention are gated.
     """
 
@@ -77,6 +73,7 @@ class DecoderShape:
     key_value_heads: int
     head_dim: int
     vocabulary: int
+    differing: tuple[LayerShape, ...] = ()
     bytes_per_value: int = 2
     linear: LinearShape | None = None
 
@@ -84,16 +81,18 @@ class DecoderShape:
     def of(cls, config: PreTrainedConfig, bytes_per_value: int = 2) -> DecoderShape:
         """Read from a transformers config, of the whole model or of its text part."""
         text = config.get_text_config()
-        heads = text.num_attention_heads
+        heads, feed_forward = text.num_attention_heads, _feed_forward(text)
+        first = getattr(text, "per_layer_config", [text])[0]  # where layers differ, the whole config has no such size
         return cls(
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,
-            feed_forward=_feed_forward(text),
+            feed_forward=feed_forward,
             heads=heads,
-            key_value_heads=getattr(text, "num_key_value_heads", None) or heads,
-            head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
+            key_value_heads=getattr(first, "num_key_value_heads", None) or heads,
+            head_dim=getattr(first, "head_dim", None) or text.hidden_size // heads,
             vocabulary=text.vocab_size,
             bytes_per_value=bytes_per_value,
+            differing=differing(text, feed_forward),
             linear=LinearShape.of(text),
         )
 
@@ -101,27 +100,46 @@ class DecoderShape:
         """Whether a decoder layer holds a state, whose size no prompt changes, instead of keys and values."""
         return self.linear is not None and layer in self.linear.layers
 
+    def stores(self, layer: int) -> bool:
+        """Whether a decoder layer has keys and values of its own."""
+        return not self.is_linear(layer) and not self.layer(layer).borrows
+
+    def layer(self, layer: int) -> LayerShape:
+        """The sizes of a layer with attention."""
+        if self.differing:
+            return self.differing[layer]
+        return LayerShape(self.head_dim, self.key_value_heads, self.key_value_heads, self.feed_forward)
+
     def attention_flops(self, tokens: int, layer: int = 0) -> int:
         """What grows with the square of `tokens`: scores and sums of one layer, half a square where it is causal."""
-        return 0 if self.is_linear(layer) else 2 * tokens * tokens * self.heads * self.head_dim
+        return 0 if self.is_linear(layer) else self.layer(layer).attention(tokens, self.heads)
 
     def layer_flops(self, tokens: int, layer: int = 0) -> int:
-        """Prefill of `tokens` through one layer: a multiply and an add each; causal attention counts half a square."""
+        """Prefill of `tokens` through one layer: a multiply and an add each; causal attention counts half a square.
+
+        Where a layer borrows its keys and values, nothing but the last token passes it.
+        """
         if self.linear is not None and layer in self.linear.layers:
             return 2 * tokens * (self.linear.operations(self.hidden) + self.feed_forward)
-        width = (3 if self.linear else 2) * self.heads * self.head_dim  # queries, what comes out, and gates
-        projections = self.hidden * (width + 2 * self.key_value_heads * self.head_dim)
-        return 2 * tokens * (projections + self.feed_forward) + self.attention_flops(tokens, layer)
+        own = self.layer(layer)
+        heads = (3 if self.linear else 2) * self.heads + own.key_value_heads + own.value_heads  # queries, output, gates
+        projections = self.hidden * heads * own.head_dim
+        passing = 1 if own.borrows else tokens
+        return 2 * passing * (projections + own.feed_forward) + self.attention_flops(tokens, layer)
 
     def prefill_flops(self, tokens: list[int]) -> int:
         """All layers, with `tokens[i]` tokens (visual and text) in layer i, and the logits of the last token."""
         return sum(self.layer_flops(n, i) for i, n in enumerate(tokens)) + 2 * self.hidden * self.vocabulary
 
-    def layer_kv_bytes(self, tokens: int, layer: int = 0) -> int:
-        """Keys and values of `tokens` tokens in one layer; none in a linear one, whose state is not counted."""
-        if self.is_linear(layer):
+    def layer_kv_bytes(self, tokens: int, layer: int = 0, compressed: bool = True) -> int:
+        """Keys and values of `tokens` tokens in one layer; none in a linear one, whose state is not counted.
+
+        `compressed` says whether the cache holds a compressed prompt: a stock one leaves out what a window has passed.
+        """
+        if not self.stores(layer):
             return 0
-        return 2 * self.key_value_heads * self.head_dim * self.bytes_per_value * tokens
+        own = self.layer(layer)
+        return 2 * own.key_value_heads * own.head_dim * self.bytes_per_value * own.stored(tokens, compressed)
 
 
 def _feed_forward(text: Any) -> int:
@@ -134,6 +152,8 @@ def _feed_forward(text: Any) -> int:
     experts = getattr(text, "num_experts", None) or getattr(text, "n_routed_experts", None)
     if not experts or not expert:
         return int(3 * text.hidden_size * width)
+    if getattr(text, "enable_moe_block", False):  # beside the dense part
+        return int(text.hidden_size * (3 * (width + text.top_k_experts * expert) + experts))
     shared = getattr(text, "shared_expert_intermediate_size", None) or 0
     shared += expert * (getattr(text, "n_shared_experts", None) or 0)
     sparse = 3 * (text.num_experts_per_tok * expert + shared) + experts

@@ -82,6 +82,31 @@ def _as_drop(value: Any) -> Drop:
     return Drop(**value)
 
 
+def check_lending(drops: Sequence[Drop], lending: Collection[int], layers: int) -> None:
+    """Refuse a drop behind a layer that lends its keys and values, as those who borrow would see what it drops.
+
+    Args:
+        drops: as asked for.
+        lending: the decoder layers whose keys and values later layers use; none in most models.
+        layers: how many decoder layers there are.
+
+    Raises:
+        DuetError: names the last layer where tokens can be dropped.
+
+    Example:
+        >>> from duet_vlm import Drop
+        >>> from duet_vlm.config.drops import check_lending
+        >>> check_lending((Drop(13, 0.5),), lending={13, 14}, layers=35)
+    """
+    for drop in drops:
+        if lending and drop.keep < 1 and drop.layer > min(lending):
+            lent = " and ".join(map(str, sorted(lending)))
+            raise DuetError(
+                f"drop layer {drop.layer} is not possible: layers {max(lending) + 1} to {layers - 1} use the keys and "
+                f"values of layers {lent}, so all of them must see the same tokens: choose 1 to {min(lending)}."
+            )
+
+
 def ranked_with_attention(drops: Sequence[Drop], linear: Collection[int], layers: int) -> tuple[Drop, ...]:
     """Let every drop be ranked by a layer that has attention: the last one that is not behind the layer asked for.
 

@@ -19,12 +19,18 @@ LARGE_IMAGE = 2**16  # tokens: an image that is large enough for any count
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetSolver:
-    """A method to be fitted to a budget on a decoder."""
+    """A method to be fitted to a budget on a decoder.
+
+    Attributes:
+        layers: of the decoder, over which a budget is averaged.
+        droppable: the first layers of it, over which a schedule spreads its drops.
+    """
 
     name: str
     stage1: str
     stage2: str
     layers: int
+    droppable: int
     keep_ratios: tuple[float, float]
 
     @property
@@ -36,11 +42,16 @@ class BudgetSolver:
         """Return the share of contextual tokens."""
         return Fraction(STAGE1[self.stage1].contextual)
 
+    @property
+    def _is_published(self) -> bool:
+        """Whether it is the authors' own method, on a decoder where drops can stand as they had them."""
+        return (self.stage1, self.stage2) == ("duet", "duet") and self.droppable == self.layers
+
     def stage2_settings(self, ratios: Mapping[int, float] | None = None) -> Fields:
         """Return the schedule's settings, with its own ratios or others."""
         if self.stage2 == "none":
             return {}
-        ratios = self.schedule.at(self.layers, self.keep_ratios) if ratios is None else ratios
+        ratios = self.schedule.at(self.droppable, self.keep_ratios) if ratios is None else ratios
         return {"drops": self.schedule.drops(ratios), **self.schedule.settings}
 
     def stage1_settings(self, entering: int) -> Fields:
@@ -50,7 +61,7 @@ class BudgetSolver:
 
     def counts(self, budget: float, visual_tokens: int) -> Fields:
         """Find the settings for images of `visual_tokens`."""
-        if (self.stage1, self.stage2) == ("duet", "duet"):
+        if self._is_published:
             for (whole, layers, average), settings in PUBLISHED.items():
                 enough = settings["dominant"] + settings["contextual"] <= visual_tokens
                 if layers == self.layers and abs(average - budget) <= 0.5 and enough and whole in (None, visual_tokens):
@@ -72,7 +83,7 @@ class BudgetSolver:
 
     def shares(self, keep: float) -> Fields:
         """Find fractions, which suit images of any size."""
-        if (self.stage1, self.stage2) == ("duet", "duet"):
+        if self._is_published:
             for (layers, share), settings in PUBLISHED_SHARES.items():
                 if layers == self.layers and abs(share - keep) < 1e-6:
                     return settings
@@ -93,7 +104,7 @@ class BudgetSolver:
     def _ratios(self, budget: float, visual_tokens: int) -> Fields:
         """Find, for a stage 2 alone, the power of the schedule's ratios that meets the budget."""
         ratios = self._early_enough(
-            self.schedule.at(self.layers, self.keep_ratios), budget * self.layers / visual_tokens
+            self.schedule.at(self.droppable, self.keep_ratios), budget * self.layers / visual_tokens
         )
         highest = max(ratios.values(), default=0.0)
         # with one ratio to choose a step is a token; with several, they are to move one by one

@@ -166,6 +166,11 @@ class Settings:
         return self.dominant is not None or self.downsample is not None
 
     @property
+    def compresses(self) -> bool:
+        """Whether anything is merged or dropped."""
+        return self.merges or any(drop.keep < 1 for drop in self.drops)
+
+    @property
     def _averages(self) -> bool:
         """Whether stage 1 makes one token of several."""
         if self.dominant is None:

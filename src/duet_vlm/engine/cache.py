@@ -8,7 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
+from transformers.cache_utils import (
+    Cache,
+    DummyLayer,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionLayer,
+)
 
 from ..errors import CacheError, DuetError
 from .merge_sizes import append_sizes
@@ -175,7 +181,7 @@ class PrunedLayer(DynamicLayer):
 def check_prunable(cache: Cache) -> None:
     """Refuse, before anything changes, a cache whose layers cannot hold different parts of the sequence."""
     for layer in cache.layers:
-        if type(layer) in (PrunedLayer, DynamicLayer, LinearAttentionLayer):
+        if type(layer) in (PrunedLayer, DynamicLayer, LinearAttentionLayer, DummyLayer):
             continue
         if type(layer) is DynamicSlidingWindowLayer and not layer.get_seq_length():
             continue
@@ -189,7 +195,10 @@ def check_prunable(cache: Cache) -> None:
 
 
 def check_equal_lengths(cache: Cache, layers: int) -> None:
-    """Refuse a cache that a failed call left with layers of different lengths, or with states that belong to none."""
+    """Refuse a cache that a failed call left with layers of different lengths, or with states that belong to none.
+
+    `layers` says how many store something.
+    """
     held: list[Any] = cache.layers
     lengths, states = set[int](), set[bool]()
     for layer in held:
@@ -197,7 +206,7 @@ def check_equal_lengths(cache: Cache, layers: int) -> None:
             lengths.add(layer.held.length)
         elif type(layer) is LinearAttentionLayer:
             states.add(layer.has_previous_state[0])
-        else:
+        elif type(layer) is not DummyLayer:  # a dummy stands for a layer that borrows keys
             lengths.add(layer.get_seq_length())
     if len(cache.layers) < layers:
         lengths.add(0)

@@ -16,20 +16,45 @@ from torch import Tensor
 from .. import host
 from ..errors import CacheError
 from ..host.types import DecoderLayer
-from . import dropping, filler
-from .forward_pass import Prefill
+from ..tensors.tokens import spread
+from . import dropping, filler, lending
+from .forward_pass import ARGUMENT, Prefill
 from .segments import restriction_for, stored_by
 
 
+def take_deepstack(language_model: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Before a language model with deepstack: it adds these features by a mask of the full sequence; here layers do."""
+    prompt, embeds = kwargs.get(ARGUMENT), kwargs.get("deepstack_visual_embeds")
+    if embeds is None or not isinstance(prompt, Prefill):
+        return None
+    mask = kwargs["visual_pos_masks"].to(prompt.visual.device)
+    prompt.deepstack = [spread(x.to(kwargs["inputs_embeds"]), mask) for x in embeds]
+    return args, kwargs | {"deepstack_visual_embeds": None, "visual_pos_masks": None}
+
+
 def enter(
-    layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill, watch: dropping.Watch | None
-) -> Tensor:
-    """Rank, drop, and give a layer with attention what belongs to the tokens that are kept; (B, n, D) -> (B, m, D)."""
+    layer: DecoderLayer, args: tuple[Any, ...], kwargs: dict[str, Any], prompt: Prefill, watch: dropping.Watch | None
+) -> tuple[Any, ...]:
+    """Rank, drop, and give a layer with attention what belongs to the tokens that are kept; (B, n, D) -> (B, m, D).
+
+    Args:
+        layer: the decoder layer.
+        args: (B, n, D) its input, and what it gets of every token of the prompt beside that.
+        kwargs: what else it is called with, changed in place.
+        prompt: changed: it goes on with what is kept.
+        watch: runs each ranking, see `Engine.watching`.
+
+    Returns:
+        `args` of the tokens that are kept.
+    """
     stored = stored_by(layer, kwargs)
-    hidden = _compressed(layer, layer.self_attn.layer_idx, hidden, kwargs, prompt, watch)
+    hidden = _compressed(layer, layer.self_attn.layer_idx, args[0], kwargs, prompt, watch)
     restriction = restriction_for(layer, hidden, kwargs, prompt, stored)
     restriction.give(kwargs, stored)
-    return filler.put_on(layer, hidden, kwargs, restriction)
+    others = lending.beside(args[1:], hidden, prompt.present)
+    if any(one is not None for one in others) or layer.self_attn.layer_idx in prompt.plan.lending_layers:
+        return hidden, *others  # a filler would need its own of these, and its keys are lent to nobody
+    return filler.put_on(layer, hidden, kwargs, restriction), *others
 
 
 def enter_linear(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill) -> Tensor:

@@ -46,6 +46,7 @@ class Prefill:
         scores: decoder layer -> (B, n) float, of the tokens present there, as ranked.
         ranked: decoder layer -> the places that its scores speak of, None for every token.
         restrictions: what was made for the layers of this segment, by what it was made from.
+        lent: type of attention -> mask and rotary embeddings of the layer that lends its keys and values.
     """
 
     plan: Plan
@@ -66,6 +67,7 @@ class Prefill:
     scores: dict[int, Tensor] = field(default_factory=dict)
     ranked: dict[int, Tensor | None] = field(default_factory=dict)
     restrictions: dict[Source, Restriction] = field(default_factory=dict)
+    lent: dict[str, tuple[Any, Rope]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.present = Present(self.visual)
@@ -103,11 +105,13 @@ class Decode:
         plan: the settings it runs under.
         restrictions: what was made for the layers, one for each segment, by what it was made from.
         ropes: id of what segments hold as missing -> their rotary embeddings; None until a layer needs them.
+        lent: as in `Prefill`.
     """
 
     plan: Plan
     restrictions: dict[Source, Restriction] = field(default_factory=dict)
     ropes: dict[int, Rope] | None = None
+    lent: dict[str, tuple[Any, Rope]] = field(default_factory=dict)
 
 
 @dataclass

@@ -17,8 +17,7 @@ from ..errors import DuetError
 from ..families import encoding
 from ..host.refs import Ref, wrap
 from ..host.types import Core, DecoderLayer
-from ..tensors.tokens import fill_back, spread
-from . import calls, distributed, dropping, entrance, label_logits, merge_sizes, padding, prompt
+from . import calls, distributed, dropping, entrance, label_logits, lending, merge_sizes, padding, prompt
 from .cache import check_equal_lengths, check_prunable, forget_announced, is_pruned
 from .forward_pass import ARGUMENT, Decode, Entry, ForwardPass, Prefill, PrefillRecord, TextOnly
 from .passes import Passes
@@ -48,15 +47,16 @@ class Engine:
     def _hook(self) -> None:
         model = self._model()
         core, language_model, pre = model.base_model, host.decoder_of(model), {"with_kwargs": True}
-        kinds = self.before_linear_layer, self.before_layer
         self._handles = [
             core.register_forward_pre_hook(self.before_core, **pre),
             core.register_forward_hook(self.after_core, always_call=True, **pre),
             language_model.register_forward_hook(self.after_language_model, **pre),
-            *(layer.register_forward_pre_hook(kinds[host.attends(layer)], **pre) for layer in language_model.layers),
+            *(layer.register_forward_pre_hook(self._hook_of(layer), **pre) for layer in language_model.layers),
         ]
         if host.takes(language_model, "deepstack_visual_embeds"):
-            self._handles.append(language_model.register_forward_pre_hook(self.before_language_model, **pre))
+            self._handles.append(language_model.register_forward_pre_hook(entrance.take_deepstack, **pre))
+        if self.plan.lending_layers:
+            self._handles.append(language_model.register_forward_pre_hook(lending.before_language_model, **pre))
         if model is not core:
             self._handles.append(model.register_forward_pre_hook(self.before_model, **pre))
             self._handles.append(model.register_forward_hook(self.after_model, always_call=True, **pre))
@@ -64,6 +64,13 @@ class Engine:
             self._handles.append(wrap(model, "generate", self.around_generate))
         if self.plan.config.merges:
             self._handles += self.plan.family.hook_encoder(core, self.plan.config)
+
+    def _hook_of(self, layer: Any) -> Callable[..., Any]:
+        if host.borrows(layer):
+            return lending.before_borrowing_layer
+        lends = host.layer_number(layer) in self.plan.lending_layers
+        attending = self.before_lending_layer if lends else self.before_layer
+        return attending if host.attends(layer) else self.before_linear_layer
 
     def _unhook(self) -> None:
         while self._handles:
@@ -136,11 +143,7 @@ class Engine:
         call = calls.end()
         if output is None or call is None or call.logits is None or not self.full_logits:
             return None
-        if isinstance(output, tuple):
-            loss, logits, *others = output
-            return (loss, label_logits.fill_logits(logits, call.logits), *others)
-        output.logits = label_logits.fill_logits(output.logits, call.logits)
-        return output
+        return label_logits.fill(output, call.logits)
 
     def before_core(self, core: Core, args: Any, kwargs: dict[str, Any]) -> Any:
         self.passes.enter()
@@ -155,15 +158,6 @@ class Engine:
         if output is None:
             forget_announced(host.cache_of(kwargs))
 
-    def before_language_model(self, language_model: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        # deepstack: the model adds these between its first layers by a mask of the full sequence; here the layers do
-        state, embeds = kwargs.get(ARGUMENT), kwargs.get("deepstack_visual_embeds")
-        if embeds is None or not isinstance(state, Prefill):
-            return None
-        mask = kwargs["visual_pos_masks"].to(state.visual.device)
-        state.deepstack = [spread(x.to(kwargs["inputs_embeds"]), mask) for x in embeds]
-        return args, kwargs | {"deepstack_visual_embeds": None, "visual_pos_masks": None}
-
     def before_layer(self, layer: DecoderLayer, args: Any, kwargs: dict[str, Any]) -> Any:
         state: ForwardPass | None = kwargs.pop(ARGUMENT, None)
         match state:
@@ -171,12 +165,17 @@ class Engine:
                 hidden, stored = args[0], stored_by(layer, kwargs)
                 restriction_for(layer, hidden, kwargs, state, stored).give(kwargs, stored)
             case Prefill():
-                hidden = entrance.enter(layer, args[0], kwargs, state, self.watch)
+                return entrance.enter(layer, args, kwargs, state, self.watch), kwargs
             case TextOnly():
                 hidden = dropping.run_to_no_effect(layer, args[0], kwargs, state)
             case None:
                 return None
         return (hidden, *args[1:]), kwargs
+
+    def before_lending_layer(self, layer: DecoderLayer, args: Any, kwargs: dict[str, Any]) -> Any:
+        state, given = kwargs.get(ARGUMENT), self.before_layer(layer, args, kwargs)
+        lending.note(layer, kwargs, state)
+        return given
 
     def before_linear_layer(self, layer: DecoderLayer, args: Any, kwargs: dict[str, Any]) -> Any:
         match kwargs.pop(ARGUMENT, None):
@@ -193,7 +192,7 @@ class Engine:
         if state.present.kept is not None:
             hidden = output.last_hidden_state
             state.to(hidden.device)
-            output.last_hidden_state = fill_back(hidden, state.present.kept, state.visual.shape[1])
+            output.last_hidden_state = state.present.filled(hidden)
         self.last = state.record()
         return output
 
@@ -204,7 +203,7 @@ class Engine:
         plan, ids, cache = self.plan, kwargs.get("input_ids"), host.cache_of(kwargs)
         otherwise = Decode(plan) if is_pruned(cache) else None
         if otherwise is not None:
-            check_equal_lengths(cache, plan.layers)
+            check_equal_lengths(cache, plan.storing_layers)
         images = prompt.brings_images(plan, kwargs)
         if ids is None and images and plan.compresses:
             raise DuetError(
@@ -227,7 +226,7 @@ class Engine:
             merge_sizes.check_adds_mask(host.decoder_of(core))
         if cache is not None:
             check_prunable(cache)
-            check_equal_lengths(cache, plan.layers)
+            check_equal_lengths(cache, plan.storing_layers)
         padded = padding.read_padding(ids, kwargs, past, call.together)
         encoded = prompt.encode(plan, core, kwargs)
         labels = calls.labels_of(call, calls.generation(self), ids, past)

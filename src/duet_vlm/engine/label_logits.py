@@ -41,7 +41,16 @@ def restrict(labels: Tensor) -> dict[str, Tensor]:
     return {"logits_to_keep": keep, "shift_labels": following[keep]}
 
 
-def fill_logits(logits: Tensor, keep: Tensor) -> Tensor:
+def fill(output: Any, keep: Tensor) -> Any:
+    """Give a model's output, which has a loss, logits of every place; see `_filled`."""
+    if isinstance(output, tuple):
+        loss, logits, *others = output
+        return (loss, _filled(logits, keep), *others)
+    output.logits = _filled(output.logits, keep)
+    return output
+
+
+def _filled(logits: Tensor, keep: Tensor) -> Tensor:
     """Spread logits (n, V) over the places that `keep` (B, S) marks: (B, S, V), which is not a number elsewhere.
 
     A metric that reads a place without a label becomes not a number too, instead of being silently wrong.

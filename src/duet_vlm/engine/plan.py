@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from .. import host
-from ..config.drops import Drop, ranked_with_attention
+from ..config.drops import Drop, check_lending, ranked_with_attention
+from ..config.layer_shape import lending_layers
 from ..config.settings import Settings
 from ..errors import DuetError
 from ..families import Family, family_of
@@ -35,6 +36,7 @@ class Plan:
         ranking_layers: decoder layers that rank.
         layers: how many decoder layers there are.
         linear_layers: those of them that have linear attention.
+        lending_layers: those whose keys and values the borrowing layers use, all layers behind the last of them.
     """
 
     config: Settings
@@ -47,11 +49,17 @@ class Plan:
     ranking_layers: frozenset[int]
     layers: int
     linear_layers: frozenset[int]
+    lending_layers: frozenset[int]
+
+    @property
+    def storing_layers(self) -> int:
+        """How many decoder layers store something in a cache."""
+        return max(self.lending_layers) + 1 if self.lending_layers else self.layers
 
     @property
     def compresses(self) -> bool:
         """Whether anything is merged or dropped."""
-        return self.config.merges or bool(self.drops_by_layer)
+        return self.config.compresses
 
     @classmethod
     def of(cls, model: Any, config: Settings, tokenizer: Any) -> Plan:
@@ -78,6 +86,7 @@ class Plan:
             ranking_layers=frozenset(drop.ranking_layer for drop in drops.values() if drop.keep > 0),
             layers=layers,
             linear_layers=linear,
+            lending_layers=lending_layers(model.config),
         )
 
 
@@ -100,6 +109,7 @@ def check_plan(model: Any, config: Settings, tokenizer: Any) -> Family:
                 f"drop layer {drop.layer} is not possible: this model has {layers} decoder layers, "
                 f"so choose 1 to {layers - 1}."
             )
+    check_lending(config.drops, lending_layers(model.config), layers)
     if config.ranks and config.query == "salient":
         if tokenizer is None:
             raise DuetError(

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..tensors.tokens import pack, select, slots, take
+from ..tensors.tokens import fill_back, pack, select, slots, take
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +71,13 @@ class Present:
     def vectors(self, x: Tensor) -> Tensor:
         """Take the present tokens' vectors: (B, S, D) -> (B, n, D). A hole repeats the first token."""
         return x if self.kept is None else take(x, self.kept)
+
+    def filled(self, x: Tensor) -> Tensor:
+        """Give the present tokens' vectors the full length, by `tokens.fill_back`: (B, n, D) -> (B, S, D).
+
+        Where layers that borrow keys saw the last q tokens alone, x is (B, q, D), and what is before them is void.
+        """
+        return fill_back(x, self.places[:, -x.shape[1] :], self.visual.shape[1])
 
     def find(self, places: Tensor) -> Tensor:
         """Find tokens at places (B, q) of the prompt among those present: (B, q) long. -1 stays; none may be gone."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..config.layer_shape import lending_layers
 from ..errors import DuetError, shown
 from .family import FAMILIES, Family
 
@@ -24,12 +25,15 @@ class Facts:
     Attributes:
         visual_tokens: of one image (AnyRes: crop; video: frame); None where images differ and no grid was given.
         layers: decoder layers.
+        droppable: those that a schedule spreads its drops over: all, or where some borrow keys and values those up to
+            the first that lends them.
         dynamic: whether small images clamp K1 and K2.
         keep_ratios: keep ratios of `duet` at L/2 and 3L/4.
     """
 
     visual_tokens: int | None
     layers: int
+    droppable: int
     dynamic: bool = False
     keep_ratios: tuple[float, float] = (0.5, 0.0)
 
@@ -54,12 +58,12 @@ def facts_of(model: Any, grid: tuple[int, ...] | None = None) -> Facts:
     """What a budget needs to know of a model or its config; `grid` is an image's, in patches, as `image_grid_thw`."""
     config = getattr(model, "config", model)
     family = family_of(config)
-    layers = config.get_text_config().num_hidden_layers
+    layers, lending = config.get_text_config().num_hidden_layers, lending_layers(config)
     if grid is not None:
         tokens: int | None = family.tokens_of_grid(config, tuple(grid))
     else:
         tokens = None if family.dynamic else family.visual_tokens(config)
-    return Facts(tokens, layers, family.dynamic, family.keep_ratios)
+    return Facts(tokens, layers, min(lending) + 1 if lending else layers, family.dynamic, family.keep_ratios)
 
 
 def visual_token_ids(config: PreTrainedConfig) -> dict[str, int]:

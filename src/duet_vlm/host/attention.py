@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from ..tensors.streamed import Softmax, column_sums
+from .names import takes
 
 _RECORD = "duet_record"
 
@@ -161,5 +162,7 @@ def received(attention: nn.Module, hidden: Tensor, **kwargs: Any) -> list[tuple[
 
 def _ask(attention: Any, needed: tuple[str, ...], hidden: Tensor, note: Note, kwargs: dict[str, Any]) -> None:
     attention = unwrapped(attention)
+    if takes(attention, "shared_kv_states"):
+        kwargs = {"shared_kv_states": {}, **kwargs}  # where a layer puts what later ones borrow; nobody reads these
     # the class's forward: hooks are for the module's real calls, and a forward set on the instance is bound to it
     type(attention).forward(_recorder(attention, needed, note), hidden, **kwargs)

@@ -21,7 +21,10 @@ from ..errors import DuetError
 from ..version import __version__
 from .names import CACHE_NAMES, LAYER_NAMES, arguments, attends, attention_kind, decoder_of, device_of, takes
 
-KEPT = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer, cache_utils.LinearAttentionLayer)
+KEPT = (
+    cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer, cache_utils.LinearAttentionLayer,
+    cache_utils.DummyLayer,
+)  # fmt: skip
 OLDEST = (5, 23)  # of transformers, for the engine; what needs tensors only works with older ones
 
 
@@ -38,7 +41,13 @@ def check_chunks(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], imag
             f"prefill_chunk_size {chunk} cuts a prompt of {ids.shape[1]} tokens into parts, and its images are "
             "compressed as a whole: leave out prefill_chunk_size."
         )
-    drafts = kwargs.get("assistant_model") is not None or kwargs.get("prompt_lookup_num_tokens")
+    draft = kwargs.get("assistant_model")
+    if images and draft is not None and takes(draft, "shared_kv_states"):
+        raise DuetError(
+            f"{type(draft).__name__} drafts from keys and values of the whole prompt, and some go: leave "
+            "out assistant_model."
+        )
+    drafts = draft is not None or kwargs.get("prompt_lookup_num_tokens")
     if images and drafts and not takes(model, "logits_to_keep"):
         raise DuetError(
             f"{type(model).__name__} is not told which tokens are drafted, so they would ask for visual tokens: leave "
@@ -143,6 +152,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
         f"DynamicLayer.{name}": lambda name=name: callable(getattr(cache_utils.DynamicLayer, name, None))  # type: ignore[misc]
         for name in ("get_seq_length", "reset", "reorder_cache", "batch_repeat_interleave", "batch_select_indices")
     },
+    "DummyLayer": lambda: not issubclass(cache_utils.DummyLayer, cache_utils.DynamicLayer),
     "DynamicSlidingWindowLayer": lambda: issubclass(cache_utils.DynamicSlidingWindowLayer, cache_utils.DynamicLayer),
     "LinearAttentionLayer.has_previous_state": lambda: (
         "has_previous_state" in vars(cache_utils.LinearAttentionLayer())

@@ -46,8 +46,8 @@ def output_cache(output: Any) -> Any:
 
 
 def layers_with_keys(cache: Any) -> list[Any]:
-    """The layers of a cache that hold keys and values; a linear layer holds a state, the same for any prompt."""
-    return [layer for layer in cache.layers if hasattr(layer, "keys")]
+    """The layers of a cache that hold keys and values; a linear layer holds a state, a borrowing one nothing."""
+    return [layer for layer in cache.layers if getattr(layer, "keys", None) is not None]
 
 
 # ---- calls ----
@@ -125,6 +125,16 @@ def attends(layer: Any) -> bool:
 def linear_layers_of(decoder: Any) -> frozenset[int]:
     """The numbers of the decoder layers that have linear attention, a state instead of keys and values."""
     return frozenset(i for i, layer in enumerate(decoder.layers) if not attends(layer))
+
+
+def borrows(layer: Any) -> bool:
+    """Whether a decoder layer has no keys and values, and attends to those of an earlier one (Gemma 4)."""
+    return attends(layer) and bool(getattr(layer.self_attn, "is_kv_shared_layer", False))
+
+
+def attention_type(layer: Any) -> str:
+    """The type of a layer's attention, by which a layer that lends keys and values is found."""
+    return str(layer.self_attn.layer_type)
 
 
 def layer_number(layer: Any) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..config.decoder_shape import DecoderShape
-from ..config.drops import ranked_with_attention
+from ..config.drops import check_lending, ranked_with_attention
+from ..config.layer_shape import lending_layers
 from ..families.image_shape import ImageShape
 from ..presets import DuetConfig
 
@@ -34,11 +35,12 @@ def cost_report(
         size: (height, width) of the image in pixels, for AnyRes models.
 
     Raises:
-        DuetError: a drop that a hybrid decoder cannot rank.
+        DuetError: a drop that a hybrid decoder cannot rank, or behind a layer that lends its keys and values.
     """
     image, shape = ImageShape.of(config, grid, tiles, size), DecoderShape.of(config, bytes_per_value)
     if shape.linear is not None:
         ranked_with_attention(duet.drops, shape.linear.layers, shape.layers)  # refuses what `apply` would
+    check_lending(duet.drops, lending_layers(config), shape.layers)
     counts = image.tokens_per_layer(duet, shape.layers)
     before = image.visual_tokens + text_tokens
     layers = [
@@ -47,8 +49,8 @@ def cost_report(
             "visual_tokens": n,
             "flops_before": shape.layer_flops(before, i),
             "flops": shape.layer_flops(n + text_tokens, i),
-            "kv_bytes_before": shape.layer_kv_bytes(before, i),
-            "kv_bytes": shape.layer_kv_bytes(n + text_tokens, i),
+            "kv_bytes_before": shape.layer_kv_bytes(before, i, compressed=False),
+            "kv_bytes": shape.layer_kv_bytes(n + text_tokens, i, duet.compresses),
         }
         for i, n in enumerate(counts)
     ]

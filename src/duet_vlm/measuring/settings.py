@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..config.budget_rule import NONE, SAVED, Budget
-from ..config.decoder_shape import linear_layers
+from ..config.layer_shape import linear_layers
 from ..errors import DuetError
 from ..families.image_shape import ImageShape
 from ..families.random_images import usual_grid
@@ -118,9 +118,13 @@ def shortened(config: PreTrainedConfig, layers: int | None) -> PreTrainedConfig:
     config = copy.deepcopy(config)
     if layers is not None:
         text = config.get_text_config()
-        text.num_hidden_layers = layers
+        full, text.num_hidden_layers = text.num_hidden_layers, layers
+        borrowing = getattr(text, "num_kv_shared_layers", None)
         if getattr(text, "layer_types", None):
             text.layer_types = text.layer_types[:layers]
+            if borrowing:  # as many in proportion; what they borrow has to be there
+                least = max(text.layer_types.index(kind) for kind in {*text.layer_types}) + 1
+                text.num_kv_shared_layers = min(borrowing * layers // full, layers - least)
     return config
 
 

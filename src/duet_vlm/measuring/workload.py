@@ -116,7 +116,8 @@ class Workload:
         """The schedule's keys and values of the prompt, all rows."""
         shape = DecoderShape.of(self.model.config, self.model.dtype.itemsize)
         counts = self.tokens_per_layer(config)
-        return self.batch_size * sum(shape.layer_kv_bytes(n + self.text_tokens, i) for i, n in enumerate(counts))
+        tokens = [n + self.text_tokens for n in counts]
+        return self.batch_size * sum(shape.layer_kv_bytes(n, i, config.compresses) for i, n in enumerate(tokens))
 
 
 def stored_bytes(cache: DynamicCache) -> int:
@@ -140,13 +141,17 @@ def narrow(config: PreTrainedConfig) -> PreTrainedConfig:
     layer = getattr(config, "vision_feature_layer", -1)
     if hasattr(vision, "num_hidden_layers") and isinstance(layer, int) and layer >= -3 and layer <= 0:
         vision.num_hidden_layers = min(3, vision.num_hidden_layers)
+    if getattr(text, "is_heterogeneous", False):
+        text.per_layer_config = {}
     text.hidden_size, text.intermediate_size, text.vocab_size = 16, 16, 300
     text.num_attention_heads, text.num_key_value_heads, text.head_dim = 1, 1, 16
     for name in ("linear_num_key_heads", "linear_num_value_heads"):
         if hasattr(text, name):
             setattr(text, name, 1)
-    for name in ("linear_key_head_dim", "linear_value_head_dim", "moe_intermediate_size"):
-        if hasattr(text, name):
+    for name in (
+        "linear_key_head_dim", "linear_value_head_dim", "moe_intermediate_size", "hidden_size_per_layer_input",
+    ):  # fmt: skip
+        if getattr(text, name, None):
             setattr(text, name, 16)
     rope = getattr(text, "rope_parameters", None) or {}
     if "mrope_section" in rope:

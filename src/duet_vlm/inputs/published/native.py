@@ -31,4 +31,15 @@ SHAPES: dict[str, Shape] = {
         },
         {"image_processor_type": "VideoLlama3ImageProcessor"},
     ),
+    # google/gemma-4-E4B-it, without its audio tower: the last 18 layers borrow keys and values
+    "gemma-4-e4b": Shape(
+        {
+            "model_type": "gemma4", "audio_config": None, "vision_config": {"model_type": "gemma4_vision"},
+            "text_config": dict(
+                model_type="gemma4_text", hidden_size=2560, intermediate_size=10240, num_hidden_layers=42,
+                num_attention_heads=8, num_key_value_heads=2, num_kv_shared_layers=18,
+            ),
+        },
+        {"image_processor_type": "Gemma4ImageProcessor", "max_soft_tokens": 280},
+    ),
 }  # fmt: skip

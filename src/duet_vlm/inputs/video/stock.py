@@ -18,7 +18,7 @@ def stock_processor(source: str, config: PreTrainedConfig) -> Any:
         config: the model's config.
     """
     import transformers
-    from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin
+    from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, ProcessorMixin
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
     from transformers.utils import is_torchvision_available
 
@@ -34,6 +34,7 @@ def stock_processor(source: str, config: PreTrainedConfig) -> Any:
     readers: dict[str, Any] = {
         "tokenizer": AutoTokenizer.from_pretrained,
         "image_processor": AutoImageProcessor.from_pretrained,
+        "feature_extractor": AutoFeatureExtractor.from_pretrained,
         "video_processor": frames.read,
     }
     return kind.from_args_and_dict([readers[part](source) for part in kind.get_attributes()], settings)
