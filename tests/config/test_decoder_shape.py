@@ -25,6 +25,8 @@ def parameters(module: Any, *names: str) -> int:
 
 def feed_forward(layer: Any, text: Any) -> int:
     """What one token runs through, without the gate of the shared expert, a vector."""
+    if hasattr(layer, "feed_forward"):
+        return parameters(layer.feed_forward)
     experts = getattr(layer.mlp, "experts", None)
     if experts is None:
         return parameters(layer.mlp)
@@ -39,7 +41,9 @@ def test_a_layer_multiplies_by_each_of_its_parameters_once(family: str) -> None:
     shape = DecoderShape.of(model.config, bytes_per_value=4)
     for i, layer in enumerate(decoder.layers):
         linear = not hasattr(layer, "self_attn")
-        if linear:
+        if hasattr(layer, "conv"):
+            mixing = parameters(layer.conv)
+        elif linear:
             # the state of each head: read by the key, changed by an outer product, read by the query
             mixing = 3 * text.linear_num_value_heads * text.linear_key_head_dim * text.linear_value_head_dim
             mixing += parameters(layer.linear_attn)

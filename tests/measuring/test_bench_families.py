@@ -28,6 +28,8 @@ ASKED: dict[str, dict[str, Any]] = {
     **{name: {"tiles": 2} for name in ("internvl", "smolvlm", "idefics3", "aya_vision", "cohere2_vision", "ovis2")},
     "mistral3": {"grid": (8, 12)},
     "video_llama_3": {"grid": (4, 6)},
+    **{name: {"grid": (16, 24)} for name in ("minicpmv4_6", "minicpmv4_7")},
+    **{name: {"grid": (8, 12)} for name in ("paddleocr_vl", "lfm2_vl")},
 }
 # visual tokens of an image, and how many of them both stages keep in each layer
 ONEVISION = zoo_fixed.onevision_tokens((48, 48))[1]
@@ -38,6 +40,7 @@ COUNTS = {
     "llava_onevision": (ONEVISION, 8),
     "aya_vision": (32, 16), "cohere2_vision": (32, 16), "vipllava": (36, 8), "llava_next_video": (36 + 6 * 13, 24),
     "mistral3": (24, 8), "ovis2": (32, 16), "video_llama_3": (24, 8),
+    **{name: (24, 8) for name in ("minicpmv4_6", "minicpmv4_7", "paddleocr_vl", "lfm2_vl")},
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from .. import applying
 from ..config.arguments import tokenizer_of
 from ..engine.handle import Duet
-from ..families import visual_token_ids
+from ..families import family_of, visual_token_ids
 from ..host import decoder_of
 from ..presets import DuetConfig
 from . import prompts
@@ -56,7 +56,7 @@ class Subject:
         self.suppressed = sorted(special)
         model.generation_config = GenerationConfig(pad_token_id=padding)
         self.singles = prompts.rows(model, processor)
-        self.batch = prompts.together(self.singles, padding)
+        self.batch = prompts.together(self.singles, padding, family_of(model.config).pixels_along)
 
     def apply(self, config: DuetConfig | None = None) -> Duet:
         """Compress the model, with the settings to try if no others are given."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+LINEAR = ("linear_attention", "conv")  # kinds of layers that hold a state instead of keys and values
+
 
 def linear_layers(config: PreTrainedConfig) -> frozenset[int]:
-    """The decoder layers of a transformers config that have linear attention."""
+    """The decoder layers of a transformers config that are linear."""
     text = config.get_text_config()
     kinds = (getattr(text, "layer_types", None) or ())[: text.num_hidden_layers]
-    return frozenset(i for i, kind in enumerate(kinds) if kind == "linear_attention")
+    return frozenset(i for i, kind in enumerate(kinds) if kind in LINEAR)
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,10 @@ class LinearShape:
         value_heads: how many states there are, each of `head_dim` rows.
         head_dim: of a key.
         kernel: tokens that the convolution in front sees.
+        gated: whether the decoder's layers with attention have gates as wide as their queries.
     """
 
+    gated: ClassVar[bool] = True
     layers: frozenset[int]
     key_width: int
     value_width: int
@@ -46,13 +50,10 @@ class LinearShape:
         return projections + self.kernel * mixed + 3 * self.head_dim * self.value_width
 
     @classmethod
-    def of(cls, text: Any) -> LinearShape | None:
-        """Read from a decoder's config; None where no layer is linear."""
-        layers = linear_layers(text)
-        if not layers:
-            return None
+    def of(cls, text: Any) -> LinearShape:
+        """Read from a decoder's config."""
         return cls(
-            layers=layers,
+            layers=linear_layers(text),
             key_width=text.linear_num_key_heads * text.linear_key_head_dim,
             value_width=text.linear_num_value_heads * text.linear_value_head_dim,
             value_heads=text.linear_num_value_heads,
@@ -62,12 +63,38 @@ class LinearShape:
 
 
 @dataclass(frozen=True)
+class ConvolutionShape:
+    """The sizes of a linear layer that is a short convolution between two gates (LFM2, arXiv 2511.23404).
+
+    Attributes:
+        layers: the decoder layers that are linear.
+        kernel: tokens that the convolution sees, each channel by itself.
+    """
+
+    gated: ClassVar[bool] = False
+    layers: frozenset[int]
+    kernel: int
+
+    def operations(self, hidden: int) -> int:
+        """Multiplications of one token, its feed-forward excepted: three projections in, one out, the convolution."""
+        return hidden * (4 * hidden + self.kernel)
+
+
+def _linear_of(text: Any) -> LinearShape | ConvolutionShape | None:
+    """Read the linear layers of a decoder's config; None where there are none."""
+    layers = linear_layers(text)
+    if layers and hasattr(text, "conv_L_cache"):
+        return ConvolutionShape(layers, text.conv_L_cache)
+    return LinearShape.of(text) if layers else None
+
+
+@dataclass(frozen=True)
 class DecoderShape:
     """The sizes of a decoder that its cost depends on.
 
     Attributes:
         feed_forward: parameters of the feed-forward that one token goes through; of experts, those that are chosen.
-        linear: of a hybrid decoder, whose layers with attention are gated.
+        linear: what the linear layers of a hybrid decoder are.
     """
 
     layers: int
@@ -78,7 +105,7 @@ class DecoderShape:
     head_dim: int
     vocabulary: int
     bytes_per_value: int = 2
-    linear: LinearShape | None = None
+    linear: LinearShape | ConvolutionShape | None = None
 
     @classmethod
     def of(cls, config: PreTrainedConfig, bytes_per_value: int = 2) -> DecoderShape:
@@ -94,7 +121,7 @@ class DecoderShape:
             head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
             vocabulary=text.vocab_size,
             bytes_per_value=bytes_per_value,
-            linear=LinearShape.of(text),
+            linear=_linear_of(text),
         )
 
     def is_linear(self, layer: int) -> bool:
@@ -109,7 +136,7 @@ class DecoderShape:
         """Prefill of `tokens` through one layer: a multiply and an add each; causal attention counts half a square."""
         if self.linear is not None and layer in self.linear.layers:
             return 2 * tokens * (self.linear.operations(self.hidden) + self.feed_forward)
-        width = (3 if self.linear else 2) * self.heads * self.head_dim  # queries, what comes out, and gates
+        width = (3 if self.linear and self.linear.gated else 2) * self.heads * self.head_dim  # queries, what comes out, and gates
         projections = self.hidden * (width + 2 * self.key_value_heads * self.head_dim)
         return 2 * tokens * (projections + self.feed_forward) + self.attention_flops(tokens, layer)
 
@@ -132,13 +159,18 @@ def _feed_forward(text: Any) -> int:
     """
     width, expert = getattr(text, "intermediate_size", None) or 0, getattr(text, "moe_intermediate_size", None)
     experts = getattr(text, "num_experts", None) or getattr(text, "n_routed_experts", None)
+    if getattr(text, "block_auto_adjust_ff_dim", False):  # a width that is to be made two thirds as large
+        width, step = int(2 * width / 3), text.block_multiple_of
+        if text.block_ffn_dim_multiplier is not None:
+            width = step * -(-int(text.block_ffn_dim_multiplier * width) // step)
     if not experts or not expert:
         return int(3 * text.hidden_size * width)
     shared = getattr(text, "shared_expert_intermediate_size", None) or 0
     shared += expert * (getattr(text, "n_shared_experts", None) or 0)
     sparse = 3 * (text.num_experts_per_tok * expert + shared) + experts
     layers, every = range(text.num_hidden_layers), getattr(text, "decoder_sparse_step", 1)
-    first, named = getattr(text, "first_k_dense_replace", 0), getattr(text, "mlp_only_layers", None) or ()
+    first = getattr(text, "first_k_dense_replace", 0) or getattr(text, "num_dense_layers", 0)
+    named = getattr(text, "mlp_only_layers", None) or ()
     dense = sum(i < first or i in named or (i + 1) % every != 0 for i in layers)
     mean: int = round(text.hidden_size * (dense * 3 * width + (len(layers) - dense) * sparse) / len(layers))
     return mean
