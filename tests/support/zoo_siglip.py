@@ -1,9 +1,10 @@
-"""Tiny models and inputs of PaddleOCR-VL and LFM2-VL, whose SigLIP towers take images of any size; rows of the zoo."""
+"""Tiny models and inputs of families with a SigLIP tower that was not made for any other row; rows of the zoo."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import tiny
 import torch
 import transformers
 from torch import Tensor
@@ -14,6 +15,7 @@ SIZES = [(8, 8), (4, 12), (12, 8), (8, 6)]  # rows and columns of patches, 2 x 2
 VISION: dict[str, Any] = dict(
     hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, patch_size=4
 )
+HUNYUAN_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2, 2]}
 PADDED = 96  # patches of the largest image, to which the others are padded
 
 
@@ -35,6 +37,28 @@ def paddleocr_vl_image(generator: torch.Generator) -> tuple[list[int], dict[str,
     patches = torch.randn(rows * columns, 3, 4, 4, generator=generator)
     ids = [START, *[IMAGE] * (rows * columns // 4), END]
     return ids, {"pixel_values": patches, "image_grid_thw": torch.tensor([[1, rows, columns]])}
+
+
+# ---- HunyuanOCR: positions of four axes, row ends and two marks among an image's placeholders ----
+
+
+def hunyuan_vl() -> Any:
+    text = QWEN_TEXT | {"head_dim": 16, "rope_parameters": dict(HUNYUAN_ROPE)}
+    config = transformers.HunYuanVLConfig(
+        vision_config=VISION | {"out_hidden_size": 32, "max_image_size": 32, "text_hidden_size": 32}, text_config=text,
+        image_token_id=IMAGE, im_start_id=START, im_end_id=END, im_newline_id=94, tie_word_embeddings=False,
+    )  # fmt: skip
+    return transformers.HunYuanVLForConditionalGeneration(config)
+
+
+def hunyuan_vl_image(generator: torch.Generator) -> tuple[list[int], dict[str, Tensor]]:
+    rows, columns = _grid(generator)
+    patches = torch.randn(rows * columns, 48, generator=generator)
+    tokens = rows // 2 * (columns // 2 + 1) + 2
+    return [START, *[IMAGE] * tokens, END], {
+        "pixel_values": patches,
+        "image_grid_thw": torch.tensor([[1, rows, columns]]),
+    }
 
 
 # ---- LFM2-VL: padded patches, a decoder of short convolutions ----
@@ -61,3 +85,28 @@ def lfm2_vl_image(generator: torch.Generator) -> tuple[list[int], dict[str, Tens
     mask[:, : rows * columns] = 1
     tensors = {"spatial_shapes": torch.tensor([[rows, columns]]), "pixel_attention_mask": mask}
     return [START, *[IMAGE] * (rows * columns // 4), END], {"pixel_values": patches, **tensors}
+
+
+# ---- DeepSeek-VL and Janus: images of 24 x 24 pixels, a visual token each patch ----
+
+
+def deepseek_vl(kind: str = "DeepseekVL") -> Any:
+    vision, more = VISION | {"image_size": 24}, {}
+    if kind == "Janus":
+        vision |= {"model_type": "janus_vision_model", "mlp_ratio": 2, "projection_dim": 32}
+        del vision["intermediate_size"]
+        more["vq_config"] = dict(
+            embed_dim=4, num_embeddings=16, latent_channels=8, base_channels=32, channel_multiplier=[1, 1],
+            num_res_blocks=1, projection_dim=32, image_token_embed_dim=32,
+        )  # fmt: skip
+    else:
+        vision |= {"model_type": "siglip_vision_model", "vision_use_head": False}
+    config = getattr(transformers, f"{kind}Config")(
+        vision_config=vision, text_config={"model_type": "llama", **tiny.TEXT}, image_token_id=IMAGE,
+        tie_word_embeddings=False, **more,
+    )  # fmt: skip
+    return getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+
+
+def deepseek_vl_image(generator: torch.Generator) -> tuple[list[int], dict[str, Tensor]]:
+    return [IMAGE] * tiny.PATCHES, {"pixel_values": torch.randn(1, 3, 24, 24, generator=generator)}

@@ -136,7 +136,9 @@ class DecoderShape:
         """Prefill of `tokens` through one layer: a multiply and an add each; causal attention counts half a square."""
         if self.linear is not None and layer in self.linear.layers:
             return 2 * tokens * (self.linear.operations(self.hidden) + self.feed_forward)
-        width = (3 if self.linear and self.linear.gated else 2) * self.heads * self.head_dim  # queries, what comes out, and gates
+        width = (
+            (3 if self.linear and self.linear.gated else 2) * self.heads * self.head_dim
+        )  # queries, what comes out, and gates
         projections = self.hidden * (width + 2 * self.key_value_heads * self.head_dim)
         return 2 * tokens * (projections + self.feed_forward) + self.attention_flops(tokens, layer)
 

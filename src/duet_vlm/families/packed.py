@@ -42,6 +42,14 @@ class PackedStage1(fixed.FixedStage1):
         """Rows and columns of these patches that make one visual token."""
         raise NotImplementedError
 
+    def places(self, grid: Grid) -> Tensor | None:
+        """Where an image's visual tokens, in `grid`, stand among what the encoder hands over of it; None for in a row.
+
+        Returns:
+            (n,) long.
+        """
+        return None
+
     def taps(self) -> list[Any]:
         return self.tower_taps()
 
@@ -59,14 +67,22 @@ class PackedStage1(fixed.FixedStage1):
     def after_encoder(self, call: EncoderCall, output: Any) -> None:
         if not call.scores:  # an encoder that has called another one, which is done
             return
-        entries, start, parts = output.pooler_output, 0, []
-        features, (high, wide) = torch.cat(list(entries)), self.block(call)
-        for (rows, columns), scores, keys in zip(self.grids(call), call.scores, call.keys, strict=True):
+        parts, (high, wide) = [], self.block(call)
+        entries = [images.flatten(0, -2) for images in output.pooler_output]
+        if len(entries) < len(call.scores):  # an entry holds several, one behind the other
+            entries = list(torch.cat(entries).split([keys.shape[1] for keys in call.keys]))
+        for (rows, columns), scores, keys, features in zip(
+            self.grids(call), call.scores, call.keys, entries, strict=True
+        ):
             grid = rows // high, columns // wide
-            part = slice(start, start + grid[0] * grid[1])
-            statistics = torch.cat([scores[..., None], keys], dim=2)
-            parts.append(self.merged(call, statistics, features[None, part], grid))
-            start = part.stop
+            statistics, places = torch.cat([scores[..., None], keys], dim=2), self.places(grid)
+            if places is None:
+                parts.append(self.merged(call, statistics, features[None], grid))
+                continue
+            places = places.to(features.device)
+            tokens, sizes = self.merged(call, statistics, features[None, places], grid)
+            whole = tokens.new_zeros(1, len(features), tokens.shape[2]).index_copy(1, places, tokens)
+            parts.append((whole, sizes.new_zeros(1, len(features)).index_copy(1, places, sizes)))
         call.features, call.sizes = (torch.cat([part[i][0] for part in parts]) for i in (0, 1))
 
 
