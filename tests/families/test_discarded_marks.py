@@ -24,6 +24,7 @@ TILES = (
     "pixel_attention_mask",
     "target_sizes",
     "spatial_shapes",
+    "high_res_pixel_values",
 )
 
 

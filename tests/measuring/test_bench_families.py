@@ -39,7 +39,7 @@ COUNTS = {
     **{name: (24, 8) for name in (*QWEN, *GLM)},
     "llava_onevision": (ONEVISION, 8),
     "aya_vision": (32, 16), "cohere2_vision": (32, 16), "vipllava": (36, 8), "llava_next_video": (36 + 6 * 13, 24),
-    "hunyuan_vl": (24 + 4 + 2, 8), "deepseek_vl": (36, 8), "janus": (36, 8),
+    "hunyuan_vl": (24 + 4 + 2, 8), "deepseek_vl": (36, 8), "deepseek_vl_hybrid": (36, 8), "janus": (36, 8),
     "mistral3": (24, 8), "ovis2": (32, 16), "video_llama_3": (24, 8),
     **{name: (24, 8) for name in ("minicpmv4_6", "minicpmv4_7", "paddleocr_vl", "lfm2_vl")},
 }  # fmt: skip

@@ -206,5 +206,8 @@ FAMILIES: dict[str, Member] = {
     ),
     "lfm2_vl": Member(zoo_siglip.lfm2_vl, zoo_siglip.lfm2_vl_image),
     "deepseek_vl": Member(zoo_siglip.deepseek_vl, zoo_siglip.deepseek_vl_image, stage_1=(13, 4)),
+    "deepseek_vl_hybrid": Member(
+        lambda: zoo_siglip.deepseek_vl("DeepseekVLHybrid"), zoo_siglip.deepseek_vl_hybrid_image, stage_1=(13, 4)
+    ),
     "janus": Member(lambda: zoo_siglip.deepseek_vl("Janus"), zoo_siglip.deepseek_vl_image, stage_1=(13, 4)),
 }

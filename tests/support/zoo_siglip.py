@@ -101,6 +101,11 @@ def deepseek_vl(kind: str = "DeepseekVL") -> Any:
         )  # fmt: skip
     else:
         vision |= {"model_type": "siglip_vision_model", "vision_use_head": False}
+    if kind == "DeepseekVLHybrid":
+        more["high_res_vision_config"] = dict(
+            model_type="sam_vision_model", hidden_size=16, output_channels=8, num_hidden_layers=2,
+            num_attention_heads=2, image_size=48, patch_size=4, window_size=4, global_attn_indexes=[0], mlp_dim=32,
+        )  # fmt: skip
     config = getattr(transformers, f"{kind}Config")(
         vision_config=vision, text_config={"model_type": "llama", **tiny.TEXT}, image_token_id=IMAGE,
         tie_word_embeddings=False, **more,
@@ -110,3 +115,8 @@ def deepseek_vl(kind: str = "DeepseekVL") -> Any:
 
 def deepseek_vl_image(generator: torch.Generator) -> tuple[list[int], dict[str, Tensor]]:
     return [IMAGE] * tiny.PATCHES, {"pixel_values": torch.randn(1, 3, 24, 24, generator=generator)}
+
+
+def deepseek_vl_hybrid_image(generator: torch.Generator) -> tuple[list[int], dict[str, Tensor]]:
+    ids, tensors = deepseek_vl_image(generator)
+    return ids, tensors | {"high_res_pixel_values": torch.randn(1, 3, 48, 48, generator=generator)}
