@@ -14,14 +14,17 @@ import zoo
 import zoo_minicpm
 import zoo_siglip
 from exactness import close
+from matrix import VIDEO_ROWS
 from torch import Tensor
 from transformers import Lfm2Config
 from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, DuetError
+from duet_vlm.checks import prompts
 from duet_vlm.engine.trace import _images
 from duet_vlm.families import family_of
+from duet_vlm.families.minicpmv4 import MiniCPMV46
 
 STAGE_1 = DuetConfig(dominant=3, contextual=2, cluster_width=2)
 GRIDS = [(16, 8), (8, 16), (16, 24)]  # rows and columns of patches
@@ -212,6 +215,13 @@ def test_stage_1_is_refused_with_another_tower() -> None:
     with pytest.raises(DuetError, match="needs a siglip2_vision_model, and this model has a siglip_vision_model"):
         family_of(config).check(config, STAGE_1)
     family_of(config).check(config, DuetConfig(drops=[Drop(2, 0.5)]))
+
+
+def test_rows_are_joined_on_the_axis_on_which_patches_follow_each_other() -> None:
+    family, rows = "minicpmv4_6", VIDEO_ROWS
+    singles = [zoo.inputs(family, (row,), first=i) for i, row in enumerate(rows)]
+    found, whole = prompts.together(singles, zoo.PAD, MiniCPMV46.pixels_along), zoo.inputs(family, rows)
+    assert found.keys() == whole.keys() and all(torch.equal(found[name], whole[name]) for name in whole)
 
 
 def test_stock_processors_make_what_the_families_read() -> None:
