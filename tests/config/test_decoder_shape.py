@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import transformers
 import zoo
 import zoo_qwen
 
@@ -57,6 +58,20 @@ def test_a_layer_multiplies_by_each_of_its_parameters_once(family: str) -> None:
     assert shape.prefill_flops([TOKENS] * 5) == (
         sum(shape.layer_flops(TOKENS, i) for i in range(5)) + 2 * text.hidden_size * text.vocab_size
     )
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_widths_that_lfm2_makes_of_its_settings_are_counted(adjusted: bool) -> None:
+    """A feed-forward of two thirds, in steps."""
+    config = transformers.Lfm2Config(
+        vocab_size=99, hidden_size=32, intermediate_size=300, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, layer_types=["conv", "full_attention"], block_multiple_of=64,
+        block_auto_adjust_ff_dim=adjusted,
+    )  # fmt: skip
+    shape = DecoderShape.of(config)
+    for i, layer in enumerate(transformers.Lfm2Model(config).layers):
+        flops = shape.layer_flops(TOKENS, i) - shape.attention_flops(TOKENS, i)
+        assert flops == 2 * TOKENS * parameters(layer)
 
 
 def test_a_budget_saves_keys_where_there_are_keys_and_refuses_what_cannot_be_ranked() -> None:

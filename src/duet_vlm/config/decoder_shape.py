@@ -171,8 +171,7 @@ def _feed_forward(text: Any) -> int:
     shared += expert * (getattr(text, "n_shared_experts", None) or 0)
     sparse = 3 * (text.num_experts_per_tok * expert + shared) + experts
     layers, every = range(text.num_hidden_layers), getattr(text, "decoder_sparse_step", 1)
-    first = getattr(text, "first_k_dense_replace", 0) or getattr(text, "num_dense_layers", 0)
-    named = getattr(text, "mlp_only_layers", None) or ()
+    first, named = getattr(text, "first_k_dense_replace", 0), getattr(text, "mlp_only_layers", None) or ()
     dense = sum(i < first or i in named or (i + 1) % every != 0 for i in layers)
     mean: int = round(text.hidden_size * (dense * 3 * width + (len(layers) - dense) * sparse) / len(layers))
     return mean
