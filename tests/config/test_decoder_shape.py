@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import transformers
 import zoo
 import zoo_qwen
 
@@ -25,6 +26,8 @@ def parameters(module: Any, *names: str) -> int:
 
 def feed_forward(layer: Any, text: Any) -> int:
     """What one token runs through, without the gate of the shared expert, a vector."""
+    if hasattr(layer, "feed_forward"):
+        return parameters(layer.feed_forward)
     experts = getattr(layer.mlp, "experts", None)
     if experts is None:
         return parameters(layer.mlp)
@@ -39,7 +42,9 @@ def test_a_layer_multiplies_by_each_of_its_parameters_once(family: str) -> None:
     shape = DecoderShape.of(model.config, bytes_per_value=4)
     for i, layer in enumerate(decoder.layers):
         linear = not hasattr(layer, "self_attn")
-        if linear:
+        if hasattr(layer, "conv"):
+            mixing = parameters(layer.conv)
+        elif linear:
             # the state of each head: read by the key, changed by an outer product, read by the query
             mixing = 3 * text.linear_num_value_heads * text.linear_key_head_dim * text.linear_value_head_dim
             mixing += parameters(layer.linear_attn)
@@ -80,6 +85,20 @@ def test_layers_that_differ_cost_what_their_modules_and_caches_do(family: str) -
         assert shape.layer_kv_bytes(30, i, compressed=False) == keys
         held = 30 if attention.is_sliding and not borrows else None  # a compressed cache lets nothing pass
         assert held is None or shape.layer_kv_bytes(30, i) * 23 == keys * 30
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_widths_that_lfm2_makes_of_its_settings_are_counted(adjusted: bool) -> None:
+    """A feed-forward of two thirds, in steps."""
+    config = transformers.Lfm2Config(
+        vocab_size=99, hidden_size=32, intermediate_size=300, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, layer_types=["conv", "full_attention"], block_multiple_of=64,
+        block_auto_adjust_ff_dim=adjusted,
+    )  # fmt: skip
+    shape = DecoderShape.of(config)
+    for i, layer in enumerate(transformers.Lfm2Model(config).layers):
+        flops = shape.layer_flops(TOKENS, i) - shape.attention_flops(TOKENS, i)
+        assert flops == 2 * TOKENS * parameters(layer)
 
 
 def test_a_budget_saves_keys_where_there_are_keys_and_refuses_what_cannot_be_ranked() -> None:

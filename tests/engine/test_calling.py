@@ -15,6 +15,7 @@ from recomputed import family, recomputed
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import duet_vlm
+from duet_vlm import host
 
 
 def repeated(family: str, rows: zoo.Rows, times: int) -> dict[str, Any]:
@@ -22,8 +23,9 @@ def repeated(family: str, rows: zoo.Rows, times: int) -> dict[str, Any]:
     parts = [zoo.inputs(family, (row,), first=i) for i, row in enumerate(rows) for _ in range(times)]
     whole = tiny.stack([part["input_ids"][0] for part in parts], "left")
     for key in dict.fromkeys(k for part in parts for k in part):
-        if key.startswith(("pixel", "image_", "video_")):
-            whole[key] = torch.cat([part[key] for part in parts if key in part])
+        if key not in whole and not key.endswith("token_type_ids"):
+            along = zoo.FAMILIES[family].along.get(key, 0)
+            whole[key] = torch.cat([part[key] for part in parts if key in part], along)
     return zoo.extended(family, whole)
 
 
@@ -60,7 +62,7 @@ def test_assisted_decoding_with_a_text_draft_equals_greedy(family: str, name: st
             generate(model, batch, 8, assistant_model=draft)
         return
     apply(model, family, name)
-    if family == "video_llama_3":  # its forward takes no logits_to_keep
+    if not host.takes(model, "logits_to_keep"):
         with pytest.raises(duet_vlm.DuetError, match="is not told which tokens are drafted"):
             generate(model, batch, 8, assistant_model=draft)
         return
@@ -132,7 +134,7 @@ def whole_of(family: str, first: dict[str, Any], turn: dict[str, Any]) -> dict[s
     for key in dict.fromkeys([*first, *turn]):
         parts = [x[key] for x in (first, turn) if key in x]
         whole[key] = (
-            torch.cat(parts, 1 if key in ("input_ids", "attention_mask") else 0)
+            torch.cat(parts, 1 if key in ("input_ids", "attention_mask") else zoo.FAMILIES[family].along.get(key, 0))
             if key not in ("mm_token_type_ids", "token_type_ids")
             else torch.cat(parts, 1)
         )

@@ -15,19 +15,23 @@ from duet_vlm import Drop, DuetConfig, DuetError
 RUN = (
     "Llama", "Mistral", "Qwen2", "Qwen3", "Qwen3Moe", "Gemma2", "Gemma3Text", "Olmo2", "Olmo3", "GptOss", "Cohere2",
     "SmolLM3", "Exaone4", "Phi3", "Glm4", "Nemotron", "Ernie4_5", "Arcee", "StableLm", "Persimmon", "Starcoder2",
-    "Qwen3_5Text", "Qwen3Next",
+    "Qwen3_5Text", "Qwen3Next", "Lfm2",
 )  # fmt: skip
-HYBRID = {  # the drop before layer 2 is ranked at layer 0
+CONVOLUTIONS = ["full_attention", "conv", "conv", "full_attention"]
+HYBRID: dict[str, dict[str, Any]] = {  # the drop before layer 2 is ranked at layer 0
     kind: dict(
         layer_types=["full_attention", "linear_attention", "linear_attention", "full_attention"], head_dim=8,
         linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4,
     )
     for kind in ("Qwen3_5Text", "Qwen3Next")
+} | {
+    kind: dict(layer_types=CONVOLUTIONS) for kind in ("Lfm2", "Lfm2Moe")
 }  # fmt: skip
 REFUSED = {
     "Llama4Text": "Llama4TextRotaryEmbedding gives no pair of cosines and sines",
     "MiniMax": "MiniMaxDecoderLayer has no self_attn that knows its layer_idx and config",
     "FalconH1": "FalconH1Model keeps a LinearAttentionAndFullAttentionLayer",
+    "Lfm2Moe": "Lfm2MoeModel has no rotary_emb",
     "GPTNeoX": "GPTNeoXLayer.forward takes",
     "Ministral3": "Ministral3Attention scales by position_ids",
 }

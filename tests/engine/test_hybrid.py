@@ -19,6 +19,7 @@ from duet_vlm import Drop, DuetConfig, DuetError
 from duet_vlm.measuring.generation import bytes_per_token
 
 family = pytest.mark.parametrize("family", zoo_qwen.HYBRIDS)
+published = pytest.mark.parametrize("family", zoo_qwen.QWEN35)
 PUBLISHED = [f"{kind}_attention" for kind in 2 * ["linear", "linear", "linear", "full"]]  # the pattern of checkpoints
 IMAGES: zoo.Rows = ((5, "i", 9), (2, "i", 3, "i", 6))
 
@@ -36,7 +37,7 @@ def apply(model: Any, drops: list[Drop], **settings: Any) -> duet_vlm.Duet:
     return duet_vlm.apply(model, DuetConfig(drops=drops, **settings), tokenizer=tiny.Words())
 
 
-@family
+@published
 @pytest.mark.parametrize("stage_1", [{}, {"dominant": 7, "contextual": 3}])
 def test_a_drop_is_ranked_by_the_last_attention_before_it(
     family: str, stage_1: dict[str, int], monkeypatch: pytest.MonkeyPatch
@@ -59,7 +60,7 @@ def test_a_drop_is_ranked_by_the_last_attention_before_it(
         assert {drop.layer: drop.scores for drop in handle.trace.samples[0].drops} == scores
 
 
-@family
+@published
 def test_a_drop_that_no_layer_can_rank_is_refused(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(family, monkeypatch)
     hooks = [len(module._forward_pre_hooks) for module in model.modules()]
@@ -77,7 +78,8 @@ def test_a_drop_that_no_layer_can_rank_is_refused(family: str, monkeypatch: pyte
 @family
 @torch.no_grad()
 def test_a_row_without_padding_has_its_own_state_beside_one_padded_right(family: str) -> None:
-    model, rows = zoo.build(family), ((2, "i", "i", "i", "i", 1), (60,))  # the longer one keeps less
+    model, images = zoo.build(family), (2, "i", "i", "i", "i", 1)
+    rows = (images, (zoo.inputs(family, (images,))["input_ids"].shape[1] - 4,))  # the longer one keeps less
     apply(model, [Drop(2, 0.3)], dominant=7, contextual=3)
     batch = zoo.inputs(family, rows, "right")
     lengths = batch["attention_mask"].sum(1).tolist()
@@ -85,18 +87,27 @@ def test_a_row_without_padding_has_its_own_state_beside_one_padded_right(family:
     caches = [model(**one, use_cache=True).past_key_values for one in (batch, zoo.inputs(family, rows[:1]))]
     assert caches[0].layers[3].keys.shape[-2] > caches[1].layers[3].keys.shape[-2]  # holes
     for together, alone in zip(*(cache.layers for cache in caches), strict=True):
-        if hasattr(together, "recurrent_states"):
-            close(together.recurrent_states[0][:1], alone.recurrent_states[0])
-            close(together.conv_states[0][:1], alone.conv_states[0])
+        for one, other in zip(states(together), states(alone), strict=True):
+            close(one[:1], other)
+
+
+def states(layer: Any) -> list[Any]:
+    """What a linear layer of a cache holds: short convolutions have no recurrent state."""
+    found = [getattr(layer, name, {}).get(0) for name in ("conv_states", "recurrent_states")]
+    return [state for state in found if state is not None]
 
 
 def turn(family: str, model: Any, rows: zoo.Rows, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """A later turn of these rows, with its positions, behind a first of text alone."""
     first, batch = zoo.inputs(family, ((6,),) * len(rows)), zoo.inputs(family, rows, seed=seed)
-    whole = {k: v for k, v in batch.items() if k not in ("input_ids", "attention_mask", "mm_token_type_ids")}
-    for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+    per_token = [name for name in ("input_ids", "attention_mask", "mm_token_type_ids") if name in batch]
+    whole = dict(batch)
+    for name in per_token:
         whole[name] = torch.cat([first[name], batch[name]], 1)
-    batch["position_ids"] = zoo.rope_index(model, whole)[..., 6:]
+    length = whole["input_ids"].shape[1]
+    plain = torch.arange(length).expand(len(rows), -1)
+    positions = zoo.rope_index(model, whole) if zoo.FAMILIES[family].mrope else plain
+    batch["position_ids"] = positions[..., 6:]
     return first, batch | {"attention_mask": whole["attention_mask"]}
 
 
@@ -115,7 +126,7 @@ def test_rows_of_a_later_turn_keep_as_many_tokens_or_are_refused(family: str) ->
     for row in range(2):
         alone = zoo.inputs(family, ((4, "i", 5),), seed=seed, first=row)
         one = alone | {"attention_mask": later["attention_mask"][row : row + 1]}
-        one["position_ids"] = later["position_ids"][:, row : row + 1]
+        one["position_ids"] = later["position_ids"][..., row : row + 1, :]
         start = {k: v[row : row + 1] for k, v in first.items()}
         cache = model(**start, use_cache=True).past_key_values
         close(together[row], model(**one, past_key_values=cache).logits[0])
@@ -123,10 +134,10 @@ def test_rows_of_a_later_turn_keep_as_many_tokens_or_are_refused(family: str) ->
     ragged = ((4, "i", 5), (4 + sizes[0] - 9, 5))
     first, later = turn(family, model, ragged, seed)
     cache = model(**first, use_cache=True).past_key_values
-    before = [layer.recurrent_states[0].clone() for layer in cache.layers if hasattr(layer, "recurrent_states")]
+    before = [state.clone() for layer in cache.layers for state in states(layer)]
     with pytest.raises(DuetError, match=r"rows of a later turn would keep \d+ to \d+ tokens"):
         model(**later, past_key_values=cache)
-    after = [layer.recurrent_states[0] for layer in cache.layers if hasattr(layer, "recurrent_states")]
+    after = [state for layer in cache.layers for state in states(layer)]
     assert cache.get_seq_length() == 6 and all(map(torch.equal, before, after))
 
 

@@ -26,8 +26,9 @@ from duet_vlm import Drop, DuetConfig, host
 from duet_vlm.families import facts_of
 
 ENCODERS = {"image": "get_image_features", "video": "get_video_features"}
-PIXELS = {"image": ("pixel_values", "image_sizes", "image_grid_thw", "image_merge_sizes", "pixel_attention_mask"),
-          "video": ("pixel_values_videos", "video_grid_thw", "video_merge_sizes")}  # fmt: skip
+PIXELS = {"image": ("pixel_values", "image_sizes", "image_grid_thw", "image_merge_sizes", "pixel_attention_mask",
+                    "target_sizes", "spatial_shapes", "high_res_pixel_values"),
+          "video": ("pixel_values_videos", "video_grid_thw", "video_merge_sizes", "target_sizes_videos")}  # fmt: skip
 
 
 class Case:

@@ -22,6 +22,9 @@ TILES = (
     "image_grid_thw",
     "image_sizes",
     "pixel_attention_mask",
+    "target_sizes",
+    "spatial_shapes",
+    "high_res_pixel_values",
 )
 
 
@@ -42,7 +45,7 @@ def image_batch(family: str, seed: int = 1) -> dict[str, Any]:
 
 
 def without_pixels(batch: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in batch.items() if k not in TILES or k == "image_grid_thw"}
+    return {k: v for k, v in batch.items() if k not in TILES or k in ("image_grid_thw", "target_sizes")}
 
 
 @family

@@ -23,8 +23,8 @@ OTHERS = [p for p in sorted(ROOT.rglob("*.py")) if not {*p.relative_to(ROOT).par
 WORDS = {"visual", "merger", "connector", "projector", "downsample"}
 MODULES = {name for family in FAMILIES.values() for name in (*family.towers, *family.projectors)} - WORDS
 ARGUMENT = re.compile(
-    r"(pixel_values|pixel_attention)\w*|\w+_grid_thw|image_sizes|\w+_merge_sizes|video_compression_mask"
-    r"|(image|video)_position_ids|num_frames_per_video"
+    r"(pixel_values|pixel_attention|target_sizes)\w*|\w+_(grid_thw|merge_sizes|pixel_values)|image_sizes|spatial_shapes"
+    r"|video_compression_mask|(image|video)_position_ids|num_frames_per_video"
 )  # what holds pixels, or tells of them
 
 

@@ -53,6 +53,7 @@ def gathered_stock(
                 mask = counted(torch.ones(n, n, dtype=torch.bool).tril()[None, None], weights)
             # the class's forward: no hook of anyone runs
             hidden = type(layer).forward(layer, hidden, attention_mask=mask, position_embeddings=rope)
-        final[row, alive], last[row] = decoder.norm(hidden)[0], alive
+        norm = decoder.embedding_norm if hasattr(decoder, "embedding_norm") else decoder.norm  # LFM2's name of it
+        final[row, alive], last[row] = norm(hidden)[0], alive
     decoder.set_attn_implementation(implementation)
     return final, last

@@ -6,7 +6,7 @@ A prompt is a tuple of ints (so many words) and "i" (an image) and "v" (a video)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,9 +15,11 @@ import torch
 import zoo_fixed
 import zoo_gemma4
 import zoo_glm
+import zoo_minicpm
 import zoo_omni
 import zoo_pixtral
 import zoo_qwen
+import zoo_siglip
 import zoo_tiles
 from torch import Tensor
 from zoo_qwen import QWEN_TEXT
@@ -44,6 +46,7 @@ class Member:
         merging: "duet", or a method of stage 1 that takes its place where no attention scores.
         renumbers: whether positions may be renumbered.
         repeats: whether stock repeats what was encoded for beams and several sequences; elsewhere it raises.
+        along: the axis on which tensors of several images follow each other, where it is not the first.
     """
 
     make: Callable[[], Any]
@@ -56,6 +59,7 @@ class Member:
     renumbers: bool = True
     modality: str = "image"
     repeats: bool = True
+    along: dict[str, int] = field(default_factory=dict)
 
 
 def build(family: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
@@ -87,7 +91,7 @@ def inputs(family: str, rows: Rows, padding: str = "left", seed: int = 1, first:
         sequences.append(torch.tensor(ids))
     batch: dict[str, Any] = tiny.stack(sequences, padding)
     for key in dict.fromkeys(key for tensors in seen for key in tensors):
-        batch[key] = torch.cat([tensors[key] for tensors in seen if key in tensors])
+        batch[key] = torch.cat([tensors[key] for tensors in seen if key in tensors], member.along.get(key, 0))
     return extended(family, batch)
 
 
@@ -120,7 +124,8 @@ def has_video(family: str) -> bool:
 
 def rope_index(model: Any, batch: dict[str, Any]) -> Tensor:
     """(3, B, S) positions of a family whose positions have three axes."""
-    wanted = ("image_grid_thw", "video_grid_thw", "attention_mask", "mm_token_type_ids")
+    wanted = ("image_grid_thw", "video_grid_thw", "target_sizes", "target_sizes_videos", "attention_mask",
+              "mm_token_type_ids")  # fmt: skip
     given = {k: batch[k] for k in wanted if k in batch}
     if "video_second_per_grid" in batch:
         given["second_per_grids"] = batch["video_second_per_grid"]
@@ -154,6 +159,11 @@ def gemma4_member(kind: str, spread: int = 1, **changes: Any) -> Member:
     make = zoo_gemma4.unified if kind == "unified" else partial(zoo_gemma4.gemma4, kind)
     shown = [partial(maker, spread=spread) for maker in (zoo_gemma4.image, zoo_gemma4.video)]
     return Member(make, *shown, extras=zoo_gemma4.extras, renumbers=False, stage_1=(5, 2), **changes)
+
+
+def minicpm_member(kind: str, **more: Any) -> Member:
+    image, video, along = zoo_minicpm.image, zoo_minicpm.video, zoo_minicpm.ALONG
+    return Member(lambda: zoo_minicpm.minicpm(kind), image, video, stage_1=(3, 1), along=along, **more)
 
 
 FAMILIES: dict[str, Member] = {
@@ -198,4 +208,18 @@ FAMILIES: dict[str, Member] = {
     "video_llama_3": Member(
         zoo_pixtral.video_llama_3, zoo_pixtral.video_llama_3_image, zoo_pixtral.video_llama_3_video, stage_1=(5, 2)
     ),
+    "minicpmv4_6": minicpm_member("MiniCPMV4_6"),
+    "minicpmv4_7": minicpm_member("MiniCPMV4_7", extras=zoo_qwen.extras, mrope=True, renumbers=False),
+    "paddleocr_vl": Member(
+        zoo_siglip.paddleocr_vl, zoo_siglip.paddleocr_vl_image, extras=zoo_qwen.extras, mrope=True, renumbers=False
+    ),
+    "hunyuan_vl": Member(
+        zoo_siglip.hunyuan_vl, zoo_siglip.hunyuan_vl_image, extras=zoo_qwen.extras, mrope=True, renumbers=False
+    ),
+    "lfm2_vl": Member(zoo_siglip.lfm2_vl, zoo_siglip.lfm2_vl_image),
+    "deepseek_vl": Member(zoo_siglip.deepseek_vl, zoo_siglip.deepseek_vl_image, stage_1=(13, 4)),
+    "deepseek_vl_hybrid": Member(
+        lambda: zoo_siglip.deepseek_vl("DeepseekVLHybrid"), zoo_siglip.deepseek_vl_hybrid_image, stage_1=(13, 4)
+    ),
+    "janus": Member(lambda: zoo_siglip.deepseek_vl("Janus"), zoo_siglip.deepseek_vl_image, stage_1=(13, 4)),
 }

@@ -18,7 +18,8 @@ QWEN_TEXT: dict[str, Any] = dict(
     num_key_value_heads=2, bos_token_id=1, eos_token_id=2, pad_token_id=0, max_position_embeddings=512,
     rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
 )  # fmt: skip
-HYBRIDS, ATTEND = ("qwen3_5", "qwen3_5_moe"), (0, 3)
+QWEN35, ATTEND = ("qwen3_5", "qwen3_5_moe"), (0, 3)
+HYBRIDS = (*QWEN35, "minicpmv4_6", "minicpmv4_7", "lfm2_vl")
 # attention at layer 0, so that every setting of the matrix can be ranked; linear layers side by side and at the end
 HYBRID: dict[str, Any] = dict(
     layer_types=["full_attention" if i in ATTEND else "linear_attention" for i in range(LAYERS)], head_dim=16,
@@ -57,12 +58,16 @@ def qwen(kind: str) -> Callable[[], Any]:
         model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
         if kind == "Qwen3VLMoe":
             model.set_experts_implementation("eager")  # the grouped kernel takes no float64 on a CPU
-        for state in (module for module in model.modules() if hasattr(module, "A_log")):
-            # slow decay: a state remembers the whole prompt, so what should not be in it shows
-            state.A_log.data = torch.linspace(0.02, 0.3, len(state.A_log)).log()
-        return model
+        return slow(model)
 
     return make
+
+
+def slow(model: Any) -> Any:
+    """The model with slow decay: a state remembers the whole prompt, so what should not be in it shows."""
+    for state in (module for module in model.modules() if hasattr(module, "A_log")):
+        state.A_log.data = torch.linspace(0.02, 0.3, len(state.A_log)).log()
+    return model
 
 
 def _grid(generator: torch.Generator, frames: int) -> tuple[Tensor, Tensor]:

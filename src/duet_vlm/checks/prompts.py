@@ -41,8 +41,12 @@ def rows(model: Any, processor: ProcessorMixin) -> list[dict[str, Tensor]]:
     return [{name: _placed(x, model) for name, x in row.items() if isinstance(x, Tensor)} for row in made]
 
 
-def together(singles: list[dict[str, Tensor]], padding_id: int) -> dict[str, Tensor]:
-    """Rows as one batch, padded on the left. Pictures stand one after the other; smaller ones get empty crops."""
+def together(singles: list[dict[str, Tensor]], padding_id: int, pixels_along: int = 0) -> dict[str, Tensor]:
+    """Rows as one batch, padded on the left. Pictures stand one after the other; smaller ones get empty crops.
+
+    Args:
+        pixels_along: the axis of pixels on which they do, `pixels_along` of the model's family.
+    """
     lengths = [row["input_ids"].shape[1] for row in singles]
     batch = {}
     for name in dict.fromkeys(name for row in singles for name in row):
@@ -52,6 +56,9 @@ def together(singles: list[dict[str, Tensor]], padding_id: int) -> dict[str, Ten
             batch[name] = torch.cat([pad(x, (max(lengths) - x.shape[1], 0), value=fill) for x in ids])
             continue
         parts = [row[name] for row in singles if name in row]
+        if pixels_along and parts[0].is_floating_point():
+            batch[name] = torch.cat(parts, pixels_along)
+            continue
         largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
         batch[name] = torch.cat([_enlarged(part, largest) for part in parts])
     return batch

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig
 
 from .. import applying
 from ..config.arguments import tokenizer_of
 from ..engine.handle import Duet
-from ..families import visual_token_ids
+from ..families import family_of, visual_token_ids
 from ..host import decoder_of
 from ..presets import DuetConfig
 from . import prompts
@@ -23,18 +23,6 @@ if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
 NEW = 4  # tokens of every answer
-
-
-class Forced(LogitsProcessor):
-    """Lets through one token per step, whatever the model would say."""
-
-    def __init__(self, tokens: Tensor, start: int):
-        self.tokens, self.start = tokens, start
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        out = torch.full_like(scores, -math.inf)
-        out[:, self.tokens[input_ids.shape[1] - self.start]] = 0
-        return out
 
 
 class Subject:
@@ -56,7 +44,7 @@ class Subject:
         self.suppressed = sorted(special)
         model.generation_config = GenerationConfig(pad_token_id=padding)
         self.singles = prompts.rows(model, processor)
-        self.batch = prompts.together(self.singles, padding)
+        self.batch = prompts.together(self.singles, padding, family_of(model.config).pixels_along)
 
     def apply(self, config: DuetConfig | None = None) -> Duet:
         """Compress the model, with the settings to try if no others are given."""
@@ -78,8 +66,9 @@ class Subject:
     def forced(self, row: dict[str, Tensor], tokens: Tensor | None = None) -> Any:
         """`generate`'s output where the answer is `tokens` (n,), by default the agreed ones."""
         tokens = self.answer if tokens is None else tokens
-        force = LogitsProcessorList([Forced(tokens, row["input_ids"].shape[1])])
-        return self._generate(row, len(tokens), logits_processor=force)
+        answer, start = tokens.tolist(), row["input_ids"].shape[1]
+        # Janus hands no logits_processor on
+        return self._generate(row, len(answer), prefix_allowed_tokens_fn=lambda _, ids: [answer[len(ids) - start]])
 
     def steps(self, row: dict[str, Tensor], tokens: Tensor | None = None) -> Tensor:
         """(B, n, V) log-probabilities of every step of a forced answer."""

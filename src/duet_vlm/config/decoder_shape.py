@@ -5,55 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .layer_shape import LayerShape, differing, linear_layers
+from .layer_shape import LayerShape, differing
+from .linear_shape import ConvolutionShape, LinearShape, linear_shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-
-
-@dataclass(frozen=True)
-class LinearShape:
-    """The sizes of a linear layer (Gated DeltaNet, arXiv 2412.06464), which holds a state instead of keys and values.
-
-    Attributes:
-        layers: the decoder layers that are linear.
-        key_width, value_width: of all heads together.
-        value_heads: how many states there are, each of `head_dim` rows.
-        head_dim: of a key.
-        kernel: tokens that the convolution in front sees.
-    """
-
-    layers: frozenset[int]
-    key_width: int
-    value_width: int
-    value_heads: int
-    head_dim: int
-    kernel: int
-
-    def operations(self, hidden: int) -> int:
-        """Multiplications of one token, its feed-forward excepted: projections, convolution and state.
-
-        The state is read with the key, changed by one outer product and read with the query, which is the least that
-        the delta rule takes; kernels that work on chunks do more.
-        """
-        mixed = 2 * self.key_width + self.value_width
-        projections = hidden * (mixed + 2 * self.value_width + 2 * self.value_heads)
-        return projections + self.kernel * mixed + 3 * self.head_dim * self.value_width
-
-    @classmethod
-    def of(cls, text: Any) -> LinearShape | None:
-        """Read from a decoder's config; None where no layer is linear."""
-        layers = linear_layers(text)
-        if not layers:
-            return None
-        return cls(
-            layers=layers,
-            key_width=text.linear_num_key_heads * text.linear_key_head_dim,
-            value_width=text.linear_num_value_heads * text.linear_value_head_dim,
-            value_heads=text.linear_num_value_heads,
-            head_dim=text.linear_key_head_dim,
-            kernel=text.linear_conv_kernel_dim,
-        )
 
 
 @dataclass(frozen=True)
@@ -63,7 +19,7 @@ class DecoderShape:
     Attributes:
         feed_forward: parameters of the feed-forward that one token goes through; of experts, those that are chosen.
         differing: the sizes of each layer where they differ, or where some see a window; empty elsewhere.
-        linear: of a hybrid decoder, whose layers with attention are gated.
+        linear: what the linear layers of a hybrid decoder are.
     """
 
     layers: int
@@ -75,7 +31,7 @@ class DecoderShape:
     vocabulary: int
     differing: tuple[LayerShape, ...] = ()
     bytes_per_value: int = 2
-    linear: LinearShape | None = None
+    linear: LinearShape | ConvolutionShape | None = None
 
     @classmethod
     def of(cls, config: PreTrainedConfig, bytes_per_value: int = 2) -> DecoderShape:
@@ -93,7 +49,7 @@ class DecoderShape:
             vocabulary=text.vocab_size,
             bytes_per_value=bytes_per_value,
             differing=differing(text, feed_forward),
-            linear=LinearShape.of(text),
+            linear=linear_shape(text),
         )
 
     def is_linear(self, layer: int) -> bool:
@@ -121,8 +77,8 @@ class DecoderShape:
         """
         if self.linear is not None and layer in self.linear.layers:
             return 2 * tokens * (self.linear.operations(self.hidden) + self.feed_forward)
-        own = self.layer(layer)
-        heads = (3 if self.linear else 2) * self.heads + own.key_value_heads + own.value_heads  # queries, output, gates
+        own, gated = self.layer(layer), self.linear is not None and self.linear.gated
+        heads = (3 if gated else 2) * self.heads + own.key_value_heads + own.value_heads  # queries, output, gates
         projections = self.hidden * heads * own.head_dim
         passing = 1 if own.borrows else tokens
         return 2 * passing * (projections + own.feed_forward) + self.attention_flops(tokens, layer)
@@ -150,6 +106,10 @@ def _feed_forward(text: Any) -> int:
     """
     width, expert = getattr(text, "intermediate_size", None) or 0, getattr(text, "moe_intermediate_size", None)
     experts = getattr(text, "num_experts", None) or getattr(text, "n_routed_experts", None)
+    if getattr(text, "block_auto_adjust_ff_dim", False):  # a width that is to be made two thirds as large
+        width, step = int(2 * width / 3), text.block_multiple_of
+        if text.block_ffn_dim_multiplier is not None:
+            width = step * -(-int(text.block_ffn_dim_multiplier * width) // step)
     if not experts or not expert:
         return int(3 * text.hidden_size * width)
     if getattr(text, "enable_moe_block", False):  # beside the dense part

@@ -9,13 +9,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
-def linear_layers(config: PreTrainedConfig) -> frozenset[int]:
-    """The decoder layers of a transformers config that have linear attention."""
-    text = config.get_text_config()
-    kinds = (getattr(text, "layer_types", None) or ())[: text.num_hidden_layers]
-    return frozenset(i for i, kind in enumerate(kinds) if kind == "linear_attention")
-
-
 def lending_layers(config: PreTrainedConfig) -> frozenset[int]:
     """The decoder layers of a transformers config whose keys and values later layers use instead of their own.
 

@@ -1,9 +1,9 @@
 """What a decoder layer is handed of a prompt: the tokens that are kept, and what belongs to them.
 
 A hybrid decoder has two kinds of layers. One with attention gets a mask, rotary embeddings and a cache that knows which
-keys it holds. A linear one (Gated DeltaNet) takes the tokens as they come into one state: it needs nothing but to know
-the holes of a ragged batch, which stand in front of a row, zeroed, where they leave an empty state empty. Behind the
-first token they would decay it.
+keys it holds. A linear one (Gated DeltaNet, a short convolution) takes the tokens as they come into one state: it needs
+nothing but to know the holes of a ragged batch, which stand in front of a row, zeroed, where they leave an empty state
+empty. Behind the first token they would decay it, or push tokens out of it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def enter(
 
 def enter_linear(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], prompt: Prefill) -> Tensor:
     """Drop, and tell a linear layer the holes among the tokens that are kept; (B, n, D) -> (B, m, D)."""
-    hidden = _compressed(layer, layer.linear_attn.layer_idx, hidden, kwargs, prompt)
+    hidden = _compressed(layer, host.layer_number(layer), hidden, kwargs, prompt)
     if prompt.present.kept is not None:
         kwargs["attention_mask"] = prompt.present.padding_mask
     return hidden

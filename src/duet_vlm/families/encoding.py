@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.refs import Ref, wrap
 from ..stage1 import Merge
+
+if TYPE_CHECKING:
+    from .family import Family
 
 ATTRIBUTE = "duet"  # of an encoder's output
 
@@ -111,13 +114,6 @@ def within(call: EncoderCall | None) -> Iterator[None]:
         _call.reset(token)
 
 
-class Parts(Protocol):
-    """What a family calls the parts of its core model."""
-
-    towers: tuple[str, ...]
-    projectors: tuple[str, ...]
-
-
 class Stage1:
     """Stage 1 of one applied model: its encoders are wrapped, and taps stand on its towers.
 
@@ -131,7 +127,7 @@ class Stage1:
 
     encoders = ("get_image_features", "get_video_features")
 
-    def __init__(self, core: Any, config: Settings, family: Parts):
+    def __init__(self, core: Any, config: Settings, family: Family):
         self._core, self.config, self.family = Ref(core), config, family
 
     @property
@@ -169,6 +165,9 @@ class Stage1:
     def after_tower(self, call: EncoderCall, tower: Any, output: Any) -> None:
         """Go on once the tower is done."""
 
+    def after_encoder(self, call: EncoderCall, output: Any) -> None:
+        """Go on once the encoder has returned its output, which has a `pooler_output`."""
+
     @torch.compiler.disable  # a graph would keep the answer of the call that traced it
     def call(self) -> EncoderCall | None:
         """Return the call of this model's encoder that is under way; None outside of one, and in a backward pass."""
@@ -188,7 +187,10 @@ class Stage1:
         call = EncoderCall(self, only, arguments)
         with within(call):
             output = encoder(*args, **kwargs)
-        if call.features is not None and not isinstance(output, tuple):
+        if isinstance(output, tuple):
+            return output
+        self.after_encoder(call, output)
+        if call.features is not None:
             setattr(output, ATTRIBUTE, self.outcome(call, output))
         return output
 

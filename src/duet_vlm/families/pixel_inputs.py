@@ -17,6 +17,7 @@ class PixelInputs:
     Attributes:
         pixel_arguments: modality -> the names under which the model takes its pixels, of which a call uses one.
         pixel_masks: names of what tells pixels from padding.
+        pixels_along: the axis on which the pixels of one image follow those of another.
     """
 
     pixel_arguments: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -24,6 +25,7 @@ class PixelInputs:
         "video": ("pixel_values_videos",),
     }
     pixel_masks: tuple[str, ...] = ()
+    pixels_along = 0
 
     def pixels_in(self, inputs: Mapping[str, Any], modality: str | None = None) -> Any:
         """The pixels of images, of videos, or of whichever come; None where none do."""

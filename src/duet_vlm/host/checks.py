@@ -19,7 +19,7 @@ from transformers.generation import GenerationMixin
 
 from ..errors import DuetError
 from ..version import __version__
-from .names import CACHE_NAMES, LAYER_NAMES, arguments, attends, attention_kind, decoder_of, device_of, takes
+from .names import CACHE_NAMES, LAYER_NAMES, arguments, attends, attention_kind, decoder_of, device_of, linear_of, takes
 
 KEPT = (
     cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer, cache_utils.LinearAttentionLayer,
@@ -94,8 +94,18 @@ def check_decoder(model: Any) -> None:
 
 
 def _is_linear(layer: nn.Module) -> bool:
-    """Tell whether a layer has linear attention that knows its number and leaves out what a mask hides."""
-    linear = getattr(layer, "linear_attn", None)
+    """Tell whether a layer is linear, knows its number and leaves out what a mask hides.
+
+    Raises:
+        DuetError: what a mask hides becomes a bias, which is not nothing.
+    """
+    linear = linear_of(layer)
+    entrance = getattr(linear, "in_proj", None)
+    if isinstance(linear, nn.Module) and getattr(entrance, "bias", None) is not None:
+        raise DuetError(
+            f"the {type(linear).__name__} of this model adds a bias to tokens that are masked, so they would not be as "
+            "if they were gone: use a model whose convolutions have no bias (conv_bias=False)."
+        )
     return hasattr(linear, "layer_idx") and "attention_mask" in arguments(type(linear))
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CACHE_NAMES = ("cache", "past_key_values")  # the newer first: where both are known, the older is an alias
 LAYER_NAMES = ("attention_mask", "position_embeddings")  # what a decoder layer is given by keyword
+LINEAR = ("linear_attn", "conv")  # what a layer without attention calls what it has instead
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")  # how packed rows are announced to attention
 
 
@@ -122,8 +123,13 @@ def attends(layer: Any) -> bool:
     return hasattr(layer, "self_attn")
 
 
+def linear_of(layer: Any) -> Any:
+    """What stands in the place of attention in a linear layer; None where nothing does that is known."""
+    return next((getattr(layer, name) for name in LINEAR if hasattr(layer, name)), None)
+
+
 def linear_layers_of(decoder: Any) -> frozenset[int]:
-    """The numbers of the decoder layers that have linear attention, a state instead of keys and values."""
+    """The numbers of the decoder layers that are linear, with a state instead of keys and values."""
     return frozenset(i for i, layer in enumerate(decoder.layers) if not attends(layer))
 
 
@@ -139,7 +145,7 @@ def attention_type(layer: Any) -> str:
 
 def layer_number(layer: Any) -> int:
     """The number of a decoder layer, of either kind."""
-    return int((layer.self_attn if attends(layer) else layer.linear_attn).layer_idx)
+    return int((layer.self_attn if attends(layer) else linear_of(layer)).layer_idx)
 
 
 def attention_kind(module: Any) -> str:

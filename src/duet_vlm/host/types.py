@@ -34,18 +34,7 @@ class Attention(nn.Module):
     layer_idx: int
 
 
-class LinearAttention(nn.Module):
-    """What stands in the place of attention in a linear layer (Gated DeltaNet): a state instead of keys and values.
-
-    Attributes:
-        layer_idx: the number of the decoder layer.
-    """
-
-    layer_idx: int
-
-
 class DecoderLayer(nn.Module):
-    """A layer of the language model; one of linear attention has `linear_attn` in the place of `self_attn`."""
+    """A layer of the language model; a linear one has something else in the place of `self_attn`: see `linear_of`."""
 
     self_attn: Attention
-    linear_attn: LinearAttention

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..config.budget_rule import NONE, SAVED, Budget
-from ..config.layer_shape import linear_layers
+from ..config.linear_shape import linear_layers
 from ..errors import DuetError
 from ..families.image_shape import ImageShape
 from ..families.random_images import usual_grid
