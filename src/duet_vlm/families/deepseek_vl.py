@@ -25,7 +25,7 @@ class DeepseekVLStage1(fixed.FixedStage1):
 
 class DeepseekVL(fixed.Fixed, model_types=("deepseek_vl", "janus")):
     stage1 = DeepseekVLStage1
-    towers = ("vision_model",)
+    towers: tuple[str, ...] = ("vision_model",)
     projectors = ("aligner",)
 
     def visual_tokens(self, config: PreTrainedConfig) -> int:

@@ -139,9 +139,9 @@ class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
     dynamic = True
     keep_ratios = (0.5, 0.25)
     video_processor: type[FrameProcessor] | None = Qwen2VLVideoProcessor
-    stage1 = QwenStage1
-    towers = ("visual",)
-    projectors = ("merger", "deepstack_merger_list")
+    stage1: type[Stage1] = QwenStage1
+    towers: tuple[str, ...] = ("visual",)
+    projectors: tuple[str, ...] = ("merger", "deepstack_merger_list")
 
     def tokens_of_grid(self, config: PreTrainedConfig, grid: tuple[int, ...]) -> int:
         frames, rows, columns = (1, *grid)[-3:]

@@ -35,7 +35,11 @@ class Gemma4VideoProcessor(FrameProcessor):
         side, budget = int(self.pooling_kernel_size), int(self.max_soft_tokens)
         if self.do_resize:
             height, width = get_aspect_ratio_preserving_size(
-                *frames.shape[-2:], patch_size=self.patch_size, max_patches=budget * side**2, pooling_kernel_size=side
+                height=frames.shape[-2],
+                width=frames.shape[-1],
+                patch_size=self.patch_size,
+                max_patches=budget * side**2,
+                pooling_kernel_size=side,
             )
             frames = pixels.resize(frames, height, width, self.resample)
         edge, most = self.patch_size * self.at_once, budget * (side // self.at_once) ** 2
