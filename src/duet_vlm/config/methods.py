@@ -16,10 +16,14 @@ CHANGES: dict[str, Fields] = {"duet-plus": {"merging": "visionzip", "diverse": T
 
 
 def names() -> dict[str, tuple[str, str]]:
-    """Plain name -> its stage 1 and its stage 2; the names of one stage alone, where both have it that of stage 1."""
-    first = {name: (name, "none") for name in STAGE1 if name != "duet"}
+    """Plain name -> its stage 1 and its stage 2: both where they are of one paper, else one alone, the first first."""
+    first = {name: (name, name if _both(name) else "none") for name in STAGE1 if name != "duet"}
     second = {name: ("none", name) for name in SCHEDULES if name not in STAGE1}
     return {"duet": ("duet", "duet"), "duet-plus": ("duet", "duet"), **first, **second, "none": ("none", "none")}
+
+
+def _both(name: str) -> bool:
+    return name in SCHEDULES and STAGE1[name].paper == SCHEDULES[name].paper != ""
 
 
 def stages(name: str) -> tuple[str, str]:
