@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from greedy_loops import determinant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import cosine
@@ -52,16 +53,6 @@ def chosen(way: str, rule: Rule, direction: Tensor, count: int) -> list[list[int
         return greedy(rule, direction, count).tolist()  # type: ignore[no-any-return]
 
 
-def determinant(a: list[float], x: list[list[float]], count: int) -> list[int]:
-    """By the determinants themselves."""
-    kernel = torch.tensor([[a[i] * cosine(x[i], x[j]) * a[j] for j in range(len(a))] for i in range(len(a))]).double()
-    out: list[int] = []
-    while len(out) < count:
-        left = [i for i in range(len(a)) if i not in out]
-        out.append(max(left, key=lambda i: float(torch.linalg.det(kernel[[*out, i]][:, [*out, i]]))))
-    return out
-
-
 @many
 @given(st.data())
 @pytest.mark.parametrize("way", WAYS)
@@ -72,7 +63,8 @@ def test_a_determinant_is_as_large_as_one_more_token_makes_it(way: str, data: st
     found = chosen(way, Determinant(quality=a), direction, count)
     for row in range(2):
         x = direction[row].double().tolist()
-        assert found[row] == determinant(a[row].double().tolist(), x, count)
+        similarity = [[cosine(one, other) for other in x] for one in x]
+        assert found[row] == determinant(a[row].double().tolist(), similarity, count)
 
 
 @many

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import DuetError, shown
+from ..errors import DuetError, listed, shown
 from .drops import Drop
 from .registry import SCHEDULES, STAGE1, named
 
@@ -38,7 +38,7 @@ def stages(name: str) -> tuple[str, str]:
     first, plus, second = text.partition("+")
     if not plus:
         raise DuetError(
-            f"method {shown(name)} is unknown: choose one of {', '.join(names())}, or join two, as in visionzip+fastv."
+            f"method {shown(name)} is unknown: choose one of {listed(names())}, or join two, as in visionzip+fastv."
         )
     if first != "none" and named(STAGE1, first) is None:
         raise _no_stage(name, first, 1, [*STAGE1])
@@ -49,7 +49,7 @@ def stages(name: str) -> tuple[str, str]:
 
 def _no_stage(name: str, part: str, stage: int, known: list[str]) -> DuetError:
     return DuetError(
-        f"method {shown(name)} is unknown: {shown(part)} is no stage {stage}, which is one of {', '.join(known)}, none."
+        f"method {shown(name)} is unknown: {shown(part)} is no stage {stage}, which is one of {listed(known)}, none."
     )
 
 
