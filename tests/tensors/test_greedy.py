@@ -124,7 +124,8 @@ def test_farthest_first_chooses_what_it_chose_row_by_row(seed: int) -> None:
 @pytest.mark.parametrize("name", RULES)
 def test_ties_take_the_earlier_place_and_what_is_no_number_the_last(name: str, way: str) -> None:
     direction, a = image(0, 2, 12, 16)
-    same = direction[:, :1].expand(-1, 12, -1)
+    same = torch.zeros_like(direction)
+    same[..., 3] = 1  # whose cosines have no rounding
     assert chosen(way, RULES[name](torch.ones_like(a)), same, 5) == [[0, 1, 2, 3, 4]] * 2
     direction[0, 4, 2], direction[1, 7] = torch.nan, torch.inf
     found = chosen(way, RULES[name](a), direction, 12)

@@ -34,7 +34,8 @@ def cdpruner(inputs: RankingInputs) -> Tensor:
         quality = images.of(relevance)
         low, high = quality.amin(1, keepdim=True), quality.amax(1, keepdim=True)
         quality = (quality - low) / (high - low).clamp(min=1e-12)
-        return greedy(Determinant(quality=quality), normalize(wide(images.of(hidden)), dim=-1), images.count)
+        chosen: Tensor = greedy(Determinant(quality=quality), normalize(wide(images.of(hidden)), dim=-1), images.count)
+        return chosen
 
     return select(inputs, choose)
 
@@ -45,4 +46,5 @@ def _relevance(inputs: RankingInputs) -> Tensor:
     with exact(there.device):
         asking = normalize(wide(inputs.questions), dim=-1).masked_fill(~there, 0).sum(1, keepdim=True)
         asking = asking / there.sum(1, keepdim=True).clamp(min=1)
-        return (normalize(wide(inputs.hidden), dim=-1) @ asking.transpose(1, 2))[..., 0]
+        relevance: Tensor = normalize(wide(inputs.hidden), dim=-1) @ asking.transpose(1, 2)
+        return relevance[..., 0]

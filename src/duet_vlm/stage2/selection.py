@@ -61,8 +61,8 @@ def select(inputs: RankingInputs, choose: Callable[[Images], Tensor]) -> Tensor:
         for span, columns in found.items():
             sizes[len(columns), limits[span]].append((row, columns))
     for (_, count), alike in sizes.items():
-        rows, columns = torch.tensor([[row] for row, _ in alike]), torch.tensor([columns for _, columns in alike])
-        images = Images(rows.to(device), columns.to(device), count)
+        rows = torch.tensor([[row] for row, _ in alike], device=device)
+        images = Images(rows, torch.tensor([columns for _, columns in alike], device=device), count)
         if count:
-            chosen[images.rows, images.columns.gather(1, choose(images))] = True
+            chosen[rows, images.columns.gather(1, choose(images))] = True
     return chosen

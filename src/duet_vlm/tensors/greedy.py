@@ -42,13 +42,14 @@ def greedy(rule: Rule, direction: Tensor, count: int) -> Tensor:
     batch, tokens, width = direction.shape
     if not batch or not count:
         return torch.zeros(batch, count, dtype=torch.long, device=direction.device)
-    broken = ~direction.isfinite().all(-1)
-    direction = direction.masked_fill(broken[..., None], 0)
-    room = block_size(direction.device)
+    room, on_cpu = block_size(direction.device), direction.device.type == "cpu"
+    broken = ~direction.sum(-1).isfinite()
+    if not on_cpu or bool(broken.any()):
+        direction = direction.masked_fill(broken[..., None], 0)
     mapped = tokens**2 <= max(room, tokens * width)
     images = max(1, room // tokens**2) if mapped else batch
     covers = isinstance(rule, Worth) and rule.cover is not None
-    choose = alone if direction.device.type == "cpu" or (covers and not mapped) else together
+    choose = alone if on_cpu or (covers and not mapped) else together
     chosen = []
     for start in range(0, batch, images):
         part = slice(start, start + images)

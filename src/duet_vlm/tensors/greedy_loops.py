@@ -49,15 +49,17 @@ def together(rule: Rule, rows: Rows, broken: Tensor, count: int) -> Tensor:
 
 
 def _worth(numbers: dict[str, Any], near: Array, gain: Array, mean: Callable[[Array, float], Array]) -> Array:
-    total: Array = None
-    for weight, found, least in (
-        (None if numbers["base"] is None else 1.0, numbers["base"], 1e-12),
-        (numbers["distance"], None if numbers["distance"] is None else 1 - near, _LITTLE),
-        (numbers["cover"], gain, _LITTLE),
-    ):
+    """What every token is worth now; `mean` averages over the tokens that are left, to at least a number."""
+    base, distance, cover = numbers["base"], numbers["distance"], numbers["cover"]
+    terms: tuple[tuple[Array, Array, float], ...] = (
+        (None if base is None else 1, base, 1e-12),
+        (distance, None if distance is None else 1 - near, _LITTLE),
+        (cover, gain, _LITTLE),
+    )
+    total: Array = 0
+    for weight, found, least in terms:
         if weight is not None:
-            part = weight * (found / mean(found, least) if numbers["averaged"] else found)
-            total = part if total is None else total + part
+            total = total + weight * (found / mean(found, least) if numbers["averaged"] else found)
     return total
 
 
@@ -86,11 +88,10 @@ def _worth_alone(numbers: dict[str, Any], rows: HostRows, closed: NDArray[Any], 
         if gain is not None:  # only what the token is the nearest to counts for less now
             nearer = np.flatnonzero(row > near)
             for part in rows.parts(nearer):
-                before = near[part, None]
-                block = rows.at(part)
-                np.clip(block, before, row[part, None], out=block)
+                block, before = rows.at(part), near.take(part)[:, None]
+                np.minimum(block, row.take(part)[:, None], out=block)
                 block -= before
-                gain -= block.sum(0)
+                gain -= np.add.reduce(np.maximum(block, 0, out=block))
         near = np.maximum(near, row)
 
 
