@@ -12,38 +12,24 @@ from greedy_loops import determinant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import cosine
+from rules import RULES, image
 from torch import Tensor
-from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from duet_vlm.tensors import greedy as module
 from duet_vlm.tensors.greedy import greedy
 from duet_vlm.tensors.greedy_loops import together
-from duet_vlm.tensors.greedy_rules import Determinant, Rule, Worth, balanced
+from duet_vlm.tensors.greedy_rules import Determinant, Rule, Worth
 from duet_vlm.tensors.streamed import block_size
 
 many = settings(max_examples=25, deadline=None)
 
-RULES: dict[str, Callable[[Tensor], Rule]] = {
-    "farthest first": lambda a: Worth(distance=1.0, lonely=True),
-    "weighted distance": lambda a: Worth(distance=a, floor=0.0),
-    "coverage": lambda a: Worth(cover=a, floor=0.0),
-    "marginal relevance": lambda a: Worth(base=0.5 * a, distance=0.5, first=a),
-    "balanced": balanced,
-    "determinant": lambda a: Determinant(quality=a),
-}
 WAYS = {  # how the same is computed
     "host": {},
     "host, no map": {"block_size": lambda device: 50},
     "at once": {"alone": together},
     "at once, no map": {"alone": together, "block_size": lambda device: 50},
 }
-
-
-def image(seed: int, batch: int, tokens: int, width: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(batch, tokens, width, generator=generator)
-    return normalize(x, dim=-1), 0.05 + torch.rand(batch, tokens, generator=generator)
 
 
 def chosen(way: str, rule: Rule, direction: Tensor, count: int) -> list[list[int]]:

@@ -4,12 +4,14 @@ Farthest-first, maximal marginal relevance, coverage and determinants all choose
 for the others, and choose again. They differ in what a token is worth: `Worth` or `Determinant` of `greedy_rules`.
 
 On a CPU the images are done one by one in numpy, whose small operations start in a fraction of the time of torch's, and
-a gain is corrected for the tokens that came nearer instead of being summed again. An accelerator does all images at
-once and reads nothing on the host.
+a gain is corrected for the tokens that came nearer instead of being summed again. On a CUDA device with Triton a kernel
+runs the whole loop; other accelerators do all images at once, a step at a time, and read nothing on the host.
 """
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +22,8 @@ from .greedy_loops import LIMIT, alone, together
 from .greedy_rows import Rows
 from .greedy_rules import Rule, Worth
 from .streamed import block_size, wide
+
+Loop = Callable[[Rule, Rows, Tensor, int], Tensor]
 
 
 @torch.compiler.disable  # a loop of hundreds of steps is no graph
@@ -49,13 +53,23 @@ def greedy(rule: Rule, direction: Tensor, count: int) -> Tensor:
     mapped = tokens**2 <= max(room, tokens * width)
     images = max(1, room // tokens**2) if mapped else batch
     covers = isinstance(rule, Worth) and rule.cover is not None
-    choose = alone if on_cpu or (covers and not mapped) else together
+    choose = alone if on_cpu or (covers and not mapped) else _accelerated(direction, mapped)
     chosen = []
     for start in range(0, batch, images):
         part = slice(start, start + images)
         rows = Rows(direction[part], mapped, room)
         chosen.append(choose(_part(rule, part, rows), rows, broken[part], count))
     return torch.cat(chosen)
+
+
+def _accelerated(direction: Tensor, mapped: bool) -> Loop:
+    """What runs the loop on an accelerator: the kernel needs a map, and Triton."""
+    single = direction.dtype == torch.float32
+    if mapped and single and direction.is_cuda and importlib.util.find_spec("triton") is not None:
+        from .greedy_kernel import by_kernel
+
+        return by_kernel
+    return together
 
 
 def _part(rule: Rule, part: slice, rows: Rows) -> Rule:

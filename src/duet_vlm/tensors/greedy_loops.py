@@ -20,16 +20,16 @@ from .streamed import exact
 Array = Any  # (N,) of numpy for one image, or a tensor (B, N)
 
 LIMIT = 1e25
-_LAST = -1e37  # added to the worth of a token that has something that is no number: below all others
-_LITTLE = 1e-3  # a mean distance or gain below which there is nothing left to find
-_SPANNED = 1e-5  # of a token's quality: what rounding may leave of a token that the chosen ones span
+LAST = -1e37  # added to the worth of a token that has something that is no number: below all others
+LITTLE = 1e-3  # a mean distance or gain below which there is nothing left to find
+SPANNED = 1e-5  # of a token's quality: what rounding may leave of a token that the chosen ones span
 
 
 def alone(rule: Rule, rows: Rows, broken: Tensor, count: int) -> Tensor:
     """Choose `count` tokens of (B, N), image by image on the host: (B, count) long."""
     chosen = []
     for image in range(len(broken)):
-        closed = np.where(broken[image].cpu().numpy(), np.float32(_LAST), np.float32(0))
+        closed = np.where(broken[image].cpu().numpy(), np.float32(LAST), np.float32(0))
         numbers = {
             name: value[image].cpu().numpy() if isinstance(value, Tensor) else value
             for name, value in vars(rule).items()
@@ -41,7 +41,7 @@ def alone(rule: Rule, rows: Rows, broken: Tensor, count: int) -> Tensor:
 
 def together(rule: Rule, rows: Rows, broken: Tensor, count: int) -> Tensor:
     """Choose `count` tokens of (B, N), all images at once, nothing read on the host: (B, count) long."""
-    closed = torch.zeros_like(rows.direction[..., 0]).masked_fill(broken, _LAST)
+    closed = torch.zeros_like(rows.direction[..., 0]).masked_fill(broken, LAST)
     with exact(closed.device):
         if isinstance(rule, Worth):
             return _worth_together(vars(rule), rows, closed, count)
@@ -53,8 +53,8 @@ def _worth(numbers: dict[str, Any], near: Array, gain: Array, mean: Callable[[Ar
     base, distance, cover = numbers["base"], numbers["distance"], numbers["cover"]
     terms: tuple[tuple[Array, Array, float], ...] = (
         (None if base is None else 1, base, 1e-12),
-        (distance, None if distance is None else 1 - near, _LITTLE),
-        (cover, gain, _LITTLE),
+        (distance, None if distance is None else 1 - near, LITTLE),
+        (cover, gain, LITTLE),
     )
     total: Array = 0
     for weight, found, least in terms:
@@ -101,12 +101,12 @@ def _determinant_alone(numbers: dict[str, Any], rows: HostRows, closed: NDArray[
     chosen: list[int] = []
     known = 0  # rows of the factor
     while True:
-        place = int((np.maximum(left, _SPANNED * quality) + closed).argmax())
+        place = int((np.maximum(left, SPANNED * quality) + closed).argmax())
         chosen.append(place)
         if len(chosen) == count:
             return chosen
         closed[place] = -np.inf
-        if left[place] > _SPANNED * quality[place]:
+        if left[place] > SPANNED * quality[place]:
             row = quality[place] * quality * rows.of(place) - factor[:known, place] @ factor[:known]
             factor[known] = row / np.sqrt(left[place])
             left = left - factor[known] ** 2
@@ -140,7 +140,7 @@ def _determinant_together(quality: Tensor, rows: Rows, closed: Tensor, count: in
     left, factor = quality * quality, quality.new_zeros(len(closed), count, closed.shape[1])
     chosen: list[Tensor] = []
     while True:
-        place = (left.maximum(_SPANNED * quality) + closed).argmax(1, keepdim=True)
+        place = (left.maximum(SPANNED * quality) + closed).argmax(1, keepdim=True)
         chosen.append(place)
         if len(chosen) == count:
             return torch.cat(chosen, dim=1)
@@ -149,7 +149,7 @@ def _determinant_together(quality: Tensor, rows: Rows, closed: Tensor, count: in
         own = left.gather(1, place)
         before = (known.gather(2, place[..., None].expand(-1, known.shape[1], -1)) * known).sum(1)
         row = quality.gather(1, place) * quality * rows.of(place) - before
-        new = own > _SPANNED * quality.gather(1, place)
+        new = own > SPANNED * quality.gather(1, place)
         row = (row / own.clamp(min=torch.finfo(own.dtype).tiny).sqrt()).masked_fill(~new, 0)
         factor[:, len(chosen) - 1] = row
         left = left - row**2
