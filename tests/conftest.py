@@ -1,6 +1,5 @@
 """One thread, from which tiny models lose nothing; and the same draws every time, but in `make test-long`."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +8,6 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, by whatever does that first
 settings.register_profile("same draws", derandomize=True)  # pytest --hypothesis-profile=default draws anew
 settings.load_profile("same draws")
 
