@@ -85,4 +85,6 @@ def _part(rule: Rule, part: slice, rows: Rows) -> Rule:
         if rule.averaged and "base" in numbers:  # whatever its unit, its mean is a number that can be divided by
             base = numbers["base"]
             numbers["base"] = base / base.abs().amax(1, keepdim=True).clamp(min=torch.finfo(base.dtype).tiny)
+    else:
+        numbers["quality"] = numbers["quality"].clamp(0, 1)
     return replace(rule, **numbers)

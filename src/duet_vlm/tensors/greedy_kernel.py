@@ -36,18 +36,19 @@ def by_kernel(rule: Rule, rows: Rows, broken: Tensor, count: int) -> Tensor:
             return value.float().contiguous()
         return torch.full_like(closed, 0.0 if value is None else value)
 
-    if isinstance(rule, Worth):
-        near = torch.full_like(closed, rule.floor)
-        gain = closed if rule.cover is None else (cosines - rule.floor).clamp_(min=0).sum(1)
-        _worth[(batch,)](
-            cosines, plain(rule.base), plain(rule.distance), plain(rule.cover), plain(rule.first),
-            gain, closed, near, out, tokens, count,
-            BASE=rule.base is not None, DISTANCE=rule.distance is not None, COVER=rule.cover is not None,
-            FIRST=rule.first is not None, AVERAGED=rule.averaged, **sizes,
-        )  # fmt: skip
-    else:
-        factor = torch.empty(batch, count, tokens, device=cosines.device)
-        _determinant[(batch,)](cosines, plain(rule.quality), closed, factor, out, tokens, count, **sizes)
+    with torch.cuda.device_of(cosines):  # where Triton starts its kernels
+        if isinstance(rule, Worth):
+            near = torch.full_like(closed, rule.floor)
+            gain = closed if rule.cover is None else (cosines - rule.floor).clamp_(min=0).sum(1)
+            _worth[(batch,)](
+                cosines, plain(rule.base), plain(rule.distance), plain(rule.cover), plain(rule.first),
+                gain, closed, near, out, tokens, count,
+                BASE=rule.base is not None, DISTANCE=rule.distance is not None, COVER=rule.cover is not None,
+                FIRST=rule.first is not None, AVERAGED=rule.averaged, **sizes,
+            )  # fmt: skip
+        else:
+            factor = cosines.new_empty(batch, count, tokens)
+            _determinant[(batch,)](cosines, plain(rule.quality), closed, factor, out, tokens, count, **sizes)
     return out
 
 
