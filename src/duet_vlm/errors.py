@@ -53,6 +53,13 @@ def reason(error: BaseException, longest: int = 80) -> str:
     return short((str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".: "), longest)
 
 
+def listed(names: Iterable[str], room: int = 90) -> str:
+    """Names as a sentence lists them: the first ones, as many as there is room for, and how many more there are."""
+    known = list(names)
+    fit = next((n for n in range(len(known), 1, -1) if len(", ".join(known[:n])) <= room), 1)
+    return ", ".join(known[:fit]) + (f" and {len(known) - fit} more" if fit < len(known) else "")
+
+
 def closest(name: Any, known: Iterable[str]) -> str | None:
     """The known name that is most like one that is not."""
     close = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []

@@ -14,7 +14,7 @@ from check_cases import (
 )
 from torch import Tensor
 
-from duet_vlm import DuetConfig
+from duet_vlm import Drop, DuetConfig
 from duet_vlm.checks import alike, kept
 from duet_vlm.engine import dropping
 from duet_vlm.engine.trace import DropTrace, ImageTrace
@@ -39,6 +39,19 @@ def test_kept_places_that_are_not_the_best_by_score_are_far_apart_though_no_scor
     assert found is not None and found.apart == pytest.approx(0.2 / 0.3)
     fewer = kept.compared(drop([0, 1], scores), drop([0], scores))
     assert fewer is not None and fewer.apart == float("inf")
+
+
+def test_sets_that_differ_have_no_scores_to_be_apart() -> None:
+    found = kept.compared(drop([0, 1], [1, 1, 0, 0]), drop([0, 3], [1, 0, 0, 1]))
+    assert found is not None and (found.places, found.apart) == (2, 0)
+    assert str(found) == "2 of 2 kept places differ at layer 2, where no score decides"
+
+
+def test_every_promise_holds_for_sets() -> None:
+    for ranking in ("tops", "cdpruner"):
+        config = DuetConfig(dominant=12, merging="scope", drops=[Drop(2, 0.5), Drop(4, 0.25)], ranking=ranking)
+        report = checked(zoo.build("llava"), config=config)
+        assert report.holds, str(report)
 
 
 def test_stage_1_that_merges_otherwise_differs_too() -> None:

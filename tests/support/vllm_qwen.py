@@ -58,6 +58,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "pool": {"merging": "pool", "query": "salient"},
     "uniform": {"merging": "uniform", "ranking": "random"},
     "random": {"merging": "random", "ranking": "random"},
+    "tops": {"merging": "scope", "ranking": "tops", "query": "all"},
+    "cdpruner": {"merging": "mmr", "ranking": "cdpruner", "query": "all"},
 }
 CASES = SETTINGS | {f"methods/{name}": replace(BOTH, **changes) for name, changes in CHANGES.items()}
 

@@ -50,6 +50,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "pool": {"merging": "pool", "ranking": "keynorm"},
     "uniform": {"merging": "uniform", "ranking": "random"},
     "random": {"merging": "random", "ranking": "random"},
+    "tops": {"merging": "scope", "ranking": "tops", "query": "all"},
+    "cdpruner": {"merging": "mmr", "ranking": "cdpruner", "query": "all"},
 }
 
 

@@ -37,7 +37,7 @@ class Differs:
         where: "stage 1" or the drop layer.
         apart: how far these tokens' scores are apart, of the score itself: between the two ways, and in each way from
             the nearest of those that it chose instead. Where tokens are the best by score, the second is at most twice
-            the first.
+            the first. 0 where they were chosen as a set, one by what the others are, which has no scores.
     """
 
     places: int
@@ -46,7 +46,8 @@ class Differs:
     apart: float
 
     def __str__(self) -> str:
-        return f"{self.places} of {self.of} kept places differ at {self.where}, where scores are {self.apart:.2g} apart"
+        which = f"where scores are {self.apart:.2g} apart" if self.apart else "where no score decides"
+        return f"{self.places} of {self.of} kept places differ at {self.where}, {which}"
 
 
 def compared(a: Kept | None, b: Kept | None) -> Differs | None:
@@ -71,7 +72,9 @@ def _places(image: ImageTrace) -> list[int]:
 
 
 def _apart(a: DropTrace, b: DropTrace) -> float:
-    """See `Differs`; infinite where a token was not ranked, or has no counterpart."""
+    """See `Differs`; 0 for sets, infinite where a token was not ranked, or has no counterpart."""
+    if all(score in (0, 1) for d in (a, b) for score in d.scores):
+        return 0.0
     scores, others = (dict(zip(d.ranked, d.scores, strict=True)) for d in (a, b))
     first, second = sorted(set(a.kept) - set(b.kept)), sorted(set(b.kept) - set(a.kept))
     both = first + second

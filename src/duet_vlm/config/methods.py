@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import DuetError, shown
+from ..errors import DuetError, listed, shown
 from .drops import Drop
 from .registry import SCHEDULES, STAGE1, named
 
@@ -16,10 +16,14 @@ CHANGES: dict[str, Fields] = {"duet-plus": {"merging": "visionzip", "diverse": T
 
 
 def names() -> dict[str, tuple[str, str]]:
-    """Plain name -> its stage 1 and its stage 2; the names of one stage alone, where both have it that of stage 1."""
-    first = {name: (name, "none") for name in STAGE1 if name != "duet"}
+    """Plain name -> its stage 1 and its stage 2: both where they are of one paper, else one alone, the first first."""
+    first = {name: (name, name if _both(name) else "none") for name in STAGE1 if name != "duet"}
     second = {name: ("none", name) for name in SCHEDULES if name not in STAGE1}
     return {"duet": ("duet", "duet"), "duet-plus": ("duet", "duet"), **first, **second, "none": ("none", "none")}
+
+
+def _both(name: str) -> bool:
+    return name in SCHEDULES and STAGE1[name].paper == SCHEDULES[name].paper != ""
 
 
 def stages(name: str) -> tuple[str, str]:
@@ -34,7 +38,7 @@ def stages(name: str) -> tuple[str, str]:
     first, plus, second = text.partition("+")
     if not plus:
         raise DuetError(
-            f"method {shown(name)} is unknown: choose one of {', '.join(names())}, or join two, as in visionzip+fastv."
+            f"method {shown(name)} is unknown: choose one of {listed(names())}, or join two, as in visionzip+fastv."
         )
     if first != "none" and named(STAGE1, first) is None:
         raise _no_stage(name, first, 1, [*STAGE1])
@@ -45,7 +49,7 @@ def stages(name: str) -> tuple[str, str]:
 
 def _no_stage(name: str, part: str, stage: int, known: list[str]) -> DuetError:
     return DuetError(
-        f"method {shown(name)} is unknown: {shown(part)} is no stage {stage}, which is one of {', '.join(known)}, none."
+        f"method {shown(name)} is unknown: {shown(part)} is no stage {stage}, which is one of {listed(known)}, none."
     )
 
 

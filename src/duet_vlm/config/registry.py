@@ -15,7 +15,7 @@ from importlib.resources import files
 from inspect import signature
 from typing import Any, Literal, TypeVar
 
-from ..errors import DuetError, reason, short, shown
+from ..errors import DuetError, listed, reason, short, shown
 from .schedule import Schedule
 
 ROOT = __package__.rpartition(".")[0]
@@ -158,9 +158,8 @@ def ranking_method(ranking: Any) -> Ranking:
 
 
 def _unknown(what: str, value: Any, known: list[str], register: str) -> DuetError:
-    listed = ", ".join(known)
     return DuetError(
-        f"{what} {shown(value)} is unknown: choose one of {listed}, or register it with duet_vlm.{register}."
+        f"{what} {shown(value)} is unknown: choose one of {listed(known)}, or register it with duet_vlm.{register}."
     )
 
 

@@ -125,42 +125,17 @@ def cosines(left: Tensor, right: Tensor) -> Tensor:
         return left @ right.transpose(1, 2)
 
 
+def scaled(x: Tensor) -> Tensor:
+    """Scale x (B, N) to 0 to 1 within each row, in float32 at least."""
+    x = wide(x)
+    low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    return (x - low) / (high - low).clamp(min=torch.finfo(x.dtype).tiny)
+
+
 def blocks(places: Tensor, columns: int) -> tuple[Tensor, ...]:
     """Cut places (B, n) into parts whose cosines to `columns` tokens fit a block instead of a whole map."""
     parts: tuple[Tensor, ...] = places.split(max(1, block_size(places.device) // max(1, len(places) * columns)), dim=1)
     return parts
-
-
-def best_left(values: Tensor, taken: Tensor) -> Tensor:
-    """Find the highest of values (B, N) that is not `taken` (B, N): its place (B, 1). What is no number comes last."""
-    lowest = torch.finfo(values.dtype).min
-    return values.nan_to_num(nan=lowest, neginf=lowest).masked_fill(taken, -torch.inf).argmax(1, keepdim=True)
-
-
-def farthest_first(
-    first: Tensor, count: int, distance: Callable[[Tensor], Tensor], *, weight: Tensor | None = None
-) -> Tensor:
-    """Choose tokens one by one, the next always the one that is the farthest from all chosen so far.
-
-    Args:
-        first: (B, N), whose highest is chosen first.
-        count: how many are chosen, at most N.
-        distance: (B, 1) places -> (B, N) how far every token is from them.
-        weight: (B, N) what a token's distance is multiplied by; None for 1.
-
-    Returns:
-        (B, count) long, places in the order of choice. Ties take the earlier place.
-    """
-    gap, taken = first, torch.zeros_like(first, dtype=torch.bool)
-    chosen = [taken[:, :0].long()]
-    for step in range(count):
-        if step:
-            reach = distance(chosen[-1])
-            gap = reach if step == 1 else gap.minimum(reach)
-        place = best_left(gap if weight is None else weight * gap, taken)
-        taken = taken.scatter(1, place, True)
-        chosen.append(place)
-    return torch.cat(chosen, dim=1)
 
 
 def join(encoded: Encoded, dominant: Tensor, anchors: Tensor, members: Tensor) -> Merge:

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from ..config.registry import Stage1Method
-from ..tensors.streamed import wide
 from .cells import cells
-from .common import Encoded, Merge, cosines, directions, selected
+from .common import Encoded, Merge, cosines, directions, scaled, selected
 
 REGIONS = 16
 
@@ -26,7 +25,7 @@ def holov(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) 
     rectangles and plain proportion.
     """
     owners = cells(encoded.tokens, encoded.grid, min(REGIONS, encoded.tokens))[1]
-    device, salience, direction = encoded.scores.device, _scaled(encoded.scores), directions(encoded.features)
+    device, salience, direction = encoded.scores.device, scaled(encoded.scores), directions(encoded.features)
     regions = [
         torch.tensor([place for place, owner in enumerate(owners) if owner == region], device=device)
         for region in range(max(owners) + 1)
@@ -34,7 +33,7 @@ def holov(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) 
     variety = torch.zeros_like(salience)
     for region in regions:
         variety[:, region] = _variety(direction[:, region])
-    good = salience + _scaled(variety)
+    good = salience + scaled(variety)
     turn = torch.zeros_like(good)
     for region in regions:
         here = good[:, region]
@@ -53,10 +52,3 @@ def _variety(direction: Tensor) -> Tensor:
     count = max(1, similarity.shape[1] - 1)
     mean = similarity.masked_fill(itself, 0).sum(-1, keepdim=True) / count
     return (similarity - mean).square_().masked_fill_(itself, 0).sum(-1) / count
-
-
-def _scaled(x: Tensor) -> Tensor:
-    """Scale x (B, N) to 0 to 1 within each row, in float32 at least."""
-    x = wide(x)
-    low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
-    return (x - low) / (high - low).clamp(min=torch.finfo(x.dtype).tiny)

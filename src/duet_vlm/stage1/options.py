@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import torch
 
+from ..tensors.greedy import greedy
+from ..tensors.greedy_rules import Worth
 from ..tensors.streamed import wide
-from .common import Encoded, Merge, at, cosines, directions, farthest_first
+from .common import Encoded, Merge, directions
 
 
 def diversified(encoded: Encoded, dominant: int) -> Encoded:
@@ -18,12 +20,8 @@ def diversified(encoded: Encoded, dominant: int) -> Encoded:
     often score alike and say the same; the distance lets the second of them wait. The chosen get scores above all
     others, in the order of choice; the others keep theirs.
     """
-    direction, weight = directions(encoded.features), wide(encoded.scores)
-
-    def distance(place: torch.Tensor) -> torch.Tensor:
-        return (1 - cosines(direction, at(direction, place))[..., 0]).clamp(0, 1).to(weight)
-
-    order = farthest_first(torch.ones_like(weight), dominant, distance, weight=weight)
+    weight = wide(encoded.scores)
+    order = greedy(Worth(distance=weight, floor=0.0), directions(encoded.features), dominant)
     top = weight.nan_to_num(posinf=0).amax(1, keepdim=True) + 1
     steps = torch.arange(dominant, device=order.device)
     return replace(encoded, scores=weight.scatter(1, order, top + dominant - steps))

@@ -1,7 +1,7 @@
 """Stage 2, T2V: how much the question attends to each visual token, and which tokens that keeps. Tensors only.
 
-A way to rank is a function `(RankingInputs) -> (B, n)` that gives scores, higher is better, or a set of tokens; its
-file has its row (docs/method.md, 2.2).
+A way to rank is a function `(RankingInputs) -> (B, n)` that gives scores, higher is better, or a set of tokens
+(`stage2.selection.select` makes one); its file has its row (docs/method.md, 2.2).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def ranked(row: Ranking, inputs: RankingInputs) -> Tensor:
     """
     scores: Tensor = row.load()(inputs)
     if isinstance(row.function, str):
-        return scores
+        return scores.float() if scores.dtype == torch.bool else scores
     name, shape = row.name or called(row.function), tuple(inputs.visual.shape)
     if (
         not isinstance(scores, Tensor)
