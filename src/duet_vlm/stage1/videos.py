@@ -9,8 +9,8 @@ from .common import Encoded
 
 
 def framed(x: Tensor, encoded: Encoded) -> Tensor:
-    """(B, N, ...) -> (B, T, N / T, ...), a frame after the other."""
-    frames: Tensor = x.unflatten(1, (encoded.frames, -1))
+    """(B, N, ...) -> (B, T, N / T, ...), a frame after the other, for decisions, which have no gradient."""
+    frames: Tensor = x.detach().unflatten(1, (encoded.frames, -1))
     return frames
 
 
