@@ -87,11 +87,13 @@ def preset(
     if model is None:
         raise DuetError(f"preset {name!r} needs model=: the model to compress, or its config.")
     from .families import facts_of, family_of
-    from .families.refusals import check_downsampling
+    from .families.refusals import check_downsampling, check_whole_videos
 
     config = config_of(model)
     if stage1 != NONE and STAGE1[stage1].at == "pixels":
         check_downsampling(family_of(config), config)
+    elif stage1 != NONE:
+        check_whole_videos(family_of(config), config, STAGE1[stage1])
     facts = facts_of(config, grid)
     solver = BudgetSolver(
         name=name, stage1=stage1, stage2=stage2, layers=facts.layers, droppable=facts.droppable,

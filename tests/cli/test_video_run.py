@@ -17,6 +17,7 @@ from PIL import Image
 from duet_vlm.cli import request
 from duet_vlm.engine.trace import DropTrace, ImageTrace, SampleTrace, Trace
 from duet_vlm.inputs import model_folders
+from duet_vlm.pictures.spread import image_of
 from duet_vlm.pictures.visualize import CLS, patches_of
 
 ASK = ["--ask", "what happens in the video ?"]
@@ -79,6 +80,21 @@ def test_a_video_runs_in_every_family_and_shows_a_row_for_each_frame(
     with Image.open(tmp_path / "kept.png") as drawn:
         drawn.load()
         assert np.asarray(drawn).std() > 10
+
+
+@pytest.mark.parametrize("method", ["evs", "flashvid+duet"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision"])
+def test_a_method_that_is_shown_the_whole_video(here: Path, tmp_path: Path, family: str, method: str) -> None:
+    report = answered(
+        "run", here / "clip.mp4", *ASK, "--model", here / family, "--frames", 5, "--method", method, "--keep", 0.4,
+        "--show", tmp_path / "kept.png", "--max-new-tokens", 1,
+    )  # fmt: skip
+    (image,), (sample,) = report["trace"]["images"], report["trace"]["samples"]
+    tokens, (whole, frames) = len(image["scores"]), WHOLE[family]
+    retained = len(image["dominant"]) + len(image["anchors"])
+    assert tokens == whole - (family == "llava_onevision") and retained == sample["tokens_per_layer"][0]
+    assert retained % frames == 0
+    assert (tmp_path / "kept.png").exists()
 
 
 def test_nothing_compressed(here: Path, tmp_path: Path) -> None:
@@ -169,6 +185,16 @@ def test_places_of_frames() -> None:
     trace = trace_of([5, 6, 7, 8, 12, 13, 14, 15], [6, 7, 12, 15], frames)
     assert patches_of(trace, 4, 0, 4) == {6: 1, 7: 2}
     assert patches_of(trace, 4, 1, 4) == {12: 0, 15: 3}
+
+
+def test_places_of_frames_that_were_merged_together() -> None:
+    # the same of one video: a cluster reaches into the second frame, which keeps one token
+    video = ImageTrace([0.0] * 8, [1, 7], [2], [[3, 4]])
+    trace = trace_of([5, 6, 7, 8, 12, 13, 14, 15], [6, 7, 15], [video])
+    assert patches_of(trace, 4, 0, 4) == {6: 1, 7: 2}
+    assert patches_of(trace, 4, 1, 4) == {15: 3}
+    assert image_of(trace, 4, 0) == ImageTrace([0.0] * 4, [1], [2], [[3]])
+    assert image_of(trace, 4, 1) == ImageTrace([0.0] * 4, [3], [], [])
 
 
 def test_places_of_frames_with_cls_first() -> None:

@@ -61,10 +61,19 @@ def test_a_file_in_the_folder_is_enough(tmp_path: Path) -> None:
 GRID = (5, 8)
 
 
-def encoded(seed: int) -> Encoded:
+def encoded(seed: int, frames: int = 1) -> Encoded:
+    """An image, or a video of the same tokens in frames that are alike."""
     generator = torch.Generator().manual_seed(seed)
     scores, keys, features = (torch.rand(1, 40, *more, generator=generator) for more in ((), (5,), (6,)))
+    if frames > 1:
+        features = features[:, : 40 // frames].repeat(1, frames, 1) + 0.2 * features
+        return Encoded(scores, keys - 0.5, features - 0.6, (2, 20 // frames), frames)
     return Encoded(scores, keys - 0.5, features - 0.5, GRID)
+
+
+def shown(name: str) -> list[int]:
+    """Frames of what a method is tried on."""
+    return [1, 4] if STAGE1[name].whole_videos else [1]
 
 
 def decided(merge: Merge) -> list[Any]:
@@ -77,20 +86,23 @@ def decided(merge: Merge) -> list[Any]:
 @pytest.mark.parametrize("name", at_encoder())
 def test_a_row_says_what_decides(name: str) -> None:
     """Anything else can be of another image; what is named cannot."""
-    row, method = STAGE1[name], STAGE1[name].load()
+    row, method, found = STAGE1[name], STAGE1[name].load(), set[str]()
     torch.manual_seed(0)
-    one, other = encoded(0), encoded(1)
-    other.grid = (8, 5)
-    here = decided(method(one, 9, 3, 4))
-    for part in ("scores", "keys", "features", "grid"):
-        mixed = replace(one, **{part: getattr(other, part)})
-        assert (decided(method(mixed, 9, 3, 4)) != here) == (part in row.needs), part
+    for frames in shown(name):
+        one, other = encoded(0, frames), encoded(1, frames)
+        other.grid = (8, 5) if frames == 1 else (5, 2)
+        here = decided(method(one, 9, 3, 4))
+        for part in ("scores", "keys", "features", "grid"):
+            mixed = replace(one, **{part: getattr(other, part)})
+            if decided(method(mixed, 9, 3, 4)) != here:
+                found.add(part)
+    assert found == set(row.needs)
 
 
 @pytest.mark.parametrize("name", at_encoder())
 @pytest.mark.parametrize(("contextual", "width"), [(0, 4), (3, 1), (3, 4)])
 def test_a_row_says_what_is_averaged_discarded_and_best_by_score(name: str, contextual: int, width: int) -> None:
-    row, image = STAGE1[name], encoded(0)
+    row, image = STAGE1[name], encoded(0, shown(name)[-1])
     found = row.load()(image, 12 - contextual, contextual, width)
     config = DuetConfig(12 - contextual, contextual, cluster_width=width, merging=name)
     averages = {"always": True, "never": False, "contextual": contextual > 0, "pool": contextual > 0 and width > 1}

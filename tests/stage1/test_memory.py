@@ -21,7 +21,7 @@ from transformers import (
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
-from duet_vlm.config.registry import at_encoder
+from duet_vlm.config.registry import STAGE1, at_encoder
 from duet_vlm.stage1 import Encoded, merge
 from duet_vlm.stage2 import ranking
 from duet_vlm.tensors.streamed import Places, Softmax, block_size
@@ -154,3 +154,19 @@ def test_every_method_merges_4096_tokens_without_a_map(name: str) -> None:
     with Live() as live:
         merge(config, encoded).retained(encoded.features)
     assert live.peak <= 12 * MEGABYTE + 2 * x.nbytes
+
+
+@pytest.mark.parametrize("name", [name for name in at_encoder() if STAGE1[name].whole_videos])
+@pytest.mark.parametrize("frames", [64, pytest.param(512, marks=pytest.mark.long)])
+def test_a_whole_video_is_looked_at_without_a_map(name: str, frames: int) -> None:
+    """A map of the tokens of 64 frames is 256 MB in float32."""
+    tokens, width = 128, 64
+    x = torch.randn(1, frames * tokens, width, generator=torch.Generator().manual_seed(0))
+    x[:, tokens:] = x[:, :-tokens] + 0.2 * x[:, tokens:]
+    encoded = Encoded(x[..., 0].sigmoid(), x[..., :8].contiguous(), x, (8, 16), frames)
+    with Live() as live:
+        found = merge(DuetConfig(7, 3, merging=name), encoded)
+        found.retained(encoded.features)
+    assert found.places.shape == (1, 10 * frames)
+    # a block of frames, their cosines, copies of it, and some numbers of every token
+    assert live.peak <= 24 * MEGABYTE + 4 * x.nbytes

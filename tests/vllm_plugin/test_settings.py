@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import Qwen2_5_VLConfig
 
 from duet_vlm import Drop, DuetConfig, DuetError
 from duet_vlm.demo.model import config as demo_config
@@ -67,6 +68,14 @@ def test_settings_that_cannot_be(duet: dict[str, Any], message: str) -> None:
     with pytest.raises(DuetError, match=message):
         choose(ModelConfig(hf_config=config), LLAVA)
     assert config.duet == duet
+
+
+@pytest.mark.parametrize("merging", ["evs", "vidcom2", "flashvid"])
+def test_methods_that_are_shown_whole_videos_are_refused_where_there_are_videos(merging: str) -> None:
+    config = DuetConfig(dominant=0.4, merging=merging)
+    with pytest.raises(DuetError, match=f"merging '{merging}' is not possible for qwen2_5_vl in vLLM"):
+        check_fits(config, Qwen2_5_VLConfig())
+    check_fits(config, demo_config())
 
 
 def test_what_is_no_mapping_is_refused() -> None:

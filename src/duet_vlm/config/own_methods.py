@@ -29,6 +29,7 @@ def register_stage1(
     scored: bool = False,
     discards: bool = False,
     averages: Literal["always", "contextual", "pool", "never"] = "never",
+    whole_videos: bool = False,
 ) -> None:
     """Give a stage 1 method of your own a name: for `DuetConfig(merging=name)`, presets, budgets and every command.
 
@@ -45,6 +46,8 @@ def register_stage1(
         discards: whether it leaves tokens out, so that `rest` has a meaning.
         averages: when one token stands for several, so that `proportional` has a meaning: "always", with "contextual"
             tokens, with a "pool" (contextual tokens, and a cluster width above 1), or "never".
+        whole_videos: whether it is shown all frames of a video together (`encoded.frames`) instead of one at a time,
+            and may keep more of one than of another.
 
     Returns:
         Nothing; the name is known from then on.
@@ -73,6 +76,7 @@ def register_stage1(
         raise DuetError(f"contextual {shown(contextual)} must be a share from 0 to below 1, as 0.25 or '1/4'.")
     check_flag("scored", scored)
     check_flag("discards", discards)
+    check_flag("whole_videos", whole_videos)
     if not (isinstance(averages, str) and averages in AVERAGES):
         raise DuetError(f"averages {shown(averages)} is unknown: choose one of {', '.join(AVERAGES)}.")
     STAGE1[name] = Stage1Method(
@@ -83,6 +87,7 @@ def register_stage1(
         scored=scored,
         discards=discards,
         averages=averages,
+        whole_videos=whole_videos,
     )
 
 

@@ -62,6 +62,8 @@ class Stage1Method(_Named):
         discards: whether tokens are left out, so that `rest` has a meaning.
         averages: when a token of the language model stands for several, so that `proportional` has a meaning: "always",
             with "contextual" tokens, with a "pool" (contextual tokens, and a cluster width above 1), or "never".
+        whole_videos: whether it is shown all frames of a video together, and may keep more of one than of another;
+            other methods are shown one frame at a time.
     """
 
     at: Literal["encoder", "pixels"] = "encoder"
@@ -70,6 +72,7 @@ class Stage1Method(_Named):
     scored: bool = False
     discards: bool = False
     averages: Literal["always", "contextual", "pool", "never"] = "never"
+    whole_videos: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

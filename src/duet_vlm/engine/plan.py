@@ -13,7 +13,7 @@ from ..config.layer_shape import lending_layers
 from ..config.settings import Settings
 from ..errors import DuetError
 from ..families import Family, family_of
-from ..families.refusals import check_downsampling, refuse_renumbering
+from ..families.refusals import check_downsampling, check_whole_videos, refuse_renumbering
 from ..stage2.words import check_language
 from .merge_sizes import check_adds_mask
 
@@ -97,6 +97,8 @@ def check_plan(model: Any, config: Settings, tokenizer: Any) -> Family:
     host.check_decoder(model)
     if config.downsample is not None:
         check_downsampling(family, model.config)
+    if config.dominant is not None:
+        check_whole_videos(family, model.config, config.stage1_method)
     family.check(model.config, config)
     if not host.renumbers(host.decoder_of(model)):
         refuse_renumbering(model.config.get_text_config(), config, "its layers have rotary embeddings of their own")

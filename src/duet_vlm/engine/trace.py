@@ -13,6 +13,8 @@ from .forward_pass import PrefillRecord
 class ImageTrace:
     """What stage 1 did to one image, crop, tile or frame. A place is the number of a visual token in raster order.
 
+    A method that is shown whole videos has one of these for a video, whose places run on from frame to frame.
+
     Attributes:
         scores: the score of each of the N visual tokens (docs/method.md, 1.1).
         dominant: the places that were kept unchanged, in image order. CLS is none of them.

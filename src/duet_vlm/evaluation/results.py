@@ -47,11 +47,13 @@ def main(
 def evaluate_both(model: str, work: Path, limit: int, seed: int, process: Process) -> dict[str, Any]:
     """{"methods", "ablations"} -> what `evaluate` returns, which is None in every process but the first."""
     from ..config.methods import names
+    from ..config.registry import STAGE1
     from .ablations import ablation_runs
     from .evaluate import evaluate
     from .request import read_request
 
-    methods = [*names(), "visionzip+fastv"]
+    pictures = [name for name in names() if name not in STAGE1 or not STAGE1[name].whole_videos]
+    methods = [*pictures, "visionzip+fastv"]
     request = read_request(
         model, DEMO, methods=methods, tokens=[], keep=KEEP, limit=limit, strict=False, dtype="float32", device=None,
         process=process,

@@ -46,6 +46,8 @@ class Family(PixelInputs):
         layout_options: what the image processor is told besides, to lay an image out as the model gets it.
         cut_by_size: whether `image_shape` is given an image's size in pixels, by which it is cut into crops.
         crops_together: whether stage 1 merges all crops of an image together.
+        whole_videos: whether stage 1 can be shown all frames of a video together, which may then keep different numbers
+            of tokens.
         every_patch: whether each patch of the tower is one visual token behind a projector of two layers, so that the
             operations of a training step can be counted.
         towers: attributes of the core model that hold vision towers.
@@ -69,6 +71,7 @@ class Family(PixelInputs):
     tiles_advice = ""  # ends the refusal of `tiles`
     cut_by_size = False
     crops_together = False
+    whole_videos = False
     every_patch = False
     towers: tuple[str, ...] = ("vision_tower",)
     projectors: tuple[str, ...] = ("multi_modal_projector",)

@@ -60,12 +60,18 @@ class FixedStage1(Stage1):
             self.merge_images(call, output)
 
     def merge_images(self, call: EncoderCall, tokens: Tensor) -> None:
-        """Merge the (B, n, D) tokens of images, one by one."""
-        side = math.isqrt(tokens.shape[1])
+        """Merge the (B, n, D) tokens of images or frames, as many at a time as are shown together."""
+        side, frames = math.isqrt(tokens.shape[1]), self.together(call)
         parts = []
-        for image, features in enumerate(tokens.split(1)):
-            parts.append(self.merged(call, self.pool(self.statistics(call, image)), features, (side, side)))
+        for first, features in enumerate(tokens.split(frames)):
+            images = range(first * frames, first * frames + frames)
+            statistics = torch.cat([self.pool(self.statistics(call, image)) for image in images], dim=1)
+            parts.append(self.merged(call, statistics, features.flatten(0, 1)[None], (side, side), frames))
         call.features, call.sizes = (torch.cat([part[i].flatten(0, 1) for part in parts]) for i in (0, 1))
+
+    def together(self, call: EncoderCall) -> int:
+        """How many frames the method is shown at a time: all of a video, where it looks at whole ones, or one."""
+        return 1
 
     def statistics(self, call: EncoderCall, image: int) -> Tensor:
         """Return the score and the key of every patch of one image: (1, patches, 1 + d)."""
@@ -73,12 +79,12 @@ class FixedStage1(Stage1):
         return torch.cat([scores[..., None].to(keys), keys], dim=2)
 
     def merged(
-        self, call: EncoderCall, statistics: Tensor, features: Tensor, grid: tuple[int, int] | None
+        self, call: EncoderCall, statistics: Tensor, features: Tensor, grid: tuple[int, int] | None, frames: int = 1
     ) -> tuple[Tensor, Tensor]:
         """Merge features (1, n, D) by statistics (1, n, 1 + d): tokens in place (1, n, D), and sizes (1, n)."""
         statistics = statistics.to(features.device)  # tower and projector may live on different ones
         # the trace keeps the scores; a view would keep the keys with them
-        encoded = Encoded(statistics[..., 0].clone(), statistics[..., 1:], features, grid)
+        encoded = Encoded(statistics[..., 0].clone(), statistics[..., 1:], features, grid, frames)
         decided: Merge = merge(self.config, encoded, dynamic=self.dynamic)
         call.decisions.append(decided)
         return merged_in_place(self.config, decided, features)

@@ -67,12 +67,15 @@ class LlavaOneVisionStage1(fixed.FixedStage1):
         return packed, lengths
 
     def around_pooling(self, pooling: Any, image_features: Tensor) -> Tensor:
-        """Pool as stock does, then merge every frame alone."""
+        """Pool as stock does, then merge every frame, or every video."""
         pooled: Tensor = pooling(image_features)
         call = self.call()
         if call is not None:
             self.merge_images(call, pooled)
         return pooled
+
+    def together(self, call: EncoderCall) -> int:
+        return int(call.arguments["pixel_values_videos"].shape[1]) if self.config.stage1_method.whole_videos else 1
 
     def outcome(self, call: EncoderCall, output: Any) -> Outcome:
         videos = output.pooler_output
@@ -109,7 +112,7 @@ class LlavaOnevisionVideoProcessor(FrameProcessor):
 
 
 class LlavaOneVision(AnyRes, model_types=("llava_onevision",)):
-    dynamic = True
+    dynamic = whole_videos = True
     crops_together = True
     video_processor = LlavaOnevisionVideoProcessor
     stage1 = LlavaOneVisionStage1

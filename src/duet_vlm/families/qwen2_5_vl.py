@@ -14,9 +14,10 @@ from torch import Tensor
 from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.attention import received
-from ..stage1 import Encoded, merge
-from .encoding import EncoderCall, Stage1, merged_in_place
+from ..stage1 import Encoded
+from .encoding import EncoderCall, Stage1
 from .family import Family, Make
+from .frames import merged_frames
 from .refusals import refuse_renumbering
 from .taps import Tap
 from .video import pixels
@@ -60,7 +61,9 @@ class QwenStage1(Stage1):
             call.keys.append(self.pool(keys))
 
     def after_tower(self, call: EncoderCall, tower: Any, output: Any) -> None:
-        side, grids = tower.config.spatial_merge_size, call.tower_kwargs["grid_thw"]
+        side = tower.config.spatial_merge_size
+        # some towers are given each frame of a video as an image
+        grids = call.arguments.get("video_grid_thw", call.tower_kwargs["grid_thw"])
         scores, keys = torch.cat(call.scores, 1)[0], torch.cat(call.keys, 1)[0]
         order = image_order(tower, grids)
         if order is not None:
@@ -68,14 +71,11 @@ class QwenStage1(Stage1):
         features, start, parts = output.pooler_output, 0, []
         for frames, rows, columns in grids.tolist():
             shape = int(rows) // side, int(columns) // side
-            for _ in range(int(frames)):
-                part = slice(start, start + shape[0] * shape[1])
-                encoded = Encoded(scores[None, part], keys[None, part], features[None, part], shape)
-                decided = merge(self.config, encoded, dynamic=True)
-                parts.append(merged_in_place(self.config, decided, encoded.features))
-                call.decisions.append(decided)
-                start = part.stop
-        call.features, call.sizes = (torch.cat([part[i][0] for part in parts]) for i in (0, 1))
+            part = slice(start, start + int(frames) * shape[0] * shape[1])
+            video = Encoded(scores[None, part], keys[None, part], features[None, part], shape, int(frames))
+            parts += merged_frames(self.config, call, video)
+            start = part.stop
+        call.features, call.sizes = (torch.cat([part[i] for part in parts]) for i in (0, 1))
 
 
 def image_order(visual: Any, grid_thw: Tensor) -> Tensor | None:
@@ -136,7 +136,7 @@ class Qwen2VLVideoProcessor(FrameProcessor):
 class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
     positions = "keep"
     position_axes = 3
-    dynamic = True
+    dynamic = whole_videos = True
     keep_ratios = (0.5, 0.25)
     video_processor: type[FrameProcessor] | None = Qwen2VLVideoProcessor
     stage1: type[Stage1] = QwenStage1

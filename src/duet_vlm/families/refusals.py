@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..config.registry import Stage1Method, called
 from ..config.settings import Settings
 from ..errors import DuetError
 
@@ -25,4 +26,13 @@ def check_downsampling(family: Family, config: PreTrainedConfig) -> None:
         raise DuetError(
             f"downsample is not possible for {config.model_type}: it is for CLIP towers, where the places in the "
             "prompt do not depend on the image's size; use another stage 1."
+        )
+
+
+def check_whole_videos(family: Family, config: PreTrainedConfig, method: Stage1Method) -> None:
+    """Raise DuetError for a method that is shown whole videos, where a family's frames come one by one."""
+    if method.whole_videos and family.takes_video and not family.whole_videos:
+        raise DuetError(
+            f"merging {called(method.name or method.function)} is shown all frames of a video together, and those of a "
+            f"{config.model_type} come one by one and keep as many tokens each: use another stage 1."
         )

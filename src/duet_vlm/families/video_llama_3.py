@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from ..errors import DuetError
 from ..host.attention import received
-from ..stage1 import Encoded, merge
-from .encoding import ATTRIBUTE, EncoderCall, Stage1, merged_in_place
+from ..stage1 import Encoded
+from .encoding import ATTRIBUTE, EncoderCall, Stage1
 from .family import Family, Make
+from .frames import merged_frames
 from .taps import Tap
 
 if TYPE_CHECKING:
@@ -36,15 +37,14 @@ class VideoLlama3Stage1(Stage1):
         hooks = Tap(self).hook(self.tower, self.attention)
         return [*hooks, self.projector.register_forward_hook(self.after_projector)]
 
-    def frames(self, call: EncoderCall) -> list[tuple[int, int, int]]:
-        """Rows and columns of visual tokens of every frame, and the patches of one of its tokens."""
-        found, sizes = call.tower_kwargs["grid_thw"].tolist(), call.tower_kwargs["merge_sizes"].tolist()
-        each = [(t, (h // side, w // side, side**2)) for (t, h, w), side in zip(found, sizes, strict=True)]
-        return [frame for frames, frame in each for _ in range(frames)]
+    def videos(self, call: EncoderCall) -> list[tuple[int, int, int, int]]:
+        """Frames of every image or video, rows and columns of visual tokens of each, and the patches of a token."""
+        grids, sizes = call.tower_kwargs["grid_thw"].tolist(), call.tower_kwargs["merge_sizes"].tolist()
+        return [(t, h // side, w // side, side**2) for (t, h, w), side in zip(grids, sizes, strict=True)]
 
     def before_attention(self, call: EncoderCall, attention: Any, hidden: Tensor, others: dict[str, Any]) -> None:
-        segments = received(attention, hidden, **others)
-        for (_, _, group), (scores, keys) in zip(self.frames(call), segments, strict=True):
+        groups = [group for frames, _, _, group in self.videos(call) for _ in range(frames)]
+        for group, (scores, keys) in zip(groups, received(attention, hidden, **others), strict=True):
             call.scores.append(self.pool(scores[..., None], group)[..., 0])
             call.keys.append(self.pool(keys, group))
 
@@ -58,21 +58,19 @@ class VideoLlama3Stage1(Stage1):
         if call is None:
             return
         start, parts = 0, []
-        for (rows, columns, _), scores, keys in zip(self.frames(call), call.scores, call.keys, strict=True):
-            part = slice(start, start + rows * columns)
-            scores, keys = scores.to(output.device), keys.to(output.device)
-            encoded = Encoded(scores, keys, output[None, part], (rows, columns))
-            decided = merge(self.config, encoded, dynamic=True)
-            parts.append(merged_in_place(self.config, decided, encoded.features))
-            call.decisions.append(decided)
+        scores, keys = (torch.cat(found, dim=1).to(output.device) for found in (call.scores, call.keys))
+        for frames, rows, columns, _ in self.videos(call):
+            part = slice(start, start + frames * rows * columns)
+            video = Encoded(scores[:, part], keys[:, part], output[None, part], (rows, columns), frames)
+            parts += merged_frames(self.config, call, video)
             start = part.stop
-        call.features, call.sizes = (torch.cat([part[i][0] for part in parts]) for i in (0, 1))
+        call.features, call.sizes = (torch.cat([part[i] for part in parts]) for i in (0, 1))
 
 
 class VideoLlama3(Family, model_types=("video_llama_3",)):
     """All frames of a video are one span of stage 2, with time stamps between them."""
 
-    dynamic = True
+    dynamic = whole_videos = True
     stage1 = VideoLlama3Stage1
     towers = ("vision_model",)
     projectors = ("projector",)

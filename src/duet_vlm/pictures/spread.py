@@ -163,21 +163,31 @@ def patches_of(trace: Trace, patches: int, number: int = 0, tokens: int | None =
     in_place = {place: i - (tokens - patches) for i, place in enumerate(span) if place in entering}
     if not trace.images:
         return in_place
-    image = part_of(trace.images[number], patches)
+    image = image_of(trace, patches, number)
     retained = [*image.dominant, *image.anchors]
     if sorted(patch for patch in in_place.values() if patch != CLS) == sorted(retained):
         return in_place
     return dict(zip(in_place, [*[CLS] * (len(in_place) - len(retained)), *retained], strict=True))
 
 
-def part_of(image: ImageTrace, patches: int) -> ImageTrace:
-    """What is in the first `patches` places: the base crop, where an image's crops were merged together."""
+def image_of(trace: Trace, patches: int, number: int) -> ImageTrace:
+    """What stage 1 did to one image (AnyRes: the base crop) or frame, of `patches` places.
+
+    Where an image's crops, or a video's frames, were merged together, it is the part that has these places.
+    """
+    image, first = trace.images[0], number * patches
+    if number < len(trace.images):
+        image, first = trace.images[number], 0
     if len(image.scores) == patches:
         return image
-    chosen = [i for i, anchor in enumerate(image.anchors) if anchor < patches]
+
+    def here(places: list[int]) -> list[int]:
+        return [place - first for place in places if first <= place < first + patches]
+
+    chosen = [i for i, anchor in enumerate(image.anchors) if here([anchor])]
     return ImageTrace(
-        image.scores[:patches],
-        [place for place in image.dominant if place < patches],
-        [image.anchors[i] for i in chosen],
-        [[place for place in image.clusters[i] if place < patches] for i in chosen],
+        image.scores[first : first + patches],
+        here(image.dominant),
+        here(image.anchors),
+        [here(image.clusters[i]) for i in chosen],
     )

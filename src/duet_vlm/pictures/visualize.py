@@ -12,7 +12,7 @@ from ..inputs.prepared import Prepared
 from .frames import Shown, shown_frames, shown_image
 from .picture_words import as_written, words_of
 from .shading import cluster_colors, shade
-from .spread import CLS, part_of, patches_of
+from .spread import CLS, image_of, patches_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,7 +106,7 @@ def panels(
         merged = one.spread.merged(trace) if trace.images else None
     else:
         places = patches_of(trace, rows * columns, one.number, one.tokens)
-        merged = part_of(trace.images[one.number], rows * columns) if trace.images else None
+        merged = image_of(trace, rows * columns, one.number) if trace.images else None
     colors = cluster_colors(merged)
     if merged is not None:
         pixels = shade(base, grid, set(merged.dominant) | set(merged.anchors), set(), merged, colors)

@@ -23,11 +23,12 @@ def merge(config: Settings, encoded: Encoded, reserved: int = 0, dynamic: bool =
 
     Args:
         config: its `dominant`, `contextual`, `cluster_width`, `merging`, `combine`, `diverse` and `rest`.
-        encoded: B images of equal size.
+        encoded: B images of equal size, or one whole video, which retains the counts of a frame times its frames.
         reserved: how many of the dominant tokens are no patches (CLS, where it enters the sequence).
         dynamic: whether images may be too small for the counts, which are then lowered.
     """
-    dominant, contextual = stage1_counts(config, encoded.tokens, dynamic)
+    frames = encoded.frames
+    dominant, contextual = (frames * n for n in stage1_counts(config, encoded.tokens // frames, dynamic))
     method, width = method_of(config), config.cluster_width
     dominant -= reserved
     if config.diverse:
@@ -39,6 +40,14 @@ def merge(config: Settings, encoded: Encoded, reserved: int = 0, dynamic: bool =
     if config.combine == "mean":
         merged = replace(merged, averaged=torch.ones_like(merged.anchors, dtype=torch.bool))
     return merged
+
+
+def shown_together(config: Settings, video: Encoded) -> list[Encoded]:
+    """What the config's method is shown at a time: all of a video, or each of its frames."""
+    if video.frames == 1 or config.stage1_method.whole_videos:
+        return [video]
+    parts = (x.chunk(video.frames, dim=1) for x in (video.scores, video.keys, video.features))
+    return [Encoded(*frame, video.grid) for frame in zip(*parts, strict=True)]
 
 
 def method_of(config: Settings) -> Method:
@@ -72,4 +81,4 @@ def _check(name: str, result: object, encoded: Encoded, retained: int) -> None:
             )
 
 
-__all__ = ["Encoded", "Merge", "Method", "join", "merge", "method_of", "selected", "spaced"]
+__all__ = ["Encoded", "Merge", "Method", "join", "merge", "method_of", "selected", "shown_together", "spaced"]

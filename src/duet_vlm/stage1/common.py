@@ -16,17 +16,22 @@ from ..tensors.streamed import block_size, exact, wide
 class Encoded:
     """One batch of B images of equal size as the vision encoder hands it over: N tokens in raster order, without CLS.
 
+    A method whose row says `whole_videos` is shown a video as one of these: B is 1, and N counts the tokens of all T
+    frames, which follow each other. It retains as many in all as it is asked for, whichever frames they are in.
+
     Attributes:
         scores: (B, N) float, the salience of every token; docs/method.md, 1.1.
         keys: (B, N, d) float, key vectors of the scoring layer, averaged over heads; similarity is their cosine.
         features: (B, N, D) what will be merged.
-        grid: (rows, columns) of the N tokens, or None where they form no rectangle.
+        grid: (rows, columns) of the N tokens, in a video of one frame's N / T, or None where they form no rectangle.
+        frames: T; 1 for images.
     """
 
     scores: Tensor
     keys: Tensor
     features: Tensor
     grid: tuple[int, int] | None = None
+    frames: int = 1
 
     @property
     def tokens(self) -> int:
@@ -36,7 +41,7 @@ class Encoded:
 
 @dataclass
 class Merge:
-    """What becomes of one batch of images: places (visual tokens in raster order, without CLS) of B images.
+    """What becomes of one batch: places (visual tokens in raster order, without CLS) of B images, or of one video.
 
     Attributes:
         scores: (B, N) float, as ranked.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.registry import called
 from ..errors import DuetError, shown
 from ..families import family_of
 from ..presets import DuetConfig
@@ -98,6 +99,11 @@ def check_fits(config: DuetConfig, hf_config: Any) -> None:
         raise DuetError(
             f"positions 'keep' is not possible with stage 1 for {hf_config.model_type} in vLLM, whose prompts hold "
             "what stage 1 retains and nothing else: use 'renumber' or 'auto'."
+        )
+    if config.dominant is not None and config.stage1_method.whole_videos and family.whole_videos:
+        raise DuetError(
+            f"merging {called(config.merging)} is not possible for {hf_config.model_type} in vLLM, where all frames of "
+            "a video keep as many tokens: use another stage 1, or serve it by transformers."
         )
     tower = hf_config.vision_config.model_type
     if hf_config.model_type == "llava" and tower != "clip_vision_model":
