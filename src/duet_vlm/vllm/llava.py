@@ -7,7 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vllm.model_executor.models.llava import LlavaForConditionalGeneration, LlavaProcessingInfo
+from vllm.model_executor.models.llava import (
+    LlavaForConditionalGeneration,
+    LlavaMultiModalProcessor,
+    LlavaProcessingInfo,
+)
 from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
@@ -16,6 +20,7 @@ from ..families import cls_tower
 from ..families.llava import LlavaStage1
 from ..stage1 import Encoded, merge
 from ..tensors.streamed import Softmax, column_sums
+from .counted import CountedProcessor
 from .model import decoder_of
 from .settings import read
 
@@ -26,13 +31,25 @@ class Info(LlavaProcessingInfo):
     """How many places an image has in a prompt: as many as stage 1 retains."""
 
     def get_num_image_tokens(self, *, image_width: int, image_height: int) -> int:
-        full = super().get_num_image_tokens(image_width=image_width, image_height=image_height)
-        return sum(stage1_counts(read(self.get_hf_config()).config, full))
+        return sum(stage1_counts(read(self.get_hf_config()).config, self.whole))
+
+    @property
+    def whole(self) -> int:
+        """How many visual tokens an image has before stage 1, whatever its size."""
+        side = self.get_hf_config().vision_config.image_size
+        tokens: int = super().get_num_image_tokens(image_width=side, image_height=side)
+        return tokens
 
 
-@MULTIMODAL_REGISTRY.register_processor(
-    _STOCK._processor_factory.processor, info=Info, dummy_inputs=_STOCK._processor_factory.dummy_inputs
-)
+class Processor(CountedProcessor, LlavaMultiModalProcessor):
+    """Stock's, with a count of what it makes."""
+
+    def _whole(self, content: Any) -> int:
+        whole: int = self.info.whole
+        return whole
+
+
+@MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=_STOCK._processor_factory.dummy_inputs)
 class DuetLlava(LlavaForConditionalGeneration):
     """LLaVA whose config has `duet`."""
 
