@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("vllm", reason="vLLM is not installed: run `make test-vllm`")
-
 from PIL import Image
 from prometheus_client import REGISTRY
 from vllm import LLM, SamplingParams

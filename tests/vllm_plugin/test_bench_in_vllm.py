@@ -13,8 +13,6 @@ from commands import duet
 from duet_vlm.serving.bench import measure
 from duet_vlm.serving.bench.engines import opened
 
-pytest.importorskip("vllm", reason="vLLM is not installed: run `make test-vllm`")
-
 
 def test_the_demonstration_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "PAUSE", 0)

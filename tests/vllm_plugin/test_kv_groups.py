@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import vllm_engine
 
 from recipes.serving import shapes
 from recipes.serving.kv_groups import BLOCK, LAYER_BLOCK, LAYERS, VISUAL, fitting
-
-__all__ = ["vllm_engine"]  # skips where vLLM is missing
 
 MEMORY, TEXT = 2**30, 100
 DUET: dict[str, Any] = {"preset": "duet", "tokens": 192}

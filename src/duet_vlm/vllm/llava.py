@@ -21,7 +21,7 @@ from ..families.llava import LlavaStage1
 from ..stage1 import Encoded, merge
 from ..tensors.streamed import Softmax, column_sums
 from .counted import CountedProcessor
-from .model import decoder_of
+from .model import CompressedModel
 from .settings import read
 
 _STOCK: Any = LlavaForConditionalGeneration
@@ -50,7 +50,7 @@ class Processor(CountedProcessor, LlavaMultiModalProcessor):
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=_STOCK._processor_factory.dummy_inputs)
-class DuetLlava(LlavaForConditionalGeneration):
+class DuetLlava(CompressedModel, LlavaForConditionalGeneration):
     """LLaVA whose config has `duet`."""
 
     # transformers 5.23 saves the tower without the name that vLLM knows it by
@@ -60,12 +60,6 @@ class DuetLlava(LlavaForConditionalGeneration):
         )
         | _STOCK.hf_to_vllm_mapper
     )
-
-    def __init__(self, *, vllm_config: Any, prefix: str = ""):
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        served = read(self.config)
-        self.duet = served.config
-        self.duet_decoder = decoder_of(served, self.language_model.model, vllm_config)
 
     def _image_pixels_to_features(self, vision_tower: Any, pixel_values: Tensor) -> Tensor:
         if not self.duet.merges:
@@ -82,17 +76,3 @@ class DuetLlava(LlavaForConditionalGeneration):
         encoded = Encoded(scores, key[:, :, 1:].float().mean(1), full[:, 1:], cls_tower.grid(self.config))
         merged = merge(self.duet, encoded, reserved=LlavaStage1.reserved)
         return torch.cat([full[:, :1], merged.retained(full[:, 1:])], dim=1)
-
-    def forward(
-        self,
-        input_ids: Tensor | None,
-        positions: Tensor,
-        intermediate_tensors: Any = None,
-        inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        if self.duet_decoder is not None:
-            hidden = self.duet_decoder.forward(input_ids, positions, inputs_embeds)
-            if hidden is not None:
-                return hidden
-        return super().forward(input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs)
