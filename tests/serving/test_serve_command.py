@@ -169,42 +169,6 @@ def test_vllm_is_started_where_it_can_serve(model: Path, tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("asked", "installed", "name", "why"),
-    [
-        ("auto", False, "transformers", "vLLM is not installed here"),
-        ("auto", True, "vllm", "vLLM is installed and can serve the model"),
-        ("transformers", True, "transformers", "it was asked for"),
-        ("vllm", True, "vllm", "it was asked for"),
-    ],
-)
-def test_the_engine(monkeypatch: pytest.MonkeyPatch, asked: str, installed: bool, name: str, why: str) -> None:
-    monkeypatch.setattr(engines, "installed", lambda: installed)
-    llava, settings = saved.config(), DuetConfig(dominant=40)
-    llava.architectures = ["LlavaForConditionalGeneration"]
-    assert engines.choose(asked, llava, settings, adapter=False) == engines.Engine(name, why)
-
-
-@pytest.mark.parametrize(
-    ("architecture", "settings", "adapter", "why"),
-    [
-        ("Gemma3ForConditionalGeneration", {}, False, "vLLM does not serve models of type 'llava' compressed"),
-        ("LlavaForConditionalGeneration", {}, True, "vLLM does not serve LoRA adapters compressed"),
-        ("LlavaForConditionalGeneration", {"downsample": (7, 7)}, False, "downsample is not possible in vLLM"),
-    ],
-)
-def test_what_vllm_cannot_serve_is_served_by_transformers(
-    monkeypatch: pytest.MonkeyPatch, architecture: str, settings: dict[str, Any], adapter: bool, why: str
-) -> None:
-    monkeypatch.setattr(engines, "installed", lambda: True)
-    config = saved.config()
-    config.architectures = [architecture]
-    found = engines.choose("auto", config, DuetConfig(**settings), adapter)
-    assert found.name == "transformers" and found.why.startswith(why)
-    with pytest.raises(DuetError, match=why):
-        engines.choose("vllm", config, DuetConfig(**settings), adapter)
-
-
-@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--engine", "sglang"], "engine 'sglang' is unknown: choose one of auto, vllm, transformers."),
