@@ -36,13 +36,41 @@ BLOCK = 16  # tokens, as vLLM has it on GPUs
 LAYER_BLOCK = BLOCK * HEADS * WIDTH * 2 * 2  # bytes of one layer's keys and values in bfloat16
 
 
-def fitting(folder: Path, duet: dict[str, Any] | None, memory: int, text: int) -> dict[str, Any]:
-    """Let a scheduler take as many requests as it can.
+def scheduler_of(folder: Path, duet: dict[str, Any] | None, memory: int, **options: Any) -> Any:
+    """The scheduler that vLLM makes of its flags; `VllmConfig` and the settings stand in its `vllm_config`.
 
     Args:
         folder: with the model's config, as `shapes.write` makes it.
         duet: its settings; None for stock.
         memory: bytes of the KV cache.
+        options: flags.
+    """
+    config = EngineArgs(
+        model=str(folder), dtype="bfloat16", block_size=BLOCK, enable_prefix_caching=False,
+        mm_processor_kwargs={"backend": "pil"}, hf_overrides={} if duet is None else {"duet": duet}, **options,
+    ).create_engine_config()  # fmt: skip
+    config.cache_config.kv_cache_layout = "NHD"  # what a GPU's attention takes; it changes no count
+    attentions = [SimpleNamespace(get_kv_cache_spec=_needed) for _ in range(LAYERS)]
+    if duet is not None and read(config.model_config.hf_config).kv_groups:
+        group_by_stage(attentions, read(config.model_config.hf_config).config.drops)
+    needed = {f"layers.{number}": one.get_kv_cache_spec(config) for number, one in enumerate(attentions)}
+    cache = generate_scheduler_kv_cache_config(get_kv_cache_configs(config, [needed], [memory]))
+    config.cache_config.num_gpu_blocks = cache.num_blocks
+    made = config.scheduler_config.get_scheduler_cls()
+    return made(config, cache, StructuredOutputManager(config), block_size=BLOCK)
+
+
+def request_of(name: str, visual: int, text: int, image: str = "image") -> Request:
+    """A request of an image behind one token of text; images of one name are the same, and encoded once."""
+    feature = MultiModalFeatureSpec(None, "image", image, PlaceholderRange(offset=1, length=visual))
+    return Request(name, [1] * (visual + text), SamplingParams(max_tokens=1), None, mm_features=[feature])
+
+
+def fitting(folder: Path, duet: dict[str, Any] | None, memory: int, text: int) -> dict[str, Any]:
+    """Let a scheduler take as many requests as it can.
+
+    Args:
+        folder, duet, memory: as `scheduler_of` takes them.
         text: tokens of a request beside its image.
 
     Returns:
@@ -50,37 +78,20 @@ def fitting(folder: Path, duet: dict[str, Any] | None, memory: int, text: int) -
         (a number for each group of layers), `requests` (how many run at a time).
     """
     most = memory // LAYER_BLOCK // LAYERS  # each needs a block in every layer
-    config = EngineArgs(
-        model=str(folder),
-        dtype="bfloat16",
-        max_model_len=VISUAL + text,
-        max_num_seqs=most,
-        max_num_batched_tokens=most * (VISUAL + text),
-        block_size=BLOCK,
-        enable_prefix_caching=False,
-        mm_processor_kwargs={"backend": "pil"},
-        hf_overrides={} if duet is None else {"duet": duet},
-    ).create_engine_config()
-    config.cache_config.kv_cache_layout = "NHD"  # what a GPU's attention takes; it changes no count
-    served = None if duet is None else read(config.model_config.hf_config)
-    attentions = [SimpleNamespace(get_kv_cache_spec=_needed) for _ in range(LAYERS)]
-    if served is not None and served.kv_groups:
-        group_by_stage(attentions, served.config.drops)
-    needed = {f"layers.{number}": one.get_kv_cache_spec(config) for number, one in enumerate(attentions)}
-    cache = generate_scheduler_kv_cache_config(get_kv_cache_configs(config, [needed], [memory]))
-    config.cache_config.num_gpu_blocks = cache.num_blocks
-    scheduler = config.scheduler_config.get_scheduler_cls()(
-        config, cache, StructuredOutputManager(config), block_size=BLOCK
+    length = VISUAL + text
+    scheduler = scheduler_of(
+        folder, duet, memory, max_model_len=length, max_num_seqs=most, max_num_batched_tokens=most * length
     )
-    visual = [VISUAL] * LAYERS if served is None else tokens_per_layer(served.config, VISUAL, LAYERS)
+    hf_config = scheduler.vllm_config.model_config.hf_config
+    visual = [VISUAL] * LAYERS if duet is None else tokens_per_layer(read(hf_config).config, VISUAL, LAYERS)
     for number in range(most):
-        scheduler.add_request(_request(f"{number}", visual[0], text))
+        scheduler.add_request(request_of(f"{number}", visual[0], text))
     scheduler.schedule()
     held = scheduler.kv_cache_manager.get_block_ids("0")
     return {
         "visual_tokens_per_layer": visual,
-        "kv_blocks": cache.num_blocks,
-        "layers_per_block": LAYERS // len(cache.kv_cache_groups),
+        "kv_blocks": scheduler.kv_cache_config.num_blocks,
+        "layers_per_block": LAYERS // len(held),
         "blocks_per_request": [len(blocks) for blocks in held],
         "requests": len(scheduler.running),
     }
@@ -88,13 +99,6 @@ def fitting(folder: Path, duet: dict[str, Any] | None, memory: int, text: int) -
 
 def _needed(_: Any) -> FullAttentionSpec:
     return FullAttentionSpec(block_size=BLOCK, num_kv_heads=HEADS, head_size=WIDTH, dtype=torch.bfloat16)
-
-
-def _request(name: str, visual: int, text: int) -> Request:
-    """An image behind one token of text; all have the same image, which so takes place in no other cache but once."""
-    image = MultiModalFeatureSpec(None, "image", "image", PlaceholderRange(offset=1, length=visual))
-    params = SamplingParams(max_tokens=1)
-    return Request(name, [1] * (visual + text), params, None, mm_features=[image])
 
 
 def main() -> None:
