@@ -167,8 +167,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = shapes.write(Path(folder) / "model")
         for tokens in options.tokens:
+            print(f"{tokens} tokens: starting vLLM", flush=True)
             engine = Engine(model, {"preset": "duet", "tokens": tokens})
-            found["budgets"][str(tokens)] = compared(engine, options.rounds, options.steps)
+            print(f"{tokens} tokens: measuring", flush=True)
+            row = found["budgets"][str(tokens)] = compared(engine, options.rounds, options.steps)
+            share, step = row["share_of_promise"], row["decode_step_ratio"]
+            print(f"{tokens} tokens: {share:.3f} of what is promised, a decode step {step:.3f} of stock's", flush=True)
             engine.llm.llm_engine.engine_core.shutdown()
             del engine
             gc.collect()  # its hooks know it

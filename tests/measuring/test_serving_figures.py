@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from commands import duet, refused
+from PIL import Image
 
 from duet_vlm import DuetError
 from duet_vlm.inputs.checkpoints import read_config, read_processor
@@ -15,7 +16,7 @@ from duet_vlm.inputs.model_folders import DEMO, DEMO_FOLDER
 from duet_vlm.inputs.shapes import shape_config
 from duet_vlm.serving.bench import options
 from duet_vlm.serving.bench.figures import Answered, Round, check_whole, figures
-from duet_vlm.serving.bench.model import ARCHITECTURE, image_of, prompt_of, source
+from duet_vlm.serving.bench.model import image_of, prompt_of, source
 from duet_vlm.serving.bench.options import ServingOptions
 
 
@@ -69,12 +70,12 @@ def test_rounds_that_are_not_whole(changed: dict[str, int], message: str) -> Non
 
 def test_a_shape_is_a_folder_with_a_processor_and_is_gone_afterwards() -> None:
     config = shape_config("llava-1.5-7b")
-    config.architectures = [ARCHITECTURE]
     with source(None, config, "llava-1.5-7b", 8) as found:
         assert found.arguments == {"load_format": "dummy"}
         written = read_config(found.folder)
-        assert written.architectures == [ARCHITECTURE] and written.text_config.num_hidden_layers == 8
-        assert written.vision_config == config.vision_config and config.text_config.num_hidden_layers == 32
+        assert written.architectures == ["LlavaForConditionalGeneration"]
+        assert written.text_config.num_hidden_layers == 8 and config.text_config.num_hidden_layers == 32
+        assert written.vision_config == config.vision_config
         tokenizer = read_processor(found.folder).tokenizer
         assert len(tokenizer) == config.text_config.vocab_size
         assert tokenizer.convert_tokens_to_ids("<image>") == config.image_token_id
@@ -84,6 +85,24 @@ def test_a_shape_is_a_folder_with_a_processor_and_is_gone_afterwards() -> None:
         image, pixels = image_of(config, None, None)
         assert (image.visual_tokens, pixels) == (576, (336, 336))
     assert not Path(found.folder).exists()
+
+
+@pytest.mark.parametrize(("shape", "side"), [("qwen2.5-vl-7b", 14), ("qwen3-vl-8b", 16)])
+def test_the_folder_of_a_shape_whose_images_differ(shape: str, side: int) -> None:
+    config = shape_config(shape)
+    with source(None, config, shape, 2) as found:
+        assert read_config(found.folder).text_config.num_hidden_layers == 2
+        processor = read_processor(found.folder)
+        assert type(processor).__name__ == {14: "Qwen2_5_VLProcessor", 16: "Qwen3VLProcessor"}[side]
+        ids = prompt_of(config, found.folder, 64)
+        place = ids.index(config.image_token_id)
+        assert len(ids) == 65
+        assert [ids[place - 1], ids[place + 1]] == [config.vision_start_token_id, config.vision_end_token_id]
+        image, pixels = image_of(config, None, None)
+        assert (image.visual_tokens, pixels) == (576, (48 * side, 48 * side))
+        # the processor leaves such a picture as large as it is
+        made = processor(images=Image.new("RGB", pixels), text=processor.tokenizer.decode(ids), return_tensors="pt")
+        assert made["input_ids"][0].tolist() == ids[:place] + [config.image_token_id] * 576 + ids[place + 1 :]
 
 
 def test_the_demonstration_model_is_copied_for_vllm() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import saved
+import saved_video
 from commands import duet, refused
 from openai import OpenAI
 from serving import LONGEST, scene, user
@@ -23,6 +24,7 @@ from transformers import AutoConfig
 from duet_vlm import DuetConfig, DuetError
 from duet_vlm.inputs.model_folders import DEMO_FOLDER
 from duet_vlm.serving import cli, engines
+from duet_vlm.serving.limits import Limits
 
 # `duet serve`, but where a file names a port, the next forward pass sends SIGTERM and waits until nobody listens there
 COMMAND = """
@@ -84,11 +86,16 @@ def line(*arguments: Any) -> tuple[dict[str, str], dict[str, str]]:
     result = duet("serve", "--print", *arguments)
     assert result.exit_code == 0 and result.stdout.count("\n") == 1, result.output
     words = shlex.split(result.stdout)
-    start = words.index("python")
-    assert words[0] == "env" and words[start : start + 3] == ["python", "-m", "vllm.entrypoints.openai.api_server"]
-    options = words[start + 3 :]
+    start = words.index("vllm")
+    assert words[0] == "env" and words[start + 1] == "serve"
+    return dict(word.split("=", 1) for word in words[1:start]), options_of(words[start + 2 :])
+
+
+def options_of(words: list[str]) -> dict[str, str]:
+    """Of the words behind `vllm serve`; the model is the first of them."""
+    model, *options = words
     assert len(options) % 2 == 0 and all(name.startswith("--") for name in options[::2])
-    return dict(word.split("=", 1) for word in words[1:start]), dict(zip(options[::2], options[1::2], strict=True))
+    return {"model": model, **dict(zip(options[::2], options[1::2], strict=True))}
 
 
 def test_the_line_for_vllm(model: Path) -> None:
@@ -97,21 +104,40 @@ def test_the_line_for_vllm(model: Path) -> None:
     environment, options = line(
         "--model", strange, "--tokens", 60, "--method", "visionzip+fastv", "--port", 8001, "--dtype", "bfloat16",
         "--max-images", 3, "--max-image-pixels", 1000, "--max-prompt-tokens", 700, "--max-new-tokens", 100,
+        "--max-image-bytes", 5000, "--queue", 9, "--allow-urls",
     )  # fmt: skip
     config = DuetConfig.preset("visionzip+fastv", model=AutoConfig.from_pretrained(model), tokens=60)
     assert json.loads(options.pop("--hf-overrides")) == {"duet": json.loads(json.dumps(config.to_dict()))}
     assert json.loads(options.pop("--limit-mm-per-prompt")) == {"image": 3}
     assert options == {
-        "--model": str(strange), "--served-model-name": str(strange), "--host": "127.0.0.1", "--port": "8001",
+        "model": str(strange), "--served-model-name": str(strange), "--host": "127.0.0.1", "--port": "8001",
         "--dtype": "bfloat16", "--max-model-len": "800", "--allowed-media-domains": "nowhere.invalid",
-        "--shutdown-timeout": "600",
+        "--middleware": "duet_vlm.serving.vllm_gate.Gate", "--max-num-queued-reqs": "9", "--shutdown-timeout": "600",
     }  # fmt: skip
-    assert environment == {"VLLM_MAX_IMAGE_PIXELS": "1000"}
+    with pytest.MonkeyPatch.context() as here:
+        for name, value in environment.items():
+            here.setenv(name, value)
+        assert Limits.here() == Limits(3, 5000, 1000, 700, 100, 9, urls=True)
+    assert environment["VLLM_MAX_IMAGE_PIXELS"] == "1000"
+
+
+def test_vllm_takes_no_videos_and_as_many_requests_as_come(tmp_path: Path) -> None:
+    saved_video.save(tmp_path, "qwen2_5_vl")
+    _, options = line("--model", tmp_path, "--keep", 0.5)
+    assert json.loads(options["--limit-mm-per-prompt"]) == {"image": 8, "video": 0}
+    assert "--max-num-queued-reqs" not in options
+
+
+@pytest.mark.parametrize("given", ["", "3", '{"images": 1, "sizes": 2}'])
+def test_limits_that_are_none_are_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("DUET_LIMITS", given)
+    with pytest.raises(DuetError, match=r"DUET_LIMITS=.* holds no limits: take what `duet serve --print` shows"):
+        Limits.here()
 
 
 def test_the_line_for_the_demonstration_model() -> None:
     _, options = line()
-    assert options["--model"] == str(DEMO_FOLDER) and options["--served-model-name"] == "demo"
+    assert options["model"] == str(DEMO_FOLDER) and options["--served-model-name"] == "demo"
     assert options["--dtype"] == "float32"
     assert options["--max-model-len"] == "1024"  # the model's own
     assert json.loads(options["--mm-processor-kwargs"]) == {"backend": "pil"}
@@ -137,45 +163,9 @@ def test_vllm_is_started_where_it_can_serve(model: Path, tmp_path: Path, monkeyp
     assert result.exit_code == 0, result.output
     assert "in vLLM, since vLLM is installed and can serve the model: duet, --keep 0.5." in result.stderr
     ((program, words, environment),) = started
-    assert program == words[0] == sys.executable and words[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
-    assert dict(zip(words[3::2], words[4::2], strict=True)) == expected[1]
+    assert program == words[0] == sys.executable and words[1:4] == ["-m", "vllm.entrypoints.cli.main", "serve"]
+    assert options_of(words[4:]) == expected[1]
     assert environment == {**os.environ, **expected[0]}
-
-
-@pytest.mark.parametrize(
-    ("asked", "installed", "name", "why"),
-    [
-        ("auto", False, "transformers", "vLLM is not installed here"),
-        ("auto", True, "vllm", "vLLM is installed and can serve the model"),
-        ("transformers", True, "transformers", "it was asked for"),
-        ("vllm", True, "vllm", "it was asked for"),
-    ],
-)
-def test_the_engine(monkeypatch: pytest.MonkeyPatch, asked: str, installed: bool, name: str, why: str) -> None:
-    monkeypatch.setattr(engines, "installed", lambda: installed)
-    llava, settings = saved.config(), DuetConfig(dominant=40)
-    llava.architectures = ["LlavaForConditionalGeneration"]
-    assert engines.choose(asked, llava, settings, adapter=False) == engines.Engine(name, why)
-
-
-@pytest.mark.parametrize(
-    ("architecture", "settings", "adapter", "why"),
-    [
-        ("Gemma3ForConditionalGeneration", {}, False, "vLLM does not serve models of type 'llava' compressed"),
-        ("LlavaForConditionalGeneration", {}, True, "vLLM does not serve LoRA adapters compressed"),
-        ("LlavaForConditionalGeneration", {"downsample": (7, 7)}, False, "downsample is not possible in vLLM"),
-    ],
-)
-def test_what_vllm_cannot_serve_is_served_by_transformers(
-    monkeypatch: pytest.MonkeyPatch, architecture: str, settings: dict[str, Any], adapter: bool, why: str
-) -> None:
-    monkeypatch.setattr(engines, "installed", lambda: True)
-    config = saved.config()
-    config.architectures = [architecture]
-    found = engines.choose("auto", config, DuetConfig(**settings), adapter)
-    assert found.name == "transformers" and found.why.startswith(why)
-    with pytest.raises(DuetError, match=why):
-        engines.choose("vllm", config, DuetConfig(**settings), adapter)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +174,6 @@ def test_what_vllm_cannot_serve_is_served_by_transformers(
         (["--engine", "sglang"], "engine 'sglang' is unknown: choose one of auto, vllm, transformers."),
         (["--engine", "vllm"], "engine 'vllm' cannot be had (vLLM is not installed here): use --engine transformers."),
         (["--engine", "transformers", "--print"], "--print shows how vLLM is started"),
-        (["--print", "--allow-urls"], "--allow-urls is for the transformers engine"),
         (["--print", "--device", "cpu"], "--device cpu is for the transformers engine"),
         (["--print", "--threads", 1], "--threads 1 is for the transformers engine"),
         (["--keep", 0.5, "--method", "none"], "method 'none' compresses nothing"),

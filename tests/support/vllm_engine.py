@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("vllm", reason="vLLM is not installed: run `make test-vllm`")
-
 from PIL import Image
+from prometheus_client import REGISTRY
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 
@@ -71,6 +69,21 @@ def check(outputs: Sequence[Any], rows: Sequence[dict[str, Any]], within: float 
         assert ids == row["ids"][: len(ids)], row["prompt"]
         got = [step[token].logprob for step, token in zip(made.logprobs, ids, strict=True)]
         assert got == pytest.approx(row["logprobs"][: len(ids)], abs=within), row["prompt"]
+
+
+@contextmanager
+def counted(before: int, kept: float) -> Iterator[None]:
+    """Inside, so many visual tokens are counted for `/metrics`: in, and kept on average over the layers."""
+
+    def now() -> list[float]:
+        return [
+            REGISTRY.get_sample_value(f"duet_visual_tokens_{name}_total") or 0.0 for name in ("in", "kept", "saved")
+        ]
+
+    start = now()
+    yield
+    got = [end - begin for begin, end in zip(start, now(), strict=True)]
+    assert got == pytest.approx([before, kept, before - kept])
 
 
 def core_of(llm: LLM) -> Any:

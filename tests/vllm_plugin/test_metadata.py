@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import vllm_engine
 from torch import Tensor, nn
 from vllm.forward_context import override_forward_context
 from vllm.v1.attention.backend import CommonAttentionMetadata
@@ -17,8 +16,6 @@ from duet_vlm import Drop, DuetConfig, DuetError
 from duet_vlm.vllm.decoder import Decoder
 from duet_vlm.vllm.metadata import Stages
 from duet_vlm.vllm.state import Prompt
-
-__all__ = ["vllm_engine"]  # skips where vLLM is missing
 
 DROPS = (Drop(1, 0.5), Drop(2, 0.0))
 BLOCK, WIDTH, HEADS = 4, 8, 2

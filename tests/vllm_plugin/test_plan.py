@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from duet_vlm import Drop
 from duet_vlm.vllm.plan import Row, stages_of
-from duet_vlm.vllm.state import Beams, Prompt, dropping, removed_of
+from duet_vlm.vllm.state import Beams, Prompt, average_left, dropping, removed_of
 
 DROPS = (Drop(2, 0.6), Drop(5, 0.25), Drop(7, 0.0))
 
@@ -88,6 +89,16 @@ def test_a_prompt_knows_its_spans(made: tuple[int, list[list[tuple[int, int]]]])
         assert kept == (0, *(int(drop.keep * expected.count(n) + 1e-6) for n in range(1, len(spans) + 1)))
         assert removed == sum(n > 0 for n in expected) - sum(kept)
     assert removed_of(spans, DROPS) == prompt.removed
+
+
+@given(prompts())
+def test_an_average_over_layers(made: tuple[int, list[list[tuple[int, int]]]]) -> None:
+    length, spans = made
+    prompt, layers = Prompt.of(length, None, spans, DROPS), 9
+    text = length - sum(end - start for ranges in spans for start, end in ranges)
+    left = [len(kept_places(prompt, sum(drop.layer <= layer for drop in DROPS))) - text for layer in range(layers)]
+    assert average_left(spans, DROPS, layers) == pytest.approx(sum(left) / layers)
+    assert average_left(spans, (), layers) == left[0]
 
 
 def test_an_image_alone_is_served_whole() -> None:

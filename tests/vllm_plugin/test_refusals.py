@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import vllm_engine
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import EngineArgs
+from vllm.model_executor.models.config import MODELS_CONFIG_MAP
+from vllm.model_executor.models.registry import ModelRegistry
 
 from duet_vlm.vllm import PREFIX, SERVED
 
@@ -27,7 +30,8 @@ def test_stage_2_switches_off_what_it_cannot_live_with() -> None:
     assert not made.scheduler_config.enable_chunked_prefill
     assert not made.cache_config.enable_prefix_caching
     assert made.model_config.enforce_eager
-    assert made.scheduler_config.max_num_batched_tokens == made.scheduler_config.encoder_cache_size == 448
+    assert made.scheduler_config.max_num_batched_tokens == 448
+    assert made.scheduler_config.encoder_cache_size == 2 * 448
     assert made.parallel_config.worker_cls == "duet_vlm.vllm.worker.DuetWorker"
     assert made.scheduler_config.scheduler_cls is None
     assert made.model_config.architectures == [PREFIX + next(iter(SERVED))]
@@ -57,6 +61,8 @@ def test_stage_1_alone_leaves_all_as_it_is() -> None:
         ({"enable_lora": True}, "--enable-lora"),
         ({"kv_offloading_size": 1.0}, "--kv-offloading-size"),
         ({"enable_prompt_embeds": True}, "--enable-prompt-embeds"),
+        ({"long_prefill_token_threshold": 64}, "--long-prefill-token-threshold"),
+        ({"max_num_scheduled_tokens": 447}, "--max-num-scheduled-tokens"),
         ({"scheduler_cls": "vllm.v1.core.sched.scheduler.Scheduler"}, "--scheduler-cls"),
         ({"worker_cls": "vllm.v1.worker.cpu_worker.CPUWorker"}, "--worker-cls"),
     ],
@@ -106,3 +112,16 @@ def test_kv_groups_without_a_drop_are_refused() -> None:
 def test_settings_are_refused_before_anything_is_loaded() -> None:
     with pytest.raises(ValueError, match="drop layer 40 is not possible: this model has 12 decoder layers"):
         config_of({"drops": [{"layer": 40, "keep": 0.5}]})
+
+
+def test_models_that_are_not_compressed_are_refused() -> None:
+    """Settings that nobody reads would go unnoticed, whatever the model."""
+    with pytest.raises(
+        ValueError, match="TransformersMultiModalForCausalLM is not compressed in vLLM: take `duet` out"
+    ):
+        config_of(FULL, model_impl="transformers")
+    for architecture in {*ModelRegistry.get_supported_archs()} - {*SERVED}:
+        if not architecture.startswith(PREFIX):
+            hook = MODELS_CONFIG_MAP[architecture]
+            with pytest.raises(ValueError, match=f"{architecture} is not compressed in vLLM"):
+                hook.verify_and_update_model_config(SimpleNamespace(hf_config=SimpleNamespace(duet=FULL)))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from statistics import fmean
 from typing import Any
 
 import pytest
 from vllm import LLM, SamplingParams
 from vllm.sampling_params import BeamSearchParams, StructuredOutputsParams
-from vllm_engine import BLOCK, check, engine, free_blocks, greedy, references, request, scheduler_of
+from vllm_engine import BLOCK, check, counted, engine, free_blocks, greedy, references, request, scheduler_of
 
 TOKENS = (40, 25, 40, 33, 40, 12, 40)  # requests end one by one, so that prefill meets decoding
 BLOCKS = {False: 19, True: 37}  # few enough that requests are taken out and come back
@@ -41,7 +42,10 @@ def preempted(llm: LLM) -> Any:
 def test_batches_with_preemption(served: tuple[LLM, bool]) -> None:
     llm, _ = served
     counts = preempted(llm)
-    check(llm.generate([*map(request, ROWS)], [*map(greedy, TOKENS)]), ROWS)
+    images = sum(len(row["images"]) for row in ROWS)
+    kept = sum(fmean(row["per_layer"]) for row in ROWS if row["per_layer"])
+    with counted(196 * images, kept):  # once each, however often they are computed
+        check(llm.generate([*map(request, ROWS)], [*map(greedy, TOKENS)]), ROWS)
     # some with an image and with a part of their answer, which must not rank when they come back
     assert any(answered > 0 for _, answered in counts)
 

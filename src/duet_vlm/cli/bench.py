@@ -175,12 +175,13 @@ def _in_vllm(
     """What the whole of `--engine vllm` measures."""
     from ..measuring.settings import settings, usual_budgets
     from ..serving.bench.measure import benchmark, steps
-    from ..serving.bench.model import ARCHITECTURE, source
+    from ..serving.bench.model import source
+    from ..serving.bench.shape_folder import KINDS
     from ..serving.engines import check_served
 
     config, laid = target.read()
     if target.shape:
-        config.architectures = [ARCHITECTURE]
+        config.architectures = [KINDS[config.model_type].architecture]
     counted, shares = (tokens, keep) if tokens or keep else usual_budgets(config, laid.grid)
     with option_names():
         methods = _methods(config, method, tokens or keep)

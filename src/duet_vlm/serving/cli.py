@@ -57,8 +57,14 @@ def serve(
         int, typer.Option(help="The longest answer, in tokens; a request may ask for less.", min=1)
     ] = DEFAULT.new_tokens,
     queue: Annotated[
-        int, typer.Option(help="The most requests that run and wait; others are told to come again (503).", min=1)
-    ] = DEFAULT.queue,
+        int | None,
+        typer.Option(
+            help=f"The most requests that run and wait, others are told to come again (503); {DEFAULT.queue} by "
+            "transformers, in vLLM as many as come.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     dtype: Dtype = "auto",
     device: Device = None,
     threads: Threads = None,
@@ -79,7 +85,10 @@ def serve(
     check_engine(engine)
     check_dtype(dtype)
     check_choice(method, tokens, keep, brings_settings(model), default=True)
-    limits = Limits(max_images, max_image_bytes, max_image_pixels, max_prompt_tokens, max_new_tokens, queue, allow_urls)
+    limits = Limits(
+        max_images, max_image_bytes, max_image_pixels, max_prompt_tokens, max_new_tokens, queue or DEFAULT.queue,
+        allow_urls,
+    )  # fmt: skip
     if print_line and engine == "transformers":
         raise DuetError("--print shows how vLLM is started, and engine 'transformers' is none: leave one of them out.")
     place = (host, port)
@@ -107,12 +116,13 @@ def serve(
     for name, value in (("--device", device), ("--threads", threads)):
         if value is not None:
             raise DuetError(f"{name} {value} is for the transformers engine, and vllm serves: leave it out.")
-    words = arguments(model, config, settings, limits, Place(*place), dtype)
+    words = arguments(model, config, settings, limits, Place(*place), dtype, queue)
     if print_line:
-        print(shlex.join(["env", *(f"{k}={v}" for k, v in environment(limits).items()), "python", *words]))
+        print(shlex.join(["env", *(f"{k}={v}" for k, v in environment(limits).items()), "vllm", *words]))
         return
     _tell(f"serving {model} in vLLM, since {found.why}: {settings.words}.")
-    os.execve(sys.executable, [sys.executable, *words], {**os.environ, **environment(limits)})
+    started = [sys.executable, "-m", "vllm.entrypoints.cli.main", *words]
+    os.execve(sys.executable, started, {**os.environ, **environment(limits)})
 
 
 def _loaded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -48,7 +49,7 @@ def choose(asked: str, config: Any, settings: DuetConfig, adapter: bool, here: b
     """
     if asked == "transformers":
         return Engine("transformers", "it was asked for")
-    against = obstacle(config, settings, adapter) or (None if not here or installed() else "vLLM is not installed here")
+    against = obstacle(config, settings, adapter) or (_absent() if here else None)
     if asked == "vllm":
         if against is not None:
             raise DuetError(f"engine 'vllm' cannot be had ({against}): use --engine transformers.")
@@ -87,6 +88,16 @@ def check_served(config: Any, listed: Sequence[DuetConfig], model: str | None) -
         against = obstacle(config, settings, adapter)
         if against is not None:
             raise DuetError(f"engine 'vllm' cannot be had ({against}): use --engine transformers.")
+
+
+def _absent() -> str | None:
+    """Why vLLM would not run compressed here, as the end of a sentence; None where it would."""
+    if not installed():
+        return "vLLM is not installed here"
+    plugins = os.environ.get("VLLM_PLUGINS")
+    if plugins is not None and "duet" not in plugins.split(","):
+        return f"VLLM_PLUGINS={plugins} leaves out 'duet', the plug-in that compresses"
+    return None
 
 
 def installed() -> bool:

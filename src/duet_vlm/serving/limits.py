@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import os
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import DuetError
+from ..errors import DuetError, shown
 
+VARIABLE = "DUET_LIMITS"  # of the environment, by which `duet serve` tells a server of vLLM
 TEXT = 2**20  # characters of a conversation, and bytes of a request beside its pictures
 
 
@@ -38,6 +41,25 @@ class Limits:
     def body_bytes(self) -> int:
         """Bytes of a whole request: its pictures in base64, and its text."""
         return self.images * self.image_bytes * 4 // 3 + TEXT
+
+    def environment(self) -> dict[str, str]:
+        """The same for a process that is started."""
+        return {VARIABLE: json.dumps(asdict(self))}
+
+    @classmethod
+    def here(cls) -> Limits:
+        """What `environment` told this process; the defaults where it told nothing.
+
+        Raises:
+            DuetError: the variable holds something else.
+        """
+        given = os.environ.get(VARIABLE)
+        try:
+            return cls() if given is None else cls(**json.loads(given))
+        except (TypeError, ValueError) as error:
+            raise DuetError(
+                f"{VARIABLE}={shown(given)} holds no limits: take what `duet serve --print` shows, or unset it."
+            ) from error
 
 
 class RequestError(DuetError):

@@ -41,13 +41,18 @@ def read_messages(messages: Any, limits: Limits) -> tuple[list[Message], list[st
             else:
                 raise RequestError(f"{place} is of type {shown(kind)}: give text or image_url.", param=place)
         found.append({"role": role, "content": content})
-    if len(pictures) > limits.images:
-        raise RequestError(
-            f"the request has {len(pictures)} pictures: {limits.images} are allowed, leave some out.", param="messages"
-        )
+    check_count(len(pictures), limits)
     if characters > TEXT:
         raise RequestError(f"the text has {characters} characters: {TEXT} are allowed, shorten it.", param="messages")
     return found, pictures
+
+
+def check_count(pictures: int, limits: Limits) -> None:
+    """Raises RequestError for more pictures than a request may have."""
+    if pictures > limits.images:
+        raise RequestError(
+            f"the request has {pictures} pictures: {limits.images} are allowed, leave some out.", param="messages"
+        )
 
 
 def _parts(message: Any, where: str) -> tuple[str, list[Any]]:

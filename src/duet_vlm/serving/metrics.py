@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from ..vllm.metrics import VisualTokens
 from .answering import Answer
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 
 
 class Metrics:
-    """The figures of one server.
-
-    Visual tokens are counted per prompt: as the processor made them ("in"); as the decoder's layers worked on them, on
-    average over the layers ("kept"), which is the unit of budgets; and the difference ("saved").
-    """
+    """The figures of one server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -25,9 +22,7 @@ class Metrics:
         self.gone = self._counter("duet_requests_gone", "Requests whose client went away before the answer's end.")
         self.running = self._gauge("duet_requests_running", "Requests that are computed now.")
         self.waiting = self._gauge("duet_requests_waiting", "Requests that come in or wait.")
-        self.visual_in = self._counter("duet_visual_tokens_in", "Visual tokens of prompts before compression.")
-        self.visual_kept = self._counter("duet_visual_tokens_kept", "Visual tokens, average over the decoder's layers.")
-        self.visual_saved = self._counter("duet_visual_tokens_saved", "Visual tokens in, less those kept.")
+        self.visual = VisualTokens(self.registry)
         self.prompt_tokens = self._counter("duet_prompt_tokens", "Tokens of prompts before compression.")
         self.new_tokens = self._counter("duet_answer_tokens", "Tokens of answers.")
         self.first = self._seconds("duet_first_text_seconds", "Seconds from the queue to the answer's first text.")
@@ -40,9 +35,7 @@ class Metrics:
             first: seconds to its first text; None where it has none.
             whole: seconds to its end.
         """
-        self.visual_in.inc(answer.visual_tokens)
-        self.visual_kept.inc(answer.visual_kept)
-        self.visual_saved.inc(answer.visual_tokens - answer.visual_kept)
+        self.visual.count(answer.visual_tokens, answer.visual_kept)
         self.prompt_tokens.inc(answer.prompt_tokens)
         self.new_tokens.inc(answer.new_tokens)
         if first is not None:

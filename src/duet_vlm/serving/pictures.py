@@ -25,18 +25,34 @@ def read_picture(url: str, limits: Limits, fetch: Fetch) -> Any:
     Raises:
         RequestError: a URL of another kind, no picture, or one of too many bytes or pixels.
     """
+    return opened(picture_bytes(url, limits, fetch), limits)
+
+
+def picture_bytes(url: str, limits: Limits, fetch: Fetch) -> bytes:
+    """The file behind a URL, which `read_picture` opens.
+
+    Raises:
+        RequestError: a URL of another kind, or too many bytes.
+    """
     scheme = url.partition(":")[0].lower()
     if scheme == "data":
-        data = _decoded(url, limits)
-    elif scheme in ("http", "https"):
-        if not limits.urls:
-            raise RequestError(
-                "pictures are not fetched from other hosts here: send the picture as a data URL, or start the server "
-                "with --allow-urls."
-            )
-        data = fetch(url, limits.image_bytes)
-    else:
+        return _decoded(url, limits)
+    if scheme not in ("http", "https"):
         raise RequestError(f"url {shown(url)} is neither a data URL nor one of http or https: give one of them.")
+    if not limits.urls:
+        raise RequestError(
+            "pictures are not fetched from other hosts here: send the picture as a data URL, or start the server "
+            "with --allow-urls."
+        )
+    return fetch(url, limits.image_bytes)
+
+
+def opened(data: bytes, limits: Limits) -> Any:
+    """A PIL picture whose header was read and whose pixels were not.
+
+    Raises:
+        RequestError: no picture, or one of too many pixels.
+    """
     try:
         return open_bytes(data, limits.image_pixels)
     except DuetError as error:

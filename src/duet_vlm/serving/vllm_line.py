@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config.budget_rule import SAVED
-from ..errors import DuetError
 from ..inputs.choice import Chosen
 from ..inputs.model_folders import DEMO, existing
 from ..inputs.prompts import context
 from .limits import Limits
 
 NOWHERE = "nowhere.invalid"  # a host that never is (RFC 6761): with it as the only one allowed, no URL is fetched
+GATE = "duet_vlm.serving.vllm_gate.Gate"
 DRAIN = 600  # seconds that requests have to end after SIGTERM
 
 
@@ -31,38 +31,35 @@ class Place:
 
 
 def environment(limits: Limits) -> dict[str, str]:
-    """What vLLM reads from its environment."""
-    return {"VLLM_MAX_IMAGE_PIXELS": str(limits.image_pixels)}
+    """What vLLM and the gate in front of it read from their environment."""
+    return {"VLLM_MAX_IMAGE_PIXELS": str(limits.image_pixels), **limits.environment()}
 
 
-def arguments(model: str, config: Any, chosen: Chosen, limits: Limits, place: Place, dtype: str) -> list[str]:
-    """The words behind `python`.
+def arguments(
+    model: str, config: Any, chosen: Chosen, limits: Limits, place: Place, dtype: str, queue: int | None = None
+) -> list[str]:
+    """The words behind `vllm`.
 
     Args:
         model: as `--model` names it.
         config: its config.
         chosen: the settings to serve it with.
-        limits: of requests; those that vLLM has no option for are left to vLLM.
+        limits: of requests; vLLM itself fetches no picture, the gate does where that is allowed.
         place: where to serve.
         dtype: of the weights, as the commands name it.
-
-    Raises:
-        DuetError: pictures shall be fetched from other hosts, which vLLM would do from private addresses, too.
+        queue: the most requests that run and wait; as many as come if None.
     """
-    if limits.urls:
-        raise DuetError(
-            "--allow-urls is for the transformers engine, since vLLM would ask private addresses, too: leave it out, "
-            "or use --print and name the hosts you trust by --allowed-media-domains."
-        )
     longest = context(config)
     most = limits.prompt_tokens + limits.new_tokens
     most = most if longest is None else min(most, longest)
-    words = ["-m", "vllm.entrypoints.openai.api_server", "--model", existing(model), "--served-model-name", model]
+    kinds = {"image": limits.images} | ({"video": 0} if hasattr(config, "video_token_id") else {})
+    words = ["serve", existing(model), "--served-model-name", model]
     # the demonstration model is saved in half precision to be small; it computes in full
     dtype = "float32" if model == DEMO and dtype == "auto" else dtype
     words += ["--host", place.host, "--port", str(place.port), "--dtype", dtype, "--max-model-len", str(most)]
-    words += ["--limit-mm-per-prompt", json.dumps({"image": limits.images})]
-    words += ["--allowed-media-domains", NOWHERE, "--shutdown-timeout", str(DRAIN)]
+    words += ["--limit-mm-per-prompt", json.dumps(kinds)]
+    words += [] if queue is None else ["--max-num-queued-reqs", str(queue)]
+    words += ["--middleware", GATE, "--allowed-media-domains", NOWHERE, "--shutdown-timeout", str(DRAIN)]
     if chosen.method != SAVED:
         settings = chosen.config.to_dict() if _compresses(chosen) else None
         words += ["--hf-overrides", json.dumps({"duet": settings})]

@@ -15,14 +15,6 @@ SERVED = {
     "Qwen2_5_VLForConditionalGeneration": "duet_vlm.vllm.qwen2_5_vl:DuetQwen25VL",
     "Qwen3VLForConditionalGeneration": "duet_vlm.vllm.qwen3_vl:DuetQwen3VL",
 }
-# architectures that `duet_vlm.apply` compresses and this plug-in does not: refused, or settings would go unnoticed
-REFUSED = (
-    "Gemma3ForConditionalGeneration",
-    "InternVLForConditionalGeneration",
-    "LlavaNextForConditionalGeneration",
-    "LlavaOnevisionForConditionalGeneration",
-    "SmolVLMForConditionalGeneration",
-)
 
 
 def register() -> None:
@@ -30,13 +22,14 @@ def register() -> None:
     from vllm import ModelRegistry
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
-    for architecture, served in SERVED.items():
-        ModelRegistry.register_model(PREFIX + architecture, served)
-    for architecture in (*SERVED, *REFUSED):
+    # all others, too: whoever asks for settings that cannot be is told, and not served without them
+    for architecture in [name for name in ModelRegistry.get_supported_archs() if not name.startswith(PREFIX)]:
         stock: Any = MODELS_CONFIG_MAP.get(architecture)
         if not isinstance(stock, ConfigHook):
             hook: Any = ConfigHook(architecture, stock)
             MODELS_CONFIG_MAP[architecture] = hook
+    for architecture, served in SERVED.items():
+        ModelRegistry.register_model(PREFIX + architecture, served)
 
 
 class ConfigHook:

@@ -7,7 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vllm.model_executor.models.llava import LlavaForConditionalGeneration, LlavaProcessingInfo
+from vllm.model_executor.models.llava import (
+    LlavaForConditionalGeneration,
+    LlavaMultiModalProcessor,
+    LlavaProcessingInfo,
+)
 from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
@@ -16,7 +20,8 @@ from ..families import cls_tower
 from ..families.llava import LlavaStage1
 from ..stage1 import Encoded, merge
 from ..tensors.streamed import Softmax, column_sums
-from .model import decoder_of
+from .counted import CountedProcessor
+from .model import CompressedModel
 from .settings import read
 
 _STOCK: Any = LlavaForConditionalGeneration
@@ -26,14 +31,26 @@ class Info(LlavaProcessingInfo):
     """How many places an image has in a prompt: as many as stage 1 retains."""
 
     def get_num_image_tokens(self, *, image_width: int, image_height: int) -> int:
-        full = super().get_num_image_tokens(image_width=image_width, image_height=image_height)
-        return sum(stage1_counts(read(self.get_hf_config()).config, full))
+        return sum(stage1_counts(read(self.get_hf_config()).config, self.whole))
+
+    @property
+    def whole(self) -> int:
+        """How many visual tokens an image has before stage 1, whatever its size."""
+        side = self.get_hf_config().vision_config.image_size
+        tokens: int = super().get_num_image_tokens(image_width=side, image_height=side)
+        return tokens
 
 
-@MULTIMODAL_REGISTRY.register_processor(
-    _STOCK._processor_factory.processor, info=Info, dummy_inputs=_STOCK._processor_factory.dummy_inputs
-)
-class DuetLlava(LlavaForConditionalGeneration):
+class Processor(CountedProcessor, LlavaMultiModalProcessor):
+    """Stock's, with a count of what it makes."""
+
+    def _whole(self, content: Any) -> int:
+        whole: int = self.info.whole
+        return whole
+
+
+@MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=_STOCK._processor_factory.dummy_inputs)
+class DuetLlava(CompressedModel, LlavaForConditionalGeneration):
     """LLaVA whose config has `duet`."""
 
     # transformers 5.23 saves the tower without the name that vLLM knows it by
@@ -43,12 +60,6 @@ class DuetLlava(LlavaForConditionalGeneration):
         )
         | _STOCK.hf_to_vllm_mapper
     )
-
-    def __init__(self, *, vllm_config: Any, prefix: str = ""):
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        served = read(self.config)
-        self.duet = served.config
-        self.duet_decoder = decoder_of(served, self.language_model.model, vllm_config)
 
     def _image_pixels_to_features(self, vision_tower: Any, pixel_values: Tensor) -> Tensor:
         if not self.duet.merges:
@@ -65,17 +76,3 @@ class DuetLlava(LlavaForConditionalGeneration):
         encoded = Encoded(scores, key[:, :, 1:].float().mean(1), full[:, 1:], cls_tower.grid(self.config))
         merged = merge(self.duet, encoded, reserved=LlavaStage1.reserved)
         return torch.cat([full[:, :1], merged.retained(full[:, 1:])], dim=1)
-
-    def forward(
-        self,
-        input_ids: Tensor | None,
-        positions: Tensor,
-        intermediate_tensors: Any = None,
-        inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        if self.duet_decoder is not None:
-            hidden = self.duet_decoder.forward(input_ids, positions, inputs_embeds)
-            if hidden is not None:
-                return hidden
-        return super().forward(input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs)

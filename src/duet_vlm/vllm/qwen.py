@@ -16,29 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from vllm.model_executor.models.interfaces import SupportsMRoPE, SupportsMultiModal
+from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal.inputs import PlaceholderRange
 
 from ..families.qwen2_5_vl import scoring_block
 from ..tensors.streamed import Softmax, column_sums
 from .frames import Grid, Item, compressed, kept_of, widened, without_places
-from .model import decoder_of
-from .settings import read
+from .model import CompressedModel
 
 
-class CompressedModel(SupportsMultiModal, SupportsMRoPE):
+class CompressedQwen(CompressedModel, SupportsMRoPE):
     """Stock's, with stage 1 in its encoder and stage 2 in its decoder."""
 
     def __init__(self, *, vllm_config: Any, prefix: str = ""):
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        served = read(self.config)
-        self.duet = served.config
-        self.duet_decoder = decoder_of(served, self.language_model.model, vllm_config)
         # static, so that graphs may be made of what reads them
         size = 3, vllm_config.scheduler_config.max_num_batched_tokens
         self._offsets = torch.zeros(size, dtype=torch.long)
         self._positions = torch.zeros(size, dtype=torch.long)
-        self._placed = 0  # how many columns of the offsets are in use
+        self._columns = 0  # how many columns of the offsets are in use
 
     # ---- the encoder ----
 
@@ -120,43 +116,24 @@ class CompressedModel(SupportsMultiModal, SupportsMRoPE):
     def embed_input_ids(
         self, input_ids: Tensor, multimodal_embeddings: Any = None, *, is_multimodal: Tensor | None = None
     ) -> Tensor:
-        if self._placed:
-            self._offsets[:, : self._placed].zero_()
-            self._placed = 0
+        if self._columns:
+            self._offsets[:, : self._columns].zero_()
+            self._columns = 0
         if self.duet.merges and multimodal_embeddings:
             apart = [without_places(tokens) for tokens in multimodal_embeddings]
             multimodal_embeddings = [tokens for tokens, _ in apart]
-            self._placed = len(input_ids)
+            self._columns = len(input_ids)
             # where the mask is on the host, as vLLM's is, nothing waits for the device
-            self._offsets[:, : self._placed][:, is_multimodal] = torch.cat([offsets for _, offsets in apart], 1)
+            self._offsets[:, : self._columns][:, is_multimodal] = torch.cat([offsets for _, offsets in apart], 1)
         embeddings: Tensor
         embeddings = super().embed_input_ids(input_ids, multimodal_embeddings, is_multimodal=is_multimodal)
         return embeddings
 
-    def forward(
-        self,
-        input_ids: Tensor | None,
-        positions: Tensor,
-        intermediate_tensors: Any = None,
-        inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        if self.duet.merges:
-            positions = self._placed_positions(positions)
-        if self.duet_decoder is not None:
-            hidden = self.duet_decoder.forward(input_ids, positions, inputs_embeds, self._adds(positions.shape[1]))
-            if hidden is not None:
-                return hidden
-        return super().forward(input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs)
-
-    def _placed_positions(self, positions: Tensor) -> Tensor:
-        """(3, n) positions with the places of the visual tokens among them."""
+    def _placed(self, positions: Tensor) -> Tensor:
+        if not self.duet.merges:
+            return positions
         count = positions.shape[1]
         if count > self._offsets.shape[1]:  # rows may be padded beyond the most that are scheduled
             self._offsets = pad(self._offsets, (0, count - self._offsets.shape[1]))
             self._positions = torch.zeros_like(self._offsets)
         return torch.add(positions, self._offsets[:, :count], out=self._positions[:, :count])
-
-    def _adds(self, count: int) -> Sequence[Tensor]:
-        """(count, D) each, what is added to the hidden states after the first layers."""
-        return ()

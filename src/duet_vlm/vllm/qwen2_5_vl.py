@@ -9,7 +9,7 @@ from torch import Tensor
 from vllm.model_executor.models import qwen2_5_vl as stock
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from .qwen import CompressedModel
+from .qwen import CompressedQwen
 from .qwen_prompts import CompressedInfo, CompressedProcessor
 
 
@@ -22,7 +22,7 @@ class Processor(CompressedProcessor, stock.Qwen2_5_VLMultiModalProcessor):
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=stock.Qwen2_5_VLDummyInputsBuilder)
-class DuetQwen25VL(CompressedModel, stock.Qwen2_5_VLForConditionalGeneration):
+class DuetQwen25VL(CompressedQwen, stock.Qwen2_5_VLForConditionalGeneration):
     """Stock's, compressed; its tower works on windows, so what it attends to is put back in raster order."""
 
     def _raster(self, thw: Sequence[int]) -> Tensor | None:

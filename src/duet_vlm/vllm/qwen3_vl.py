@@ -10,7 +10,7 @@ from vllm.model_executor.layers.rotary_embedding import get_rope
 from vllm.model_executor.models import qwen3_vl as stock
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from .qwen import CompressedModel
+from .qwen import CompressedQwen
 from .qwen_prompts import POSITIONS, CompressedInfo, CompressedProcessor
 
 
@@ -23,7 +23,7 @@ class Processor(CompressedProcessor, stock.Qwen3VLMultiModalProcessor):
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=stock.Qwen3VLDummyInputsBuilder)
-class DuetQwen3VL(CompressedModel, stock.Qwen3VLForConditionalGeneration):
+class DuetQwen3VL(CompressedQwen, stock.Qwen3VLForConditionalGeneration):
     """Qwen3-VL whose config has `duet`."""
 
     def __init__(self, *, vllm_config: Any, prefix: str = ""):

@@ -11,11 +11,12 @@ from functools import cached_property
 from typing import Any
 
 from vllm.model_executor.models.qwen2_vl import Qwen2VLProcessingInfo
-from vllm.multimodal.processing import BaseMultiModalProcessor, PromptReplacement
+from vllm.multimodal.processing import PromptReplacement
 from vllm.multimodal.processing.processor import PromptUpdateDetails
 
 from ..config.settings import Settings
 from ..errors import DuetError
+from .counted import CountedProcessor, Shortened
 from .frames import Grid, kept_of, shortened
 from .settings import read
 
@@ -37,7 +38,7 @@ class CompressedInfo(Qwen2VLProcessingInfo):
         return size, tokens // frame * kept_of(self.duet, frame)
 
 
-class CompressedProcessor(BaseMultiModalProcessor):
+class CompressedProcessor(CountedProcessor):
     """Stock's, with as many placeholders as stage 1 retains."""
 
     def _get_prompt_updates(
@@ -60,7 +61,7 @@ class CompressedProcessor(BaseMultiModalProcessor):
 
         return [shorter(update) for update in stock]
 
-    def _shorter(self, ids: Any, kind: str, grid: Grid) -> Any:
+    def _shorter(self, ids: Any, kind: str, grid: Grid) -> Shortened:
         """What stands for an image or video of a prompt, after stage 1."""
         config, kept = self.info.get_hf_config(), kept_of(self.info.duet, grid.tokens)
         length, side = self.info.ctx.model_config.max_model_len, max(grid.rows, grid.columns)
@@ -72,6 +73,6 @@ class CompressedProcessor(BaseMultiModalProcessor):
                 "keep more tokens."
             )
         token = getattr(config, f"{kind}_token_id")
-        if isinstance(ids, list):
-            return shortened(ids, token, grid.tokens, kept)
-        return PromptUpdateDetails.select_token_id(shortened(ids.full, token, grid.tokens, kept), token)
+        whole = ids if isinstance(ids, list) else ids.full
+        made = PromptUpdateDetails.select_token_id(shortened(whole, token, grid.tokens, kept), token)
+        return Shortened(made.full, made.is_embed, whole.count(token))

@@ -72,7 +72,8 @@ def _refuse_stage1(vllm_config: Any) -> None:
 
 
 def _refuse_stage2(vllm_config: Any) -> None:
-    parallel, cache = vllm_config.parallel_config, vllm_config.cache_config
+    parallel, cache, scheduler = vllm_config.parallel_config, vllm_config.cache_config, vllm_config.scheduler_config
+    most = scheduler.max_num_scheduled_tokens
     for asked, flag in (
         (parallel.tensor_parallel_size > 1, "--tensor-parallel-size"),
         (parallel.pipeline_parallel_size > 1, "--pipeline-parallel-size"),
@@ -85,7 +86,9 @@ def _refuse_stage2(vllm_config: Any) -> None:
         (cache.kv_offloading_size is not None, "--kv-offloading-size"),
         (cache.kv_sharing_fast_prefill, "--kv-sharing-fast-prefill"),
         (vllm_config.model_config.enable_prompt_embeds, "--enable-prompt-embeds"),
-        (vllm_config.scheduler_config.scheduler_cls not in (None, _SCHEDULER), "--scheduler-cls"),
+        (scheduler.long_prefill_token_threshold > 0, "--long-prefill-token-threshold"),  # cuts prompts all the same
+        (most is not None and most < vllm_config.model_config.max_model_len, "--max-num-scheduled-tokens"),
+        (scheduler.scheduler_cls not in (None, _SCHEDULER), "--scheduler-cls"),
         (parallel.worker_cls not in ("auto", _WORKER), "--worker-cls"),
     ):
         _refuse(asked, "stage 2", flag)
@@ -120,6 +123,9 @@ def _switch_off(vllm_config: Any) -> None:
         _log.info("duet: max_num_batched_tokens is %d now, the longest whole prompt.", model.max_model_len)
         for name in ("max_num_batched_tokens", "max_num_encoder_input_tokens", "encoder_cache_size"):
             setattr(scheduler, name, max(getattr(scheduler, name), model.max_model_len))
+    # a step's images are held until it has run, and the next step is scheduled before: without place for both, vLLM
+    # would schedule a prompt up to its image
+    scheduler.encoder_cache_size = max(scheduler.encoder_cache_size, 2 * scheduler.max_num_batched_tokens)
 
 
 def _choose_worker(vllm_config: Any) -> None:

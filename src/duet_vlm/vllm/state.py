@@ -55,6 +55,14 @@ def removed_of(spans: Spans, drops: Iterable[Drop]) -> tuple[int, ...]:
     return tuple(visual - sum(kept_of(spans, drop)) for drop in drops)
 
 
+def average_left(spans: Spans, drops: Sequence[Drop], layers: int) -> float:
+    """How many visual tokens a prompt has, on average over so many decoder layers."""
+    visual = sum(end - start for ranges in spans for start, end in ranges)
+    ends = [*(drop.layer for drop in drops), layers]
+    gone = zip(removed_of(spans, drops), ends, ends[1:], strict=False)
+    return visual - sum(removed * (end - start) for removed, start, end in gone) / layers
+
+
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """The prompt of a request. It never changes.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,15 +14,10 @@ from typing import TYPE_CHECKING, Any
 from ...families.image_shape import ImageShape
 from ...families.random_images import usual_grid
 from ...inputs.model_folders import DEMO, DEMO_FOLDER, existing
-from ...inputs.shapes import shape_of
-from ...measuring.settings import shortened
+from .shape_folder import QUESTION, write_shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-
-QUESTION = "What number is on the green circle?"
-ARCHITECTURE = "LlavaForConditionalGeneration"
-_HALF = [0.5, 0.5, 0.5]
 
 
 @dataclass(frozen=True)
@@ -77,45 +71,6 @@ def _copy_demo(folder: Path) -> None:
     weights = load_file(DEMO_FOLDER / name)
     renamed = {key.replace("vision_tower.", "vision_tower.vision_model.", 1): x for key, x in weights.items()}
     save_file(renamed, folder / name, metadata={"format": "pt"})
-
-
-def write_shape(folder: Path, config: PreTrainedConfig, shape: str, layers: int | None) -> None:
-    """A LLaVA's config, processor and a tokenizer of as many words as it has tokens, without weights."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    short = shortened(config, layers)
-    short.save_pretrained(folder)
-    text = config.get_text_config()
-    known = ["<pad>", "<s>", "</s>", "<unk>", *QUESTION.replace("?", " ?").split()]
-    vocabulary = {word: i for i, word in enumerate(known)}
-    vocabulary |= {f"word{i}": i for i in range(len(known), text.vocab_size) if i != config.image_token_id}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary | {"<image>": config.image_token_id}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.add_special_tokens([*known[:4], "<image>"])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    named = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), known, strict=False))
-    side, vision = config.vision_config.image_size, config.vision_config
-    norm = {
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": _HALF,
-        "image_std": _HALF,
-    }
-    files: dict[str, dict[str, Any]] = {
-        "tokenizer": {"tokenizer_class": "PreTrainedTokenizerFast", **named, "processor_class": "LlavaProcessor"},
-        "preprocessor": {
-            "do_resize": True, "do_center_crop": True, "do_convert_rgb": True, "resample": 3, **norm,
-            "size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side},
-            **shape_of(shape).processor,
-        },
-        "processor": {
-            "processor_class": "LlavaProcessor", "patch_size": vision.patch_size, "image_token": "<image>",
-            "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1,
-        },
-    }  # fmt: skip
-    for name, content in files.items():
-        (folder / f"{name}_config.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def prompt_of(config: PreTrainedConfig, folder: str, text_tokens: int) -> list[int]:

@@ -11,7 +11,12 @@ from ..engines import installed
 ENGINES = ("transformers", "vllm")
 CONCURRENCY = (1, 8, 32)
 EACH = 2
-SHAPES = ("llava-1.5-7b", "llava-1.5-13b")  # whose processors can be made without their files
+SHAPES = (
+    "llava-1.5-7b",
+    "llava-1.5-13b",
+    "qwen2.5-vl-7b",
+    "qwen3-vl-8b",
+)  # whose processors can be made without their files
 
 
 @dataclass(frozen=True)
