@@ -15,7 +15,7 @@ from duet_vlm import Drop, DuetConfig, DuetError
 RUN = (
     "Llama", "Mistral", "Qwen2", "Qwen3", "Qwen3Moe", "Gemma2", "Gemma3Text", "Olmo2", "Olmo3", "GptOss", "Cohere2",
     "SmolLM3", "Exaone4", "Phi3", "Glm4", "Nemotron", "Ernie4_5", "Arcee", "StableLm", "Persimmon", "Starcoder2",
-    "Qwen3_5Text", "Qwen3Next",
+    "Qwen3_5Text", "Qwen3Next", "Ministral3",
 )  # fmt: skip
 HYBRID = {  # the drop before layer 2 is ranked at layer 0
     kind: dict(
@@ -29,7 +29,6 @@ REFUSED = {
     "MiniMax": "MiniMaxDecoderLayer has no self_attn that knows its layer_idx and config",
     "FalconH1": "FalconH1Model keeps a LinearAttentionAndFullAttentionLayer",
     "GPTNeoX": "GPTNeoXLayer.forward takes",
-    "Ministral3": "Ministral3Attention scales by position_ids",
 }
 LAYERED = ("Gemma3Text", "Olmo3")  # rotary embeddings of their own in layers of each kind
 

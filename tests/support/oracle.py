@@ -85,7 +85,8 @@ def masked_stock(
             gone = (everyone & ~alive).cumsum(1)
             places = got["position_ids"]
             places = torch.arange(length)[None] if places is None else places
-            kwargs["position_embeddings"] = language_model.rotary_emb(args[0], (places - gone).clamp(min=0))
+            kwargs["position_ids"] = (places - gone).clamp(min=0)
+            kwargs["position_embeddings"] = language_model.rotary_emb(args[0], kwargs["position_ids"])
         return args, kwargs
 
     layers = list(language_model.layers)

@@ -14,6 +14,7 @@ import torch
 import zoo_fixed
 import zoo_glm
 import zoo_omni
+import zoo_omni_moe
 import zoo_pixtral
 import zoo_qwen
 import zoo_tiles
@@ -158,6 +159,9 @@ FAMILIES: dict[str, Member] = {
     "qwen2_5_omni_thinker": Member(
         lambda: zoo_omni.thinker(QWEN_TEXT), zoo_qwen.image, zoo_qwen.omni_video, mrope=True, renumbers=False
     ),
+    "qwen3_omni_moe_thinker": Member(
+        lambda: zoo_omni_moe.thinker(QWEN_TEXT), zoo_qwen.image, zoo_qwen.omni_video, mrope=True, renumbers=False
+    ),
     **{name: glm_member(name) for name in ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")},
     "glm4v_video": glm_member("glm4v", "video"),
     "qwen3_5": qwen_member("Qwen3_5", zoo_qwen.video_with_times),
@@ -182,6 +186,7 @@ FAMILIES: dict[str, Member] = {
         stage_1=(13, 4),
     ),
     "mistral3": Member(zoo_pixtral.mistral3, zoo_pixtral.image, stage_1=(5, 2)),
+    "ministral3": Member(zoo_pixtral.ministral3, zoo_pixtral.image, extras=zoo_pixtral.numbered, stage_1=(5, 2)),
     "ovis2": Member(zoo_tiles.ovis2, zoo_tiles.ovis2_image),
     "video_llama_3": Member(
         zoo_pixtral.video_llama_3, zoo_pixtral.video_llama_3_image, zoo_pixtral.video_llama_3_video, stage_1=(5, 2)

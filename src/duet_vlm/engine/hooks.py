@@ -222,7 +222,7 @@ class Engine:
         if ids.shape[1] == 1 or not images or not plan.compresses:
             return otherwise, kwargs
         encoding.for_everyone()  # what `generate` encodes before its first forward is encoded now
-        host.check_attention(host.decoder_of(core))
+        host.check_attention(host.decoder_of(core), plan.renumbers)
         if plan.config.proportional:
             merge_sizes.check_adds_mask(host.decoder_of(core))
         if cache is not None:

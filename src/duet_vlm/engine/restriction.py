@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..tensors.tokens import take
 from .cache import Held, PrunedLayer
 
 Rope = tuple[Tensor, Tensor]
@@ -27,6 +28,8 @@ class Restriction:
         mask: as the layer takes it: (B, 1, n, m), (B, m) for flash attention, or None for plain causal attention.
         rope: (B, n, d) cosines and sines.
         whole: whether nothing is missing and nothing weighs more, so that the layer gets what stock gives it.
+        positions: (B, n) long, of the decoders whose attention scales queries by them. None for all others: flash
+            attention would take the gaps for packed sequences.
     """
 
     before: Held
@@ -35,12 +38,25 @@ class Restriction:
     mask: Any
     rope: Rope
     whole: bool = False
+    positions: Tensor | None = None
 
     @cached_property
-    def rope_with_filler(self) -> Rope:
-        """(B, n + 1, d), the last token twice: see `filler`."""
+    def with_filler(self) -> dict[str, Any]:
+        """What `told` says with the last token twice, n + 1 of them: see `filler`."""
         cos, sin = (torch.cat([one, one[:, -1:]], dim=1) for one in self.rope)
-        return cos, sin
+        positions = self.positions
+        return {
+            "position_embeddings": (cos, sin),
+            "position_ids": None if positions is None else torch.cat([positions, positions[:, -1:]], dim=1),
+        }
+
+    def told(self, index: Tensor | None = None) -> dict[str, Any]:
+        """Say to an attention module where its tokens stand: all n of them, or those at `index`, (B, q) long."""
+        cos, sin = self.rope if index is None else (take(one, index) for one in self.rope)
+        if self.positions is None:
+            return {"position_embeddings": (cos, sin)}
+        positions = self.positions if index is None else take(self.positions, index)
+        return {"position_embeddings": (cos, sin), "position_ids": positions}
 
     def suits(self, before: Held, stock: tuple[Any, Any]) -> bool:
         """Tell whether it was made from these very objects."""
@@ -52,4 +68,4 @@ class Restriction:
             stored.coming = self.after
         if not self.whole:
             kwargs["attention_mask"], kwargs["position_embeddings"] = self.mask, self.rope
-            kwargs["position_ids"] = None  # flash attention would take the gaps for packed sequences
+            kwargs["position_ids"] = self.positions

@@ -52,7 +52,7 @@ def _of_prompt(
 ) -> Restriction:
     """Make the restriction of a prompt to the tokens that are present."""
     present, device = state.present, hidden.device
-    mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
+    stock = mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
     after = before.after_prompt(
         present.places,
         state.visual.shape[1],
@@ -63,30 +63,41 @@ def _of_prompt(
     columns = after.columns(len(hidden), device).to(device)
     missing = present.kept is not None or after.holes or columns.shape[1] < after.length
     if not missing and after.log_sizes is None:
-        return Restriction(before, after, (mask, rope), mask, (rope[0].to(device), rope[1].to(device)), whole=True)
+        same = rope[0].to(device), rope[1].to(device)
+        positions = kwargs["position_ids"].to(device) if state.plan.scales else None
+        return Restriction(before, after, stock, mask, same, whole=True, positions=positions)
     rows = present.places
     if mask is None:
         rows = torch.where(rows < 0, -1, rows + before.length)
     restricted = _mask(layer, hidden, mask, rows, columns, after)
-    return Restriction(before, after, (mask, rope), restricted, _rope(hidden, kwargs, state, before))
+    rope, positions = _standing(hidden, kwargs, state, before)
+    return Restriction(before, after, stock, restricted, rope, positions=positions)
 
 
-def _rope(hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held) -> Rope:
-    """Gather rotary embeddings where positions stay, and compute them where they are renumbered."""
-    present, device = state.present, hidden.device
-    renumbers = state.plan.renumbers and present.kept is not None
-    if before.removed is None and not renumbers:
+def _standing(hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held) -> tuple[Rope, Tensor | None]:
+    """Gather rotary embeddings where positions stay, and compute them where they are renumbered.
+
+    Returns:
+        Them, and the positions, (B, n) long, where the decoder's attention scales queries by them.
+    """
+    present, device, plan = state.present, hidden.device, state.plan
+    renumbers = plan.renumbers and present.kept is not None
+    moved, positions = renumbers or before.removed is not None, None
+    if moved or plan.scales:
+        positions = kwargs["position_ids"].to(device)
+        if present.kept is not None:
+            positions = take(positions, present.kept)
+        if renumbers:
+            positions = positions - present.removed_before()
+        if before.removed is not None:
+            positions = positions - before.removed.to(device)
+        positions = positions.clamp(min=0)
+    if moved:
+        rope: Rope = plan.rotary(hidden, positions)
+    else:
         cos, sin = kwargs["position_embeddings"]
-        return present.vectors(cos.to(device)), present.vectors(sin.to(device))
-    positions = kwargs["position_ids"].to(device)
-    if present.kept is not None:
-        positions = take(positions, present.kept)
-    if renumbers:
-        positions = positions - present.removed_before()
-    if before.removed is not None:
-        positions = positions - before.removed.to(device)
-    rope: Rope = state.plan.rotary(hidden, positions.clamp(min=0))
-    return rope
+        rope = present.vectors(cos.to(device)), present.vectors(sin.to(device))
+    return rope, positions if plan.scales else None
 
 
 def _of_text(
@@ -103,7 +114,12 @@ def _of_text(
         if state.ropes is None:
             state.ropes = _ropes(hidden, kwargs["position_ids"], layers, state.plan.rotary)
         rope = next(rope for removed, rope in state.ropes if removed is before.removed)
-    return Restriction(before, after, stock, mask, rope)
+    positions = None
+    if state.plan.scales:
+        positions = kwargs["position_ids"]
+        if before.removed is not None:
+            positions = (positions - before.removed.to(positions.device)).clamp(min=0)
+    return Restriction(before, after, stock, mask, rope, positions=positions)
 
 
 def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary: Any) -> list[tuple[Tensor, Rope]]:

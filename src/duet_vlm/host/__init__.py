@@ -33,6 +33,7 @@ from .names import (
     named_arguments,
     output_cache,
     renumbers,
+    scales_by_positions,
     takes,
     tiles_of,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "named_arguments",
     "output_cache",
     "renumbers",
+    "scales_by_positions",
     "takes",
     "tiles_of",
 ]

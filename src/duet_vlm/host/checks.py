@@ -19,7 +19,17 @@ from transformers.generation import GenerationMixin
 
 from ..errors import DuetError
 from ..version import __version__
-from .names import CACHE_NAMES, LAYER_NAMES, arguments, attends, attention_kind, decoder_of, device_of, takes
+from .names import (
+    CACHE_NAMES,
+    LAYER_NAMES,
+    arguments,
+    attends,
+    attention_kind,
+    decoder_of,
+    device_of,
+    scales_by_positions,
+    takes,
+)
 
 KEPT = (cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer, cache_utils.LinearAttentionLayer)
 OLDEST = (5, 23)  # of transformers, for the engine; what needs tensors only works with older ones
@@ -73,15 +83,11 @@ def check_decoder(model: Any) -> None:
         attention = getattr(layer, "self_attn", None)
         if not hasattr(attention, "layer_idx") or not hasattr(attention, "config"):
             raise _unknown(f"{kind} has no self_attn that knows its layer_idx and config")
-        positions = arguments(type(attention)).get("position_ids")
-        if positions is not None and positions.default is positions.empty:
-            raise _unknown(f"{type(attention).__name__} scales by position_ids")
     for stored in cache_utils.DynamicCache(config=decoder.config).layers:
         if type(stored) not in KEPT:
             raise _unknown(f"{type(decoder).__name__} keeps a {type(stored).__name__}")
     if not any(attends(layer) for layer in decoder.layers):
         raise _unknown(f"no layer of {type(decoder).__name__} has attention")
-    check_attention(decoder)
 
 
 def _is_linear(layer: nn.Module) -> bool:
@@ -101,9 +107,14 @@ def _is_pair(decoder: Any) -> bool:
     return isinstance(rope, tuple) and len(rope) == 2
 
 
-def check_attention(decoder: Any) -> None:
-    """Refuse attention whose masks cannot be cut to the tokens that are kept."""
+def check_attention(decoder: Any, renumbers: bool) -> None:
+    """Refuse attention whose masks cannot be cut to the tokens that are kept, or that misreads their positions."""
     kind = attention_kind(decoder)
+    if "flash" in kind and not renumbers and scales_by_positions(decoder):
+        raise DuetError(
+            f"positions 'keep' leave gaps, which attention {kind!r} of a {decoder.config.model_type} takes for packed "
+            "sequences: set positions to 'renumber', or attn_implementation to 'sdpa'."
+        )
     if kind == "flex_attention" or kind.startswith("paged"):
         raise DuetError(
             f"attention {kind!r} hides its masks from compression: set attn_implementation to 'sdpa', 'eager' or "

@@ -164,3 +164,9 @@ def arguments(kind: Any) -> Mapping[str, inspect.Parameter]:
 def renumbers(decoder: Any) -> bool:
     """Whether the decoder's rotary embeddings are the same for all layers, so that positions can be renumbered."""
     return "layer_type" not in arguments(type(decoder.rotary_emb))
+
+
+def scales_by_positions(decoder: Any) -> bool:
+    """Whether the decoder's attention needs positions beside rotary embeddings, as it scales queries by them."""
+    known = (arguments(type(layer.self_attn)).get("position_ids") for layer in decoder.layers if attends(layer))
+    return any(positions is not None and positions.default is positions.empty for positions in known)
