@@ -26,7 +26,10 @@ def encode_blank(core: Core) -> Tensor:
     """Encode a blank image and give 0, with a gradient of 0 for whatever an image's features come from."""
     with for_engine():
         output = core.get_image_features(**blank_image(core), return_dict=True)
-    features = [*output.pooler_output, *_flat(getattr(output, "deepstack_features", None) or ())]
+    features = [
+        *getattr(output, family_of(core.config).features),
+        *_flat(getattr(output, "deepstack_features", None) or ()),
+    ]
     return torch.stack([(part * 0).sum() for part in features]).sum()
 
 

@@ -15,6 +15,7 @@ from ..host.types import DecoderLayer
 from ..stage2 import ranking
 from ..tensors.streamed import Places
 from ..tensors.tokens import take
+from . import counting
 from .cache import PrunedLayer
 from .forward_pass import Prefill, TextOnly
 from .segments import restriction_for, stored_by
@@ -98,7 +99,13 @@ def rank(
     restriction = restriction_for(layer, hidden, kwargs, prompt, stored)
     queries = present.find(prompt.queries)
     normed, told = attention.attention_input(layer, hidden, **kwargs), restriction.told
-    query, softmax = attention.queries(layer.self_attn, take(normed, queries), **told(queries))
+    if host.counts_tokens(layer.self_attn):
+        seen = counting.Holding(None, counting.held_by(stored))
+        known = host.cache_argument(type(layer.self_attn).forward, seen)
+        query, softmax = attention.queries(layer.self_attn, normed, **told(), **known)
+        query = take(query, queries, dim=2)
+    else:
+        query, softmax = attention.queries(layer.self_attn, take(normed, queries), **told(queries))
     key = attention.keys(layer.self_attn, normed, **told())
     visual, average = present.flags(prompt.visual), None
     if prompt.plan.config.debias:

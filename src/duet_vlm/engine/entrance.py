@@ -48,8 +48,8 @@ def _compressed(
     device = host.device_of(layer, hidden.device)
     hidden = filler.without(hidden, prompt.present.count).to(device)
     prompt.to(device)
-    if 0 < i <= len(prompt.deepstack):
-        hidden = hidden + prompt.present.vectors(prompt.deepstack[i - 1])
+    if i in prompt.deepstack:
+        hidden = hidden + prompt.present.vectors(prompt.deepstack[i])
     return dropping.compress(layer, hidden, kwargs, prompt, watch)
 
 

@@ -17,8 +17,8 @@ from ..errors import DuetError
 from ..families import encoding
 from ..host.refs import Ref, wrap
 from ..host.types import Core, DecoderLayer
-from ..tensors.tokens import fill_back, spread
-from . import calls, distributed, dropping, entrance, label_logits, merge_sizes, padding, prompt
+from ..tensors.tokens import fill_back
+from . import calls, counting, deepstack, distributed, dropping, entrance, label_logits, merge_sizes, padding, prompt
 from .cache import check_equal_lengths, check_prunable, forget_announced, is_pruned
 from .forward_pass import ARGUMENT, Decode, Entry, ForwardPass, Prefill, PrefillRecord, TextOnly
 from .passes import Passes
@@ -49,16 +49,18 @@ class Engine:
         model = self._model()
         core, language_model, pre = model.base_model, host.decoder_of(model), {"with_kwargs": True}
         kinds = self.before_linear_layer, self.before_layer
-        self._handles = [
+        answers = model is not core or model.get_output_embeddings() is not None  # some have no core model of their own
+        self._handles = [model.register_forward_pre_hook(self.before_model, **pre)] if answers else []
+        self._handles += [
             core.register_forward_pre_hook(self.before_core, **pre),
             core.register_forward_hook(self.after_core, always_call=True, **pre),
             language_model.register_forward_hook(self.after_language_model, **pre),
             *(layer.register_forward_pre_hook(kinds[host.attends(layer)], **pre) for layer in language_model.layers),
         ]
-        if host.takes(language_model, "deepstack_visual_embeds"):
-            self._handles.append(language_model.register_forward_pre_hook(self.before_language_model, **pre))
-        if model is not core:
-            self._handles.append(model.register_forward_pre_hook(self.before_model, **pre))
+        if deepstack.is_added_by(language_model):
+            self._handles.append(language_model.register_forward_pre_hook(deepstack.take_out, **pre))
+        self._handles += counting.hooks_on(language_model)
+        if answers:
             self._handles.append(model.register_forward_hook(self.after_model, always_call=True, **pre))
         if callable(getattr(model, "generate", None)):
             self._handles.append(wrap(model, "generate", self.around_generate))
@@ -154,15 +156,6 @@ class Engine:
         self.passes.leave()
         if output is None:
             forget_announced(host.cache_of(kwargs))
-
-    def before_language_model(self, language_model: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        # deepstack: the model adds these between its first layers by a mask of the full sequence; here the layers do
-        state, embeds = kwargs.get(ARGUMENT), kwargs.get("deepstack_visual_embeds")
-        if embeds is None or not isinstance(state, Prefill):
-            return None
-        mask = kwargs["visual_pos_masks"].to(state.visual.device)
-        state.deepstack = [spread(x.to(kwargs["inputs_embeds"]), mask) for x in embeds]
-        return args, kwargs | {"deepstack_visual_embeds": None, "visual_pos_masks": None}
 
     def before_layer(self, layer: DecoderLayer, args: Any, kwargs: dict[str, Any]) -> Any:
         state: ForwardPass | None = kwargs.pop(ARGUMENT, None)

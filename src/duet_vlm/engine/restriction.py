@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,12 @@ from torch import Tensor
 from ..tensors.tokens import take
 from .cache import Held, PrunedLayer
 
-Rope = tuple[Tensor, Tensor]
+Rope = tuple[Tensor, Tensor] | Tensor  # cosines and sines, or complex numbers: (B, n, d) each
+
+
+def changed(rope: Rope, change: Callable[[Tensor], Tensor]) -> Rope:
+    """Do the same to cosines and sines, or to the complex numbers in their place."""
+    return change(rope) if isinstance(rope, Tensor) else (change(rope[0]), change(rope[1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +32,7 @@ class Restriction:
         after: what it holds once the layer has run.
         stock: the mask and the rotary embeddings of the full sequence, which this was made from.
         mask: as the layer takes it: (B, 1, n, m), (B, m) for flash attention, or None for plain causal attention.
-        rope: (B, n, d) cosines and sines.
+        rope: rotary embeddings of the n tokens.
         whole: whether nothing is missing and nothing weighs more, so that the layer gets what stock gives it.
         positions: (B, n) long, of the decoders whose attention scales queries by them. None for all others: flash
             attention would take the gaps for packed sequences.
@@ -43,20 +49,21 @@ class Restriction:
     @cached_property
     def with_filler(self) -> dict[str, Any]:
         """What `told` says with the last token twice, n + 1 of them: see `filler`."""
-        cos, sin = (torch.cat([one, one[:, -1:]], dim=1) for one in self.rope)
-        positions = self.positions
-        return {
-            "position_embeddings": (cos, sin),
-            "position_ids": None if positions is None else torch.cat([positions, positions[:, -1:]], dim=1),
-        }
+
+        def longer(x: Tensor) -> Tensor:
+            return torch.cat([x, x[:, -1:]], dim=1)
+
+        positions = None if self.positions is None else longer(self.positions)
+        return {"position_embeddings": changed(self.rope, longer), "position_ids": positions}
 
     def told(self, index: Tensor | None = None) -> dict[str, Any]:
         """Say to an attention module where its tokens stand: all n of them, or those at `index`, (B, q) long."""
-        cos, sin = self.rope if index is None else (take(one, index) for one in self.rope)
-        if self.positions is None:
-            return {"position_embeddings": (cos, sin)}
-        positions = self.positions if index is None else take(self.positions, index)
-        return {"position_embeddings": (cos, sin), "position_ids": positions}
+
+        def part(x: Tensor) -> Tensor:
+            return x if index is None else take(x, index)
+
+        rope = {"position_embeddings": changed(self.rope, part)}
+        return rope if self.positions is None else rope | {"position_ids": part(self.positions)}
 
     def suits(self, before: Held, stock: tuple[Any, Any]) -> bool:
         """Tell whether it was made from these very objects."""

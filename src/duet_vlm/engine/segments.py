@@ -13,7 +13,7 @@ from ..tensors.tokens import take, take_mask
 from .cache import NOTHING, Held, PrunedLayer, pruned_layer
 from .forward_pass import Decode, Prefill
 from .merge_sizes import add_size_bias
-from .restriction import Restriction, Rope
+from .restriction import Restriction, Rope, changed
 
 
 def stored_by(layer: DecoderLayer, kwargs: dict[str, Any]) -> PrunedLayer | None:
@@ -63,7 +63,7 @@ def _of_prompt(
     columns = after.columns(len(hidden), device).to(device)
     missing = present.kept is not None or after.holes or columns.shape[1] < after.length
     if not missing and after.log_sizes is None:
-        same = rope[0].to(device), rope[1].to(device)
+        same = changed(rope, lambda x: x.to(device))
         positions = kwargs["position_ids"].to(device) if state.plan.scales else None
         return Restriction(before, after, stock, mask, same, whole=True, positions=positions)
     rows = present.places
@@ -95,8 +95,7 @@ def _standing(hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: He
     if moved:
         rope: Rope = plan.rotary(hidden, positions)
     else:
-        cos, sin = kwargs["position_embeddings"]
-        rope = present.vectors(cos.to(device)), present.vectors(sin.to(device))
+        rope = changed(kwargs["position_embeddings"], lambda x: present.vectors(x.to(device)))
     return rope, positions if plan.scales else None
 
 
@@ -130,9 +129,10 @@ def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary:
         if removed is not None and not any(removed is one for one in held):
             held.append(removed)
     missing = torch.stack([removed.to(positions.device) for removed in held])  # (segments, B, 1)
-    cos, sin = rotary(hidden, (positions - missing).clamp_(min=0).flatten(0, 1))
+    rope: Rope = rotary(hidden, (positions - missing).clamp_(min=0).flatten(0, 1))
     batch = missing.shape[1]
-    return [(r, (c, s)) for r, c, s in zip(held, cos.split(batch), sin.split(batch), strict=True)]
+    parts = rope.split(batch) if isinstance(rope, Tensor) else zip(*(x.split(batch) for x in rope), strict=True)
+    return list(zip(held, parts, strict=True))
 
 
 def _mask(

@@ -48,6 +48,7 @@ class Family(PixelInputs):
         crops_together: whether stage 1 merges all crops of an image together.
         every_patch: whether each patch of the tower is one visual token behind a projector of two layers, so that the
             operations of a training step can be counted.
+        features: where an encoder's output holds its features, of each image (n, D).
         towers: attributes of the core model that hold vision towers.
         projectors: names of modules and parameters between tower and language model. Where stage 1 stands on the
             projector, the first is the core model's attribute that holds it.
@@ -70,6 +71,7 @@ class Family(PixelInputs):
     cut_by_size = False
     crops_together = False
     every_patch = False
+    features = "pooler_output"
     towers: tuple[str, ...] = ("vision_tower",)
     projectors: tuple[str, ...] = ("multi_modal_projector",)
     video_processor: type[FrameProcessor] | None = None

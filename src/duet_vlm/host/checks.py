@@ -67,8 +67,8 @@ def check_decoder(model: Any) -> None:
         raise _unknown(f"{type(decoder).__name__} has no list of layers")
     if not isinstance(getattr(decoder, "rotary_emb", None), nn.Module):
         raise _unknown(f"{type(decoder).__name__} has no rotary_emb")
-    if not _is_pair(decoder):
-        raise _unknown(f"{type(decoder.rotary_emb).__name__} gives no pair of cosines and sines")
+    if not _is_rope(decoder):
+        raise _unknown(f"{type(decoder.rotary_emb).__name__} gives neither cosines and sines nor complex numbers")
     for layer in decoder.layers:
         kind, known = type(layer).__name__, arguments(type(layer))
         if next(iter(list(known)[1:]), None) != "hidden_states":
@@ -97,14 +97,14 @@ def _is_linear(layer: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _is_pair(decoder: Any) -> bool:
-    """Tell whether rotary embeddings are cosines and sines; True as well where only a call of the model can tell."""
+def _is_rope(decoder: Any) -> bool:
+    """Tell whether rotary embeddings are cosines and sines, or complex; True as well where only a call can tell."""
     place = torch.zeros(1, 1, dtype=torch.long, device=device_of(decoder, torch.device("cpu")))
     try:
         rope = decoder.rotary_emb(place[..., None].float(), place)
     except (TypeError, ValueError, RuntimeError, IndexError):
         return True
-    return isinstance(rope, tuple) and len(rope) == 2
+    return rope.is_complex() if isinstance(rope, torch.Tensor) else isinstance(rope, tuple) and len(rope) == 2
 
 
 def check_attention(decoder: Any, renumbers: bool) -> None:

@@ -113,8 +113,9 @@ def image_tokens(processor: Any, sizes: list[tuple[int, int]]) -> list[int]:
 
 
 def decoder_of(model: Any) -> Any:
-    """The language model inside a model, the stack of decoder layers."""
-    return model.base_model.get_decoder()
+    """The language model inside a model, the stack of decoder layers; some hand over their own head with it."""
+    decoder = model.base_model.get_decoder()
+    return decoder if hasattr(decoder, "layers") else getattr(decoder, "model", decoder)
 
 
 def attends(layer: Any) -> bool:
@@ -135,6 +136,11 @@ def layer_number(layer: Any) -> int:
 def attention_kind(module: Any) -> str:
     """The name of the attention implementation of a decoder or of one of its attention modules."""
     return str(module.config._attn_implementation)
+
+
+def counts_tokens(attention: Any) -> bool:
+    """Whether attention scales a query by how many tokens stand before it, which it counts by itself (Llama 4)."""
+    return bool(getattr(attention, "attn_temperature_tuning", False)) and not attention.use_rope
 
 
 def is_replica(module: nn.Module) -> bool:
