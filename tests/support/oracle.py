@@ -61,7 +61,7 @@ def masked_stock(
     """
     if zoo.is_hybrid(model):
         return gathered_stock(model, batch, kept, renumber, sizes)
-    language_model, got = model.model.get_decoder(), {}
+    language_model, got = zoo.decoder(model), {}
     capture = language_model.register_forward_pre_hook(lambda m, a, k: got.update(k), with_kwargs=True, prepend=True)
     model(**batch, use_cache=False)
     capture.remove()

@@ -13,6 +13,7 @@ import tiny
 import torch
 import zoo_fixed
 import zoo_glm
+import zoo_llama4
 import zoo_omni
 import zoo_omni_moe
 import zoo_pixtral
@@ -58,7 +59,9 @@ class Member:
 def build(family: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
     """A model with large random weights, so that attention is far from uniform."""
     torch.manual_seed(seed)
-    model = FAMILIES[family].make().to(dtype).eval()
+    model = FAMILIES[family].make().eval()
+    if dtype != torch.float32:
+        model = model.to(dtype)  # which makes complex buffers real
     model.set_attn_implementation(attention)
     tiny.randomize(model, torch.Generator().manual_seed(seed))
     model.generation_config.pad_token_id = PAD
@@ -106,9 +109,15 @@ def visual(batch: dict[str, Any]) -> Tensor:
     return (batch["input_ids"] == IMAGE) | (batch["input_ids"] == VIDEO)
 
 
+def decoder(model: Any) -> Any:
+    """The stack of a model's decoder layers; some hand over their own head with it."""
+    found = model.base_model.get_decoder()
+    return found if hasattr(found, "layers") else found.model
+
+
 def is_hybrid(model: Any) -> bool:
     """Whether some decoder layers hold a state instead of keys and values."""
-    return any(not hasattr(layer, "self_attn") for layer in model.base_model.get_decoder().layers)
+    return any(not hasattr(layer, "self_attn") for layer in decoder(model).layers)
 
 
 def has_video(family: str) -> bool:
@@ -187,6 +196,7 @@ FAMILIES: dict[str, Member] = {
     ),
     "mistral3": Member(zoo_pixtral.mistral3, zoo_pixtral.image, stage_1=(5, 2)),
     "ministral3": Member(zoo_pixtral.ministral3, zoo_pixtral.image, extras=zoo_pixtral.numbered, stage_1=(5, 2)),
+    "llama4": Member(zoo_llama4.llama4, zoo_llama4.image, repeats=False),
     "ovis2": Member(zoo_tiles.ovis2, zoo_tiles.ovis2_image),
     "video_llama_3": Member(
         zoo_pixtral.video_llama_3, zoo_pixtral.video_llama_3_image, zoo_pixtral.video_llama_3_video, stage_1=(5, 2)
