@@ -27,7 +27,7 @@ def test_scores_are_the_cls_row_of_the_last_layer() -> None:
     with duet_vlm.apply(model, STAGE_1):
         output = model.get_image_features(pixel_values=pixels)
     images = [image for merge in output.duet.decisions for image in _images(merge)]
-    assert torch.equal(output.last_hidden_state, stock.last_hidden_state)
+    close(output.last_hidden_state, stock.last_hidden_state)
     for number, image in enumerate(images):
         scores = towers.squares(maps[number, :, -1, :-1].sum(0), 8, 2)
         decided = towers.agrees(image, scores, towers.squares(rotated[number, :-1], 8, 2), 4, 2, 2)
