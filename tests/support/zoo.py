@@ -18,6 +18,7 @@ import zoo_omni
 import zoo_omni_moe
 import zoo_pixtral
 import zoo_qwen
+import zoo_stage_2
 import zoo_tiles
 from torch import Tensor
 from zoo_qwen import QWEN_TEXT
@@ -56,10 +57,14 @@ class Member:
     repeats: bool = True
 
 
+def member(family: str) -> Member:
+    return FAMILIES[family] if family in FAMILIES else STAGE_2_ALONE[family]
+
+
 def build(family: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
     """A model with large random weights, so that attention is far from uniform."""
     torch.manual_seed(seed)
-    model = FAMILIES[family].make().eval()
+    model = member(family).make().eval()
     if dtype != torch.float32:
         model = model.to(dtype)  # which makes complex buffers real
     model.set_attn_implementation(attention)
@@ -71,7 +76,7 @@ def build(family: str, attention: str = "sdpa", dtype: torch.dtype = torch.float
 
 def inputs(family: str, rows: Rows, padding: str = "left", seed: int = 1, first: int = 0) -> dict[str, Any]:
     """A batch; row r is the same whatever stands beside it, given the same `seed` and `first` + r."""
-    member, sequences, seen = FAMILIES[family], [], []
+    known, sequences, seen = member(family), [], []
     for number, row in enumerate(rows, start=first):
         generator = torch.Generator().manual_seed(1000 * seed + number)
         ids: list[int] = []
@@ -79,7 +84,7 @@ def inputs(family: str, rows: Rows, padding: str = "left", seed: int = 1, first:
             if isinstance(part, int):
                 ids += torch.randint(*WORDS, (part,), generator=generator).tolist()
                 continue
-            maker = member.image if part == "i" else member.video
+            maker = known.image if part == "i" else known.video
             assert maker is not None, f"{family} takes no {part}"
             places, tensors = maker(generator)
             ids += places
@@ -97,10 +102,10 @@ def extended(family: str, batch: dict[str, Any], tokens: Tensor | None = None) -
     if tokens is not None:
         batch["input_ids"] = torch.cat([batch["input_ids"], tokens], 1)
         batch["attention_mask"] = torch.cat([batch["attention_mask"], torch.ones_like(tokens)], 1)
-        if not FAMILIES[family].mrope:
+        if not member(family).mrope:
             # stock generate numbers the tokens of a padded row from its first real one
             batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
-    extras = FAMILIES[family].extras
+    extras = member(family).extras
     return batch | (extras(batch) if extras else {})
 
 
@@ -121,7 +126,7 @@ def is_hybrid(model: Any) -> bool:
 
 
 def has_video(family: str) -> bool:
-    return FAMILIES[family].video is not None
+    return member(family).video is not None
 
 
 def rope_index(model: Any, batch: dict[str, Any]) -> Tensor:
@@ -201,4 +206,9 @@ FAMILIES: dict[str, Member] = {
     "video_llama_3": Member(
         zoo_pixtral.video_llama_3, zoo_pixtral.video_llama_3_image, zoo_pixtral.video_llama_3_video, stage_1=(5, 2)
     ),
+}
+
+# families that have no stage 1: `test_stage_2_alone.py` holds their matrix
+STAGE_2_ALONE: dict[str, Member] = {
+    "granite4_vision": Member(zoo_stage_2.granite4_vision, zoo_stage_2.granite4_vision_image),
 }

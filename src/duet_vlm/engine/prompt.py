@@ -134,7 +134,7 @@ def read_prompt(
         output, there = outputs.get(modality), ids == token
         if output is None:
             continue
-        entries = getattr(output, plan.family.features)
+        entries = plan.family.entries(output)
         lengths = [len(features) for features in entries]
         if not lengths or int(there.sum()) != sum(lengths):
             return None  # text alone, or a mismatch that stock reports

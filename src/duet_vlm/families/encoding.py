@@ -114,9 +114,10 @@ def within(call: EncoderCall | None) -> Iterator[None]:
 class Parts(Protocol):
     """What a family calls the parts of its core model."""
 
-    features: str
     towers: tuple[str, ...]
     projectors: tuple[str, ...]
+
+    def entries(self, output: Any) -> Any: ...
 
 
 class Stage1:
@@ -206,7 +207,7 @@ class Stage1:
         return None
 
     def outcome(self, call: EncoderCall, output: Any) -> Outcome:
-        entries = getattr(output, self.family.features)
+        entries = self.family.entries(output)
         assert call.features is not None and call.sizes is not None
         lengths = [len(entry) for entry in entries]
         if sum(lengths) != len(call.features):

@@ -206,6 +206,10 @@ class Family(PixelInputs):
         """Make what a processor gives beside ids (B, S): the kind of each token, and sizes for positions."""
         return {}
 
+    def entries(self, output: Any) -> Any:
+        """What an encoder's output holds of each image, (n, D) each."""
+        return getattr(output, self.features)
+
     def without_removed(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Leave out of a call's `mm_encoder_outputs` what the stock model itself removes of them."""
         return kwargs

@@ -148,15 +148,15 @@ def is_replica(module: nn.Module) -> bool:
     return bool(vars(module).get("_is_replica"))
 
 
-def tiles_of(config: PreTrainedConfig, size: tuple[int, int]) -> tuple[int, int, int]:
+def tiles_of(config: PreTrainedConfig, size: tuple[int, int], in_row: int | None = None) -> tuple[int, int, int]:
     """Count an AnyRes image's crops beside the base, and its rows and columns of patches; `size` is (height, width).
 
-    Stock code chooses the grid and cuts off what is padding.
+    Stock code chooses the grid and cuts off what is padding. `in_row` of them are in a row of a crop, if not all.
     """
     from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
     side = config.vision_config.image_size
-    in_row = side // config.vision_config.patch_size
+    in_row = in_row or side // config.vision_config.patch_size
     down, across = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, side)
     _, rows, columns = unpad_image(torch.empty(1, down * in_row, across * in_row), size).shape
     return down * across, rows, columns
