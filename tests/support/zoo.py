@@ -211,4 +211,6 @@ FAMILIES: dict[str, Member] = {
 # families that have no stage 1: `test_stage_2_alone.py` holds their matrix
 STAGE_2_ALONE: dict[str, Member] = {
     "granite4_vision": Member(zoo_stage_2.granite4_vision, zoo_stage_2.granite4_vision_image),
+    "got_ocr2": Member(zoo_stage_2.got_ocr2, zoo_stage_2.got_ocr2_image),
+    "deepseek_ocr2": Member(zoo_stage_2.deepseek_ocr2, zoo_stage_2.deepseek_ocr2_image),
 }

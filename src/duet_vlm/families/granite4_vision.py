@@ -10,10 +10,10 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from ..config.settings import Settings
-from ..errors import DuetError
 from ..host import tiles_of
 from .anyres import AnyRes
 from .image_shape import ImageShape, largest_grid
+from .refusals import refuse_stage_1
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -52,8 +52,4 @@ class Granite4Vision(AnyRes, model_types=("granite4_vision",)):
         return tokens > self.visual_tokens(config)  # a base crop, and a row end at least
 
     def check(self, config: PreTrainedConfig, duet: Settings) -> None:
-        if duet.merges:
-            raise DuetError(
-                "stage 1 is not possible for granite4_vision: its features come in several sets, each for another "
-                "decoder layer; leave dominant None to use stage 2 alone."
-            )
+        refuse_stage_1(config, duet, "its features come in several sets, each for another decoder layer")
