@@ -188,6 +188,7 @@ FAMILIES: dict[str, Member] = {
     ),
     "internvl": Member(zoo_fixed.internvl, zoo_fixed.internvl_image),
     "gemma3": Member(zoo_fixed.gemma3, zoo_fixed.gemma3_image, extras=zoo_fixed.gemma3_extras, renumbers=False),
+    "paligemma": Member(zoo_fixed.paligemma, zoo_fixed.paligemma_image, extras=zoo_fixed.paligemma_extras),
     "smolvlm": Member(zoo_fixed.smolvlm, zoo_fixed.smolvlm_image),
     "idefics3": Member(lambda: zoo_fixed.smolvlm("Idefics3"), zoo_fixed.smolvlm_image),
     "aya_vision": Member(zoo_tiles.aya_vision, zoo_tiles.aya_vision_image),

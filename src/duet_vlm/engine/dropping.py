@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -125,7 +126,11 @@ def rank(
                 ],
                 dim=1,
             )
-    places = Places(torch.where(queries < 0, -1, take(present.places, queries) + past), columns)
+    asked = torch.where(queries < 0, -1, take(present.places, queries) + past)
+    if prompt.sees_ahead:  # as far as the last of them, which ends the prompt, and no window hides anything of it
+        asked = torch.where(asked < 0, -1, asked.amax(1, keepdim=True))
+        softmax = replace(softmax, window=None)
+    places = Places(asked, columns)
     drops = prompt.plan.drops_by_layer.values()
     drop = next(drop for drop in drops if drop.keep > 0 and drop.ranking_layer == layer.self_attn.layer_idx)
     inputs = ranking.RankingInputs(

@@ -37,6 +37,7 @@ class Prefill:
         merged_away: (B, S) bool, the visual tokens that stage 1 removed; None for none.
         without_answer: (B, 1) bool, rows that have labels but no answer, so stage 2 drops nothing of them; None without
             labels.
+        sees_ahead: whether query tokens see the whole prompt, also what stands behind them.
         log_sizes: (B, S) float32, log of how many tokens each one stands for; None where that weighs nothing.
         decisions: what stage 1 did, in the order of encoding, for the trace.
         deepstack: decoder layer -> (B, S, D), what is added to the hidden states before it; zeros at text.
@@ -57,6 +58,7 @@ class Prefill:
     past_valid: Tensor | None = None
     merged_away: Tensor | None = None
     without_answer: Tensor | None = None
+    sees_ahead: bool = False
     log_sizes: Tensor | None = None
     decisions: list[Merge] = field(default_factory=list)
     deepstack: dict[int, Tensor] = field(default_factory=dict)

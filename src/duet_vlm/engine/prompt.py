@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import DuetError
 from ..families import encoding, visual_token_ids
 from ..families.encoding import Outcome
+from ..host import cache_of
 from ..host.types import Core
 from ..stage1 import Merge
 from ..stage2.queries import has_answer, query_places
@@ -163,7 +164,7 @@ def read_prompt(
         return None
     left = (spans if gone is None else spans.masked_fill(gone, 0)).flatten()
     limits = torch.zeros(int(spans.max()) + 1, dtype=torch.long, device=ids.device)
-    queries = ids[:, :0]
+    queries, cache = ids[:, :0], cache_of(kwargs)
     if plan.ranking_layers:
         queries = query_places(plan.config, plan.tokenizer, ids, visual, padding.valid, labels)
     state = Prefill(
@@ -177,6 +178,7 @@ def read_prompt(
         past_valid=padding.past,
         merged_away=gone,
         without_answer=None if labels is None else ~has_answer(labels),
+        sees_ahead=plan.family.sees_ahead(kwargs, 0 if cache is None else cache.get_seq_length()),
         log_sizes=log_s,
         decisions=decisions,
     )

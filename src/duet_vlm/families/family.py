@@ -206,6 +206,10 @@ class Family(PixelInputs):
         """Make what a processor gives beside ids (B, S): the kind of each token, and sizes for positions."""
         return {}
 
+    def sees_ahead(self, kwargs: dict[str, Any], past: int) -> bool:
+        """Tell whether the text of a prompt sees what stands behind it, in a call behind `past` tokens of a cache."""
+        return False
+
     def entries(self, output: Any) -> Any:
         """What an encoder's output holds of each image, (n, D) each."""
         return getattr(output, self.features)

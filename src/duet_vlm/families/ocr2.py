@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
@@ -25,7 +26,7 @@ class GotOcr2(fixed.Fixed, model_types=("got_ocr2",)):
     tiled = True
 
     def visual_tokens(self, config: PreTrainedConfig) -> int:
-        return -((-config.vision_config.image_size // config.vision_config.patch_size // 4) ** 2)
+        return int(math.ceil(config.vision_config.image_size // config.vision_config.patch_size / 4) ** 2)
 
     def check(self, config: PreTrainedConfig, duet: Settings) -> None:
         refuse_stage_1(config, duet, SAM)
