@@ -21,23 +21,26 @@ from duet_vlm.measuring.bench import Options, benchmark
 from duet_vlm.measuring.settings import Setting
 from duet_vlm.measuring.workload import OneWordPerToken
 
-QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni_thinker", "qwen3_vl", "qwen3_vl_moe")
+QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni_thinker", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe_thinker")
+TILES = ("internvl", "smolvlm", "idefics3", "aya_vision", "cohere2_vision", "ovis2", "llama4")
 GLM = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 ASKED: dict[str, dict[str, Any]] = {
     **{name: {"grid": (8, 12)} for name in (*QWEN, *GLM, "glm4v_video")},
-    **{name: {"tiles": 2} for name in ("internvl", "smolvlm", "idefics3", "aya_vision", "cohere2_vision", "ovis2")},
-    "mistral3": {"grid": (8, 12)},
+    **{name: {"tiles": 2} for name in TILES},
+    **{name: {"grid": (8, 12)} for name in ("mistral3", "ministral3")},
     "video_llama_3": {"grid": (4, 6)},
 }
 # visual tokens of an image, and how many of them both stages keep in each layer
 ONEVISION = zoo_fixed.onevision_tokens((48, 48))[1]
 COUNTS = {
     "llava": (36, 8), "llava_mistral": (36, 8), "llava_next": (36 + 6 * 13, 24), "video_llava": (36, 8),
-    "gemma3": (16, 8), "internvl": (32, 16), "smolvlm": (32, 16), "idefics3": (32, 16),
+    "gemma3": (16, 8), "paligemma": (64, 8),
+    # a random Llama 4 is of the stock class, whose forward fails in 5.24
+    **{name: (32, 16) for name in TILES if name != "llama4"},
     **{name: (24, 8) for name in (*QWEN, *GLM)},
     "llava_onevision": (ONEVISION, 8),
-    "aya_vision": (32, 16), "cohere2_vision": (32, 16), "vipllava": (36, 8), "llava_next_video": (36 + 6 * 13, 24),
-    "mistral3": (24, 8), "ovis2": (32, 16), "video_llama_3": (24, 8),
+    "vipllava": (36, 8), "llava_next_video": (36 + 6 * 13, 24), "mistral3": (24, 8), "ministral3": (24, 8),
+    "video_llama_3": (24, 8),
 }  # fmt: skip
 
 
@@ -60,7 +63,7 @@ def test_every_family_is_timed_and_stores_what_its_schedule_says(family: str) ->
     report = benchmark(model, [Setting("stock", None, DuetConfig()), Setting("duet", 5, config)], options)
     stock, (row,) = report["stock"], report["settings"]
     whole, entering = COUNTS[family]
-    parts = 2 if family in ("smolvlm", "idefics3", "aya_vision", "cohere2_vision", "ovis2") else 1  # ranked apart
+    parts = 2 if family in TILES and family != "internvl" else 1  # ranked apart
     second = parts * int(0.4 * entering / parts)
     assert stock["tokens_in"] == whole
     assert row["tokens_per_layer"] == [entering] * 2 + [second] * 2 + [0]
