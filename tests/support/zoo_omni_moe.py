@@ -16,8 +16,8 @@ def thinker(text: dict[str, Any]) -> Any:
         intermediate_size=64, out_hidden_size=32, num_position_embeddings=64, deepstack_visual_indexes=[0, 1],
     )  # fmt: skip
     audio = dict(
-        num_mel_bins=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=32, d_model=16, n_window=8,
-        n_window_infer=16, output_dim=32, max_source_positions=64, downsample_hidden_size=8,
+        num_mel_bins=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=32, d_model=16,
+        n_window=50, n_window_infer=100, output_dim=32, max_source_positions=64, downsample_hidden_size=8,
     )  # fmt: skip
     experts = dict(head_dim=8, moe_intermediate_size=32, num_experts=4, num_experts_per_tok=2)
     config = transformers.Qwen3OmniMoeThinkerConfig(
