@@ -34,7 +34,7 @@ def test_sampling_several_sequences_per_prompt(family: str) -> None:
     model, rows = zoo.build(family), rows_of(family)[:2]
     asked: dict[str, Any] = dict(do_sample=True, num_return_sequences=3, top_k=20)
     if not zoo.FAMILIES[family].repeats:
-        with pytest.raises(ValueError, match="expected a non-empty list"):
+        with pytest.raises(ValueError, match=r"expected a non-empty list|tokens do not match"):
             generate(model, zoo.inputs(family, rows), **asked)
         return
     handle = apply(model, family)

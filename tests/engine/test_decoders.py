@@ -15,7 +15,7 @@ from duet_vlm import Drop, DuetConfig, DuetError
 RUN = (
     "Llama", "Mistral", "Qwen2", "Qwen3", "Qwen3Moe", "Gemma2", "Gemma3Text", "Olmo2", "Olmo3", "GptOss", "Cohere2",
     "SmolLM3", "Exaone4", "Phi3", "Glm4", "Nemotron", "Ernie4_5", "Arcee", "StableLm", "Persimmon", "Starcoder2",
-    "Qwen3_5Text", "Qwen3Next", "Lfm2",
+    "Qwen3_5Text", "Qwen3Next", "Lfm2", "Ministral3", "Llama4Text", "DeepseekV2",
 )  # fmt: skip
 CONVOLUTIONS = ["full_attention", "conv", "conv", "full_attention"]
 HYBRID: dict[str, dict[str, Any]] = {  # the drop before layer 2 is ranked at layer 0
@@ -28,12 +28,10 @@ HYBRID: dict[str, dict[str, Any]] = {  # the drop before layer 2 is ranked at la
     kind: dict(layer_types=CONVOLUTIONS) for kind in ("Lfm2", "Lfm2Moe")
 }  # fmt: skip
 REFUSED = {
-    "Llama4Text": "Llama4TextRotaryEmbedding gives no pair of cosines and sines",
     "MiniMax": "MiniMaxDecoderLayer has no self_attn that knows its layer_idx and config",
     "FalconH1": "FalconH1Model keeps a LinearAttentionAndFullAttentionLayer",
     "Lfm2Moe": "Lfm2MoeModel has no rotary_emb",
     "GPTNeoX": "GPTNeoXLayer.forward takes",
-    "Ministral3": "Ministral3Attention scales by position_ids",
 }
 LAYERED = ("Gemma3Text", "Olmo3")  # rotary embeddings of their own in layers of each kind
 
@@ -77,6 +75,13 @@ def test_what_cannot_be_compressed_is_refused_by_apply(kind: str) -> None:
     assert transformers.__version__ in str(error.value) and str(error.value).endswith(".")
     assert hooks == [len(module._forward_pre_hooks) for module in model.modules()]
     assert not hasattr(model.config, "duet")
+
+
+def test_rotary_embeddings_of_another_kind_are_refused() -> None:
+    model = build("Llama")
+    model.model.language_model.rotary_emb.forward = lambda x, position_ids: torch.ones(1)
+    with pytest.raises(DuetError, match="LlamaRotaryEmbedding gives neither cosines and sines nor complex numbers"):
+        duet_vlm.apply(model, DuetConfig(dominant=9))
 
 
 @pytest.mark.parametrize("kind", LAYERED)

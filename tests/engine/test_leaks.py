@@ -18,7 +18,7 @@ import duet_vlm
 
 def towers(model: Any) -> list[Any]:
     names = ("vision_tower", "image_tower", "video_tower", "visual", "vision_model")
-    return [getattr(model.model, name) for name in names if hasattr(model.model, name)]
+    return [getattr(model.base_model, name) for name in names if hasattr(model.base_model, name)]
 
 
 def watched(model: Any) -> tuple[list[weakref.ref[Any]], list[Any]]:
@@ -54,7 +54,7 @@ def test_a_call_that_failed_leaves_nothing_and_no_trace(family: str) -> None:
     with apply(model, family) as handle:
         generate(model, batch, 1)
         seen, hooks = watched(model)
-        hooks.append(model.model.get_decoder().layers[3].register_forward_pre_hook(fail))
+        hooks.append(zoo.decoder(model).layers[3].register_forward_pre_hook(fail))
         with pytest.raises(RuntimeError, match="broken"):
             generate(model, batch, 1)
         for hook in hooks:

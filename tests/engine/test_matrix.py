@@ -104,7 +104,7 @@ def test_beam_search_scores_equal_uncached_recompute(family: str, attention: str
     model = zoo.build(family, attention)
     batch = zoo.inputs(family, rows_of(family)[:2])
     if not zoo.FAMILIES[family].repeats:
-        with pytest.raises(ValueError, match="expected a non-empty list"):
+        with pytest.raises(ValueError, match=r"expected a non-empty list|tokens do not match"):
             generate(model, batch, 4, num_beams=3)
         return
     handle = apply(model, family, name)

@@ -72,19 +72,20 @@ def as_it_is(case: Case) -> None:
 
 
 def by_position(case: Case) -> None:
-    names = [n for n in host.argument_names(type(case.model.model)) or () if n in case.batch]
-    order = list(host.argument_names(type(case.model.model)) or ())
+    names = [n for n in host.argument_names(type(case.model.base_model)) or () if n in case.batch]
+    order = list(host.argument_names(type(case.model.base_model)) or ())
     last = max(order.index(name) for name in names)
     rest = {k: v for k, v in case.batch.items() if k not in order[: last + 1]}
     positional = [case.batch.get(name) for name in order[: last + 1]]
-    case.same(case.model.lm_head(case.model.model(*positional, **rest, use_cache=False).last_hidden_state))
+    out = case.model.base_model(*positional, **rest, use_cache=False)
+    case.same(out.logits if case.model.base_model is case.model else case.model.lm_head(out.last_hidden_state))
 
 
 def features_encoded_alone(case: Case) -> None:
     outputs, rest = {}, dict(case.batch)
     for kind, (first, *others) in PIXELS.items():
         if first in case.batch:
-            encoder = getattr(case.model.model, ENCODERS[kind])
+            encoder = getattr(case.model.base_model, ENCODERS[kind])
             known = {k: case.batch[k] for k in (first, *others) if k in case.batch}
             outputs[kind] = encoder(**known, return_dict=True)
             rest.pop(first)
@@ -148,7 +149,7 @@ def after_other_settings_and_a_call_that_failed(case: Case) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("broken")
 
-    hook = case.model.model.get_decoder().layers[1].register_forward_pre_hook(fail)
+    hook = zoo.decoder(case.model).layers[1].register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="broken"):
         case.model(**case.batch, logits_to_keep=1)
     hook.remove()

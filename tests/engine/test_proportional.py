@@ -26,7 +26,7 @@ LATE = [Drop(2, 0.5), Drop(4, 0.25)]
 def masks(model: Any, batch: dict[str, Any]) -> list[Any]:
     """What each decoder layer is given as its mask."""
     seen: list[Any] = []
-    layers = model.model.get_decoder().layers
+    layers = zoo.decoder(model).layers
     hooks = [x.register_forward_pre_hook(lambda m, a, k: seen.append(k["attention_mask"]), with_kwargs=True)
              for x in layers]  # fmt: skip
     with torch.no_grad():

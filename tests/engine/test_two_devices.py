@@ -96,7 +96,7 @@ def split(model: Any, homes: Homes, first: int = 2) -> None:
     """The decoder's layers from `first` on, its norm and its head live on the second device."""
     for parameter in (*model.parameters(), *model.buffers()):
         homes.settle(parameter, FIRST)
-    decoder = model.model.get_decoder()
+    decoder = zoo.decoder(model)
     tied = model.lm_head.weight is model.get_input_embeddings().weight
     later = [*decoder.layers[first:], decoder.norm, *([] if tied else [model.lm_head])]
 

@@ -33,7 +33,7 @@ def encoded(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
     if "pixel_values_videos" in batch:
         return model.model.get_video_features(batch["pixel_values_videos"], batch["video_grid_thw"], return_dict=True)
     names = (*TILES, "image_merge_sizes")
-    return model.model.get_image_features(**{k: batch[k] for k in names if k in batch}, return_dict=True)
+    return model.base_model.get_image_features(**{k: batch[k] for k in names if k in batch}, return_dict=True)
 
 
 def features(output: Any) -> torch.Tensor:
@@ -105,9 +105,9 @@ def test_features_put_into_embeddings_give_what_stock_gives(family: str) -> None
         vectors[batch["input_ids"] == zoo.IMAGE] = features(encoded(model, batch)).to(vectors)
         return {"inputs_embeds": vectors, "attention_mask": batch["attention_mask"]}
 
-    expected = model.model.get_decoder()(**embedded()).last_hidden_state
+    expected = zoo.decoder(model)(**embedded()).last_hidden_state
     with apply(model, family):
-        got = model.model.get_decoder()(**embedded()).last_hidden_state
+        got = zoo.decoder(model)(**embedded()).last_hidden_state
     assert torch.equal(got, expected)
 
 
@@ -122,7 +122,7 @@ def test_tokens_that_are_zero_are_tokens(family: str) -> None:
     def zeroed(module: Any, args: Any, output: Any) -> Any:
         return output * 0
 
-    core, tower = model.model, None
+    core, tower = model.base_model, None
     for name in ("multi_modal_projector", "connector", "projector", "visual_embeddings_table"):
         tower = getattr(core, name, tower)
     if hasattr(core, "embed_vision"):
@@ -168,13 +168,13 @@ def test_a_black_image_keeps_its_tokens(family: str) -> None:
 @torch.no_grad()
 def test_pixels_by_position_are_pixels(family: str) -> None:
     model, batch = zoo.build(family), image_batch(family)
-    names = list(__import__("inspect").signature(type(model.model).forward).parameters)[1:]
+    names = list(__import__("inspect").signature(type(model.base_model).forward).parameters)[1:]
     with apply(model, family):
-        expected = model.model(**batch).last_hidden_state
+        expected = model.base_model(**batch)[0]
         last = max(names.index(k) for k in batch if k.startswith("pixel_values"))
         positional = [batch.get(name) for name in names[: last + 1]]
         others = {k: v for k, v in batch.items() if k not in names[: last + 1]}
-        assert torch.equal(model.model(*positional, **others).last_hidden_state, expected)
+        assert torch.equal(model.base_model(*positional, **others)[0], expected)
 
 
 @pytest.mark.parametrize("family", ["video_llava", "llava_onevision", "qwen2_5_vl"])

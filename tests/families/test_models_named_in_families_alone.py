@@ -24,7 +24,7 @@ WORDS = {"visual", "merger", "connector", "projector", "downsample"}
 MODULES = {name for family in FAMILIES.values() for name in (*family.towers, *family.projectors)} - WORDS
 ARGUMENT = re.compile(
     r"(pixel_values|pixel_attention|target_sizes)\w*|\w+_(grid_thw|merge_sizes|pixel_values)|image_sizes|spatial_shapes"
-    r"|video_compression_mask|(image|video)_position_ids|num_frames_per_video"
+    r"|video_compression_mask|(image|video)_position_ids|num_frames_per_video|num_local_patches"
 )  # what holds pixels, or tells of them
 
 
@@ -72,7 +72,7 @@ def test_every_argument_of_pixels_is_looked_for() -> None:
 
 
 def test_every_family_has_a_row_in_the_zoo() -> None:
-    assert set(FAMILIES) <= {zoo.build(name).config.model_type for name in zoo.FAMILIES}
+    assert set(FAMILIES) <= {zoo.build(name).config.model_type for name in (*zoo.FAMILIES, *zoo.STAGE_2_ALONE)}
 
 
 def test_a_family_of_ones_own_needs_nothing_but_its_class(monkeypatch: pytest.MonkeyPatch) -> None:

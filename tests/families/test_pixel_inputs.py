@@ -36,7 +36,7 @@ def test_the_encoders_take_the_pixels_by_the_names_that_the_family_says(row: str
     model = zoo.build(row)
     family = family_of(model.config)
     for modality in visual_token_ids(model.config):
-        encoder = getattr(model.model, f"get_{modality}_features", None)
+        encoder = getattr(model.base_model, f"get_{modality}_features", None)
         if encoder is not None:
             assert {*family.pixel_arguments[modality]} & inspect.signature(encoder).parameters.keys()
 

@@ -21,13 +21,14 @@ from duet_vlm.measuring.bench import Options, benchmark
 from duet_vlm.measuring.settings import Setting
 from duet_vlm.measuring.workload import OneWordPerToken
 
-QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni_thinker", "qwen3_vl", "qwen3_vl_moe")
+QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni_thinker", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe_thinker")
+TILES = ("internvl", "smolvlm", "idefics3", "aya_vision", "cohere2_vision", "ovis2", "llama4")
 GEMMA4 = ("gemma4", "gemma4_shared", "gemma4_moe", "gemma4_unified")
 GLM = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 ASKED: dict[str, dict[str, Any]] = {
     **{name: {"grid": (8, 12)} for name in (*QWEN, *GLM, "glm4v_video")},
-    **{name: {"tiles": 2} for name in ("internvl", "smolvlm", "idefics3", "aya_vision", "cohere2_vision", "ovis2")},
-    "mistral3": {"grid": (8, 12)},
+    **{name: {"tiles": 2} for name in TILES},
+    **{name: {"grid": (8, 12)} for name in ("mistral3", "ministral3")},
     **{name: {"grid": (12, 18)} for name in GEMMA4},
     "video_llama_3": {"grid": (4, 6)},
     **{name: {"grid": (16, 24)} for name in ("minicpmv4_6", "minicpmv4_7")},
@@ -37,12 +38,14 @@ ASKED: dict[str, dict[str, Any]] = {
 ONEVISION = zoo_fixed.onevision_tokens((48, 48))[1]
 COUNTS = {
     "llava": (36, 8), "llava_mistral": (36, 8), "llava_next": (36 + 6 * 13, 24), "video_llava": (36, 8),
-    "gemma3": (16, 8), "internvl": (32, 16), "smolvlm": (32, 16), "idefics3": (32, 16),
+    "gemma3": (16, 8), "paligemma": (64, 8),
+    # a random Llama 4 is of the stock class, whose forward fails in 5.24
+    **{name: (32, 16) for name in TILES if name != "llama4"},
     **{name: (24, 8) for name in (*QWEN, *GLM, *GEMMA4)},
     "llava_onevision": (ONEVISION, 8),
-    "aya_vision": (32, 16), "cohere2_vision": (32, 16), "vipllava": (36, 8), "llava_next_video": (36 + 6 * 13, 24),
+    "vipllava": (36, 8), "llava_next_video": (36 + 6 * 13, 24), "mistral3": (24, 8), "ministral3": (24, 8),
     "hunyuan_vl": (24 + 4 + 2, 8), "deepseek_vl": (36, 8), "deepseek_vl_hybrid": (36, 8), "janus": (36, 8),
-    "mistral3": (24, 8), "ovis2": (32, 16), "video_llama_3": (24, 8),
+    "video_llama_3": (24, 8),
     **{name: (24, 8) for name in ("minicpmv4_6", "minicpmv4_7", "paddleocr_vl", "lfm2_vl")},
 }  # fmt: skip
 
@@ -64,7 +67,7 @@ def test_every_family_is_timed_and_stores_what_its_schedule_says(family: str) ->
     report = benchmark(model, [Setting("stock", None, DuetConfig()), Setting("duet", 5, config)], options)
     stock, (row,) = report["stock"], report["settings"]
     whole, entering = COUNTS[family]
-    parts = 2 if family in ("smolvlm", "idefics3", "aya_vision", "cohere2_vision", "ovis2") else 1  # ranked apart
+    parts = 2 if family in TILES and family != "internvl" else 1  # ranked apart
     second = parts * int(0.4 * entering / parts)
     assert stock["tokens_in"] == whole
     layers = model.config.get_text_config().num_hidden_layers

@@ -41,10 +41,16 @@ DECODERS: dict[str, dict[str, Any]] = {
     "Olmo2": {},
     "StableLm": dict(qk_layernorm=True),
 }  # fmt: skip
+SCALED = {  # queries are scaled by positions, in steps of four
+    "Ministral3": dict(head_dim=8, rope_parameters={
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 16.0, "original_max_position_embeddings": 4,
+        "llama_4_scaling_beta": 2.0,
+    }),
+}  # fmt: skip
 
 
 def build(kind: str) -> Any:
-    text = getattr(transformers, f"{kind}Config")(**{**tiny.TEXT, "num_hidden_layers": 2, **DECODERS[kind]})
+    text = getattr(transformers, f"{kind}Config")(**{**tiny.TEXT, "num_hidden_layers": 2, **(DECODERS | SCALED)[kind]})
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(
         LlavaConfig(
@@ -100,7 +106,7 @@ def test_scores_are_the_layers_own_attention(kind: str) -> None:
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("kind", [*DECODERS, *SCALED])
 def test_a_model_ranks_by_its_own_attention(kind: str, layer: int) -> None:
     model, batch = build(kind), tiny.inputs()
     _, maps = stock(model, batch)

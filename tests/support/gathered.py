@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import zoo
 from torch import Tensor
 
 
@@ -28,7 +29,7 @@ def gathered_stock(
     Returns:
         (B, S, D) final hidden states and (B, S) bool, where they mean something.
     """
-    decoder, got = model.model.get_decoder(), {}
+    decoder, got = zoo.decoder(model), {}
     capture = decoder.register_forward_pre_hook(lambda m, a, k: got.update(k), with_kwargs=True, prepend=True)
     model(**batch, use_cache=False)
     capture.remove()
@@ -46,13 +47,15 @@ def gathered_stock(
             if i in kept:
                 hidden, alive = hidden[:, kept[i][row, alive]], kept[i][row]
             gone = (everyone & ~alive).cumsum(0) if renumber else torch.zeros(length, dtype=torch.long)
-            rope = decoder.rotary_emb(hidden, (places[..., row, :] - gone)[..., alive].unsqueeze(-2))
+            position_ids = (places[..., row, :] - gone)[..., alive].unsqueeze(-2)
+            rope = decoder.rotary_emb(hidden, position_ids)
             mask = None
             if hasattr(layer, "self_attn"):
                 n, weights = hidden.shape[1], None if sizes is None else sizes[row, alive][None]
                 mask = counted(torch.ones(n, n, dtype=torch.bool).tril()[None, None], weights)
             # the class's forward: no hook of anyone runs
-            hidden = type(layer).forward(layer, hidden, attention_mask=mask, position_embeddings=rope)
+            told = {"attention_mask": mask, "position_embeddings": rope, "position_ids": position_ids}
+            hidden = type(layer).forward(layer, hidden, **told)
         norm = decoder.embedding_norm if hasattr(decoder, "embedding_norm") else decoder.norm  # LFM2's name of it
         final[row, alive], last[row] = norm(hidden)[0], alive
     decoder.set_attn_implementation(implementation)

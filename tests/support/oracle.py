@@ -61,7 +61,7 @@ def masked_stock(
     """
     if zoo.is_hybrid(model):
         return gathered_stock(model, batch, kept, renumber, sizes)
-    language_model, got = model.model.get_decoder(), {}
+    language_model, got = zoo.decoder(model), {}
     capture = language_model.register_forward_pre_hook(lambda m, a, k: got.update(k), with_kwargs=True, prepend=True)
     model(**batch, use_cache=False)
     capture.remove()
@@ -85,7 +85,8 @@ def masked_stock(
             gone = (everyone & ~alive).cumsum(1)
             places = got["position_ids"]
             places = torch.arange(length)[None] if places is None else places
-            kwargs["position_embeddings"] = language_model.rotary_emb(args[0], (places - gone).clamp(min=0))
+            kwargs["position_ids"] = (places - gone).clamp(min=0)
+            kwargs["position_embeddings"] = language_model.rotary_emb(args[0], kwargs["position_ids"])
         return args, kwargs
 
     layers = list(language_model.layers)

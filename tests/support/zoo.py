@@ -15,11 +15,14 @@ import torch
 import zoo_fixed
 import zoo_gemma4
 import zoo_glm
+import zoo_llama4
 import zoo_minicpm
 import zoo_omni
+import zoo_omni_moe
 import zoo_pixtral
 import zoo_qwen
 import zoo_siglip
+import zoo_stage_2
 import zoo_tiles
 from torch import Tensor
 from zoo_qwen import QWEN_TEXT
@@ -62,10 +65,16 @@ class Member:
     along: dict[str, int] = field(default_factory=dict)
 
 
+def member(family: str) -> Member:
+    return FAMILIES[family] if family in FAMILIES else STAGE_2_ALONE[family]
+
+
 def build(family: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
     """A model with large random weights, so that attention is far from uniform."""
     torch.manual_seed(seed)
-    model = FAMILIES[family].make().to(dtype).eval()
+    model = member(family).make().eval()
+    if dtype != torch.float32:
+        model = model.to(dtype)  # which makes complex buffers real
     model.set_attn_implementation(attention)
     tiny.randomize(model, torch.Generator().manual_seed(seed))
     model.generation_config.pad_token_id = PAD
@@ -75,7 +84,7 @@ def build(family: str, attention: str = "sdpa", dtype: torch.dtype = torch.float
 
 def inputs(family: str, rows: Rows, padding: str = "left", seed: int = 1, first: int = 0) -> dict[str, Any]:
     """A batch; row r is the same whatever stands beside it, given the same `seed` and `first` + r."""
-    member, sequences, seen = FAMILIES[family], [], []
+    known, sequences, seen = member(family), [], []
     for number, row in enumerate(rows, start=first):
         generator = torch.Generator().manual_seed(1000 * seed + number)
         ids: list[int] = []
@@ -83,7 +92,7 @@ def inputs(family: str, rows: Rows, padding: str = "left", seed: int = 1, first:
             if isinstance(part, int):
                 ids += torch.randint(*WORDS, (part,), generator=generator).tolist()
                 continue
-            maker = member.image if part == "i" else member.video
+            maker = known.image if part == "i" else known.video
             assert maker is not None, f"{family} takes no {part}"
             places, tensors = maker(generator)
             ids += places
@@ -91,7 +100,7 @@ def inputs(family: str, rows: Rows, padding: str = "left", seed: int = 1, first:
         sequences.append(torch.tensor(ids))
     batch: dict[str, Any] = tiny.stack(sequences, padding)
     for key in dict.fromkeys(key for tensors in seen for key in tensors):
-        batch[key] = torch.cat([tensors[key] for tensors in seen if key in tensors], member.along.get(key, 0))
+        batch[key] = torch.cat([tensors[key] for tensors in seen if key in tensors], known.along.get(key, 0))
     return extended(family, batch)
 
 
@@ -101,10 +110,10 @@ def extended(family: str, batch: dict[str, Any], tokens: Tensor | None = None) -
     if tokens is not None:
         batch["input_ids"] = torch.cat([batch["input_ids"], tokens], 1)
         batch["attention_mask"] = torch.cat([batch["attention_mask"], torch.ones_like(tokens)], 1)
-        if not FAMILIES[family].mrope:
+        if not member(family).mrope:
             # stock generate numbers the tokens of a padded row from its first real one
             batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
-    extras = FAMILIES[family].extras
+    extras = member(family).extras
     return batch | (extras(batch) if extras else {})
 
 
@@ -113,13 +122,19 @@ def visual(batch: dict[str, Any]) -> Tensor:
     return (batch["input_ids"] == IMAGE) | (batch["input_ids"] == VIDEO)
 
 
+def decoder(model: Any) -> Any:
+    """The stack of a model's decoder layers; some hand over their own head with it."""
+    found = model.base_model.get_decoder()
+    return found if hasattr(found, "layers") else found.model
+
+
 def is_hybrid(model: Any) -> bool:
     """Whether some decoder layers hold a state instead of keys and values."""
-    return any(not hasattr(layer, "self_attn") for layer in model.base_model.get_decoder().layers)
+    return any(not hasattr(layer, "self_attn") for layer in decoder(model).layers)
 
 
 def has_video(family: str) -> bool:
-    return FAMILIES[family].video is not None
+    return member(family).video is not None
 
 
 def rope_index(model: Any, batch: dict[str, Any]) -> Tensor:
@@ -178,6 +193,9 @@ FAMILIES: dict[str, Member] = {
     "qwen2_5_omni_thinker": Member(
         lambda: zoo_omni.thinker(QWEN_TEXT), zoo_qwen.image, zoo_qwen.omni_video, mrope=True, renumbers=False
     ),
+    "qwen3_omni_moe_thinker": Member(
+        lambda: zoo_omni_moe.thinker(QWEN_TEXT), zoo_qwen.image, zoo_qwen.omni_video, mrope=True, renumbers=False
+    ),
     **{name: glm_member(name) for name in ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")},
     "glm4v_video": glm_member("glm4v", "video"),
     "qwen3_5": qwen_member("Qwen3_5", zoo_qwen.video_with_times),
@@ -192,6 +210,7 @@ FAMILIES: dict[str, Member] = {
     "gemma3": Member(zoo_fixed.gemma3, zoo_fixed.gemma3_image, extras=zoo_fixed.gemma3_extras, renumbers=False),
     **{name: gemma4_member(name.removeprefix("gemma4_")) for name in ("gemma4", "gemma4_shared", "gemma4_moe")},
     "gemma4_unified": gemma4_member("unified", spread=zoo_gemma4.SIDE, merging="pool"),
+    "paligemma": Member(zoo_fixed.paligemma, zoo_fixed.paligemma_image, extras=zoo_fixed.paligemma_extras),
     "smolvlm": Member(zoo_fixed.smolvlm, zoo_fixed.smolvlm_image),
     "idefics3": Member(lambda: zoo_fixed.smolvlm("Idefics3"), zoo_fixed.smolvlm_image),
     "aya_vision": Member(zoo_tiles.aya_vision, zoo_tiles.aya_vision_image),
@@ -204,6 +223,8 @@ FAMILIES: dict[str, Member] = {
         stage_1=(13, 4),
     ),
     "mistral3": Member(zoo_pixtral.mistral3, zoo_pixtral.image, stage_1=(5, 2)),
+    "ministral3": Member(zoo_pixtral.ministral3, zoo_pixtral.image, extras=zoo_pixtral.numbered, stage_1=(5, 2)),
+    "llama4": Member(zoo_llama4.llama4, zoo_llama4.image, repeats=False),
     "ovis2": Member(zoo_tiles.ovis2, zoo_tiles.ovis2_image),
     "video_llama_3": Member(
         zoo_pixtral.video_llama_3, zoo_pixtral.video_llama_3_image, zoo_pixtral.video_llama_3_video, stage_1=(5, 2)
@@ -222,4 +243,11 @@ FAMILIES: dict[str, Member] = {
         lambda: zoo_siglip.deepseek_vl("DeepseekVLHybrid"), zoo_siglip.deepseek_vl_hybrid_image, stage_1=(13, 4)
     ),
     "janus": Member(lambda: zoo_siglip.deepseek_vl("Janus"), zoo_siglip.deepseek_vl_image, stage_1=(13, 4)),
+}
+
+# families that have no stage 1: `test_stage_2_alone.py` holds their matrix
+STAGE_2_ALONE: dict[str, Member] = {
+    "granite4_vision": Member(zoo_stage_2.granite4_vision, zoo_stage_2.granite4_vision_image),
+    "got_ocr2": Member(zoo_stage_2.got_ocr2, zoo_stage_2.got_ocr2_image),
+    "deepseek_ocr2": Member(zoo_stage_2.deepseek_ocr2, zoo_stage_2.deepseek_ocr2_image),
 }

@@ -177,3 +177,32 @@ def llava_next_video_image(generator: torch.Generator) -> tuple[list[int], dict[
 def llava_next_video_video(generator: torch.Generator) -> tuple[list[int], dict[str, Tensor]]:
     pixels = torch.randn(1, FRAMES, 3, 24, 24, generator=generator)
     return [VIDEO] * 9 * FRAMES, {"pixel_values_videos": pixels}
+
+
+# ---- PaliGemma: a prompt sees itself both ways, an answer is causal ----
+
+
+def paligemma(second: bool = False) -> Any:
+    """The second one has a decoder with windows, which hide nothing of a prompt, and no sdpa."""
+    text: Any = transformers.GemmaConfig(**tiny.TEXT, head_dim=8)
+    if second:
+        text = transformers.Gemma2Config(**tiny.TEXT, head_dim=8, query_pre_attn_scalar=8, sliding_window=24)
+    config = transformers.PaliGemmaConfig(
+        vision_config=transformers.SiglipVisionConfig(**SIGLIP, projection_dim=32, vision_use_head=False),
+        text_config=text, image_token_index=IMAGE, projection_dim=32, hidden_size=32,
+    )  # fmt: skip
+    if second:
+        config._attn_implementation = "eager"
+    return transformers.PaliGemmaForConditionalGeneration(config)
+
+
+def paligemma_image(generator: torch.Generator) -> tuple[list[int], dict[str, Tensor]]:
+    return [IMAGE] * 64, {"pixel_values": torch.randn(1, 3, 32, 32, generator=generator)}
+
+
+def paligemma_extras(batch: dict[str, Any]) -> dict[str, Tensor]:
+    """What stood there before it was extended, if it was, is the prompt."""
+    types, before = torch.zeros_like(batch["input_ids"]), batch.get("token_type_ids")
+    if before is not None and before.shape[1] < types.shape[1]:
+        types[:, : before.shape[1]], types[:, before.shape[1] :] = before, 1
+    return {"token_type_ids": types if before is None or before.shape != types.shape else before}

@@ -13,15 +13,27 @@ from zoo_fixed import BETWEEN, END, IMAGE, VIDEO
 SIZES = [(32, 32), (24, 32), (32, 24), (16, 32)]  # (height, width) in pixels, in patches of 4
 
 
-def mistral3() -> Any:
+def mistral3(decoder: Any = None) -> Any:
     vision = transformers.PixtralVisionConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=32, patch_size=4
     )
-    text = transformers.MistralConfig(**tiny.TEXT, sliding_window=None)
+    text = decoder or transformers.MistralConfig(**tiny.TEXT, sliding_window=None)
     config = transformers.Mistral3Config(
         vision_config=vision, text_config=text, image_token_index=IMAGE, spatial_merge_size=2, tie_word_embeddings=False
     )
     return transformers.Mistral3ForConditionalGeneration(config)
+
+
+def ministral3() -> Any:
+    """Queries are scaled in steps of four positions."""
+    yarn = dict(rope_type="yarn", rope_theta=10000.0, factor=16.0, original_max_position_embeddings=4,
+                beta_fast=32.0, beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.5)  # fmt: skip
+    return mistral3(transformers.Ministral3Config(**tiny.TEXT, head_dim=8, rope_parameters=yarn))
+
+
+def numbered(batch: dict[str, Any]) -> dict[str, Tensor]:
+    """Positions as `generate` counts them; stock alone counts the padding too, and queries are scaled by that."""
+    return {"position_ids": (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)}
 
 
 def image(generator: torch.Generator, side: int = 8) -> tuple[list[int], dict[str, Tensor]]:

@@ -26,7 +26,7 @@ def encode_blank(core: Core) -> Tensor:
     """Encode a blank image and give 0, with a gradient of 0 for whatever an image's features come from."""
     with for_engine():
         output = core.get_image_features(**blank_image(core), return_dict=True)
-    features = [*output.pooler_output, *_flat(getattr(output, "deepstack_features", None) or ())]
+    features = [*family_of(core.config).entries(output), *_flat(getattr(output, "deepstack_features", None) or ())]
     return torch.stack([(part * 0).sum() for part in features]).sum()
 
 
@@ -38,5 +38,7 @@ def blank_image(core: Core) -> dict[str, Tensor]:
 
 
 def _flat(parts: Any) -> list[Tensor]:
-    """Tensors of nested lists and tuples."""
-    return [parts] if isinstance(parts, Tensor) else [x for part in parts for x in _flat(part)]
+    """Tensors of nested lists and tuples, which may hold numbers too."""
+    if isinstance(parts, list | tuple):
+        return [x for part in parts for x in _flat(part)]
+    return [parts] if isinstance(parts, Tensor) else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from ..host.types import DecoderLayer
 from ..stage2 import ranking
 from ..tensors.streamed import Places
 from ..tensors.tokens import take
+from . import counting
 from .cache import PrunedLayer
 from .forward_pass import Prefill, TextOnly
-from .restriction import Rope
 from .segments import restriction_for, stored_by
 
 _FINE = 2**40  # keep ratios as whole numbers: not every device has float64
@@ -44,8 +45,7 @@ def compress(
 
         def scores() -> Tensor:
             stored = stored_by(layer, kwargs)
-            rope = restriction_for(layer, hidden, kwargs, prompt, stored).rope
-            return rank(layer, hidden, kwargs, prompt, rope, stored)
+            return rank(layer, hidden, kwargs, prompt, stored)
 
         prompt.scores[i] = scores() if watch is None else watch(i, scores)
     if i in plan.drops_by_layer:
@@ -70,8 +70,7 @@ def run_to_no_effect(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any]
     if i == 0:
         hidden = hidden + text.zero.to(hidden)
     if i in text.prompt.plan.ranking_layers:
-        cos, sin = kwargs["position_embeddings"]
-        rank(layer, hidden, kwargs, text.prompt, (cos.to(device), sin.to(device)))
+        rank(layer, hidden, kwargs, text.prompt)
     return hidden
 
 
@@ -86,7 +85,6 @@ def rank(
     hidden: Tensor,
     kwargs: dict[str, Any],
     prompt: Prefill,
-    rope: Rope,
     stored: PrunedLayer | None = None,
 ) -> Tensor:
     """Score every present token with the weights of this layer: (B, n) float. docs/method.md, 2.2.
@@ -96,20 +94,24 @@ def rank(
         hidden: (B, n, D) its input.
         kwargs: what else it is called with.
         prompt: what is ranked.
-        rope: (B, n, d) cosines and sines of the present tokens.
         stored: what the layer's cache holds of earlier calls; None without a cache.
     """
     present, past = prompt.present, 0 if stored is None else stored.held.length
+    restriction = restriction_for(layer, hidden, kwargs, prompt, stored)
     queries = present.find(prompt.queries)
-    normed = attention.attention_input(layer, hidden, **kwargs)
-    query, softmax = attention.queries(
-        layer.self_attn, take(normed, queries), position_embeddings=tuple(take(r, queries) for r in rope)
-    )
-    key = attention.keys(layer.self_attn, normed, position_embeddings=rope)
+    normed, told = attention.attention_input(layer, hidden, **kwargs), restriction.told
+    if host.counts_tokens(layer.self_attn):
+        seen = counting.Holding(None, counting.held_by(stored))
+        known = host.cache_argument(type(layer.self_attn).forward, seen)
+        query, softmax = attention.queries(layer.self_attn, normed, **told(), **known)
+        query = take(query, queries, dim=2)
+    else:
+        query, softmax = attention.queries(layer.self_attn, take(normed, queries), **told(queries))
+    key = attention.keys(layer.self_attn, normed, **told())
     visual, average = present.flags(prompt.visual), None
     if prompt.plan.config.debias:
         same = ranking.average_token(normed, visual)
-        average = attention.keys(layer.self_attn, same, position_embeddings=rope)
+        average = attention.keys(layer.self_attn, same, **told())
     log_s = None if prompt.log_sizes is None else present.flags(prompt.log_sizes)
     columns = torch.where(present.flags(prompt.valid), present.places + past, -1)
     if stored is not None and past:
@@ -124,7 +126,11 @@ def rank(
                 ],
                 dim=1,
             )
-    places = Places(torch.where(queries < 0, -1, take(present.places, queries) + past), columns)
+    asked = torch.where(queries < 0, -1, take(present.places, queries) + past)
+    if prompt.sees_ahead:  # as far as the last of them, which ends the prompt, and no window hides anything of it
+        asked = torch.where(asked < 0, -1, asked.amax(1, keepdim=True))
+        softmax = replace(softmax, window=None)
+    places = Places(asked, columns)
     drops = prompt.plan.drops_by_layer.values()
     drop = next(drop for drop in drops if drop.keep > 0 and drop.ranking_layer == layer.self_attn.layer_idx)
     inputs = ranking.RankingInputs(

@@ -16,20 +16,9 @@ from torch import Tensor
 from .. import host
 from ..errors import CacheError
 from ..host.types import DecoderLayer
-from ..tensors.tokens import spread
 from . import dropping, filler, lending
-from .forward_pass import ARGUMENT, Prefill
+from .forward_pass import Prefill
 from .segments import restriction_for, stored_by
-
-
-def take_deepstack(language_model: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Before a language model with deepstack: it adds these features by a mask of the full sequence; here layers do."""
-    prompt, embeds = kwargs.get(ARGUMENT), kwargs.get("deepstack_visual_embeds")
-    if embeds is None or not isinstance(prompt, Prefill):
-        return None
-    mask = kwargs["visual_pos_masks"].to(prompt.visual.device)
-    prompt.deepstack = [spread(x.to(kwargs["inputs_embeds"]), mask) for x in embeds]
-    return args, kwargs | {"deepstack_visual_embeds": None, "visual_pos_masks": None}
 
 
 def enter(
@@ -73,8 +62,8 @@ def _compressed(
     device = host.device_of(layer, hidden.device)
     hidden = filler.without(hidden, prompt.present.count).to(device)
     prompt.to(device)
-    if 0 < i <= len(prompt.deepstack):
-        hidden = hidden + prompt.present.vectors(prompt.deepstack[i - 1])
+    if i in prompt.deepstack:
+        hidden = hidden + prompt.present.vectors(prompt.deepstack[i])
     return dropping.compress(layer, hidden, kwargs, prompt, watch)
 
 

@@ -38,7 +38,7 @@ def put_on(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], restrict
     n = hidden.shape[1]
     if n % 2 == 0 or hidden.device.type != "cpu" or not causal or restriction.whole or outputs:
         return hidden
-    kwargs["position_embeddings"] = restriction.rope_with_filler
+    kwargs.update(restriction.with_filler)
     for name in CACHE_NAMES:
         if kwargs.get(name) is not None:
             kwargs[name] = _Without(kwargs[name], n)

@@ -38,9 +38,10 @@ class Prefill:
         merged_away: (B, S) bool, the visual tokens that stage 1 removed; None for none.
         without_answer: (B, 1) bool, rows that have labels but no answer, so stage 2 drops nothing of them; None without
             labels.
+        sees_ahead: whether query tokens see the whole prompt, also what stands behind them.
         log_sizes: (B, S) float32, log of how many tokens each one stands for; None where that weighs nothing.
         decisions: what stage 1 did, in the order of encoding, for the trace.
-        deepstack: (B, S, D) each, what is added to the hidden states after layers 0, 1, ...; zeros at text.
+        deepstack: decoder layer -> (B, S, D), what is added to the hidden states before it; zeros at text.
         present: the tokens that are there now.
         kept: decoder layer -> (B, n) long, the places kept from there on.
         scores: decoder layer -> (B, n) float, of the tokens present there, as ranked.
@@ -59,9 +60,10 @@ class Prefill:
     past_valid: Tensor | None = None
     merged_away: Tensor | None = None
     without_answer: Tensor | None = None
+    sees_ahead: bool = False
     log_sizes: Tensor | None = None
     decisions: list[Merge] = field(default_factory=list)
-    deepstack: list[Tensor] = field(default_factory=list)
+    deepstack: dict[int, Tensor] = field(default_factory=dict)
     present: Present = field(init=False)
     kept: dict[int, Tensor] = field(default_factory=dict)
     scores: dict[int, Tensor] = field(default_factory=dict)
@@ -87,7 +89,7 @@ class Prefill:
             value = getattr(self, one.name)
             if isinstance(value, Tensor | Present):
                 setattr(self, one.name, value.to(device))
-        self.deepstack = [x.to(device) for x in self.deepstack]
+        self.deepstack = {layer: x.to(device) for layer, x in self.deepstack.items()}
         self.scores = {layer: scores.to(device) for layer, scores in self.scores.items()}
         self.restrictions.clear()
 

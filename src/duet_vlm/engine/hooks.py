@@ -17,7 +17,19 @@ from ..errors import DuetError
 from ..families import encoding
 from ..host.refs import Ref, wrap
 from ..host.types import Core, DecoderLayer
-from . import calls, distributed, dropping, entrance, label_logits, lending, merge_sizes, padding, prompt
+from . import (
+    calls,
+    counting,
+    deepstack,
+    distributed,
+    dropping,
+    entrance,
+    label_logits,
+    lending,
+    merge_sizes,
+    padding,
+    prompt,
+)  # fmt: skip
 from .cache import check_equal_lengths, check_prunable, forget_announced, is_pruned
 from .forward_pass import ARGUMENT, Decode, Entry, ForwardPass, Prefill, PrefillRecord, TextOnly
 from .passes import Passes
@@ -47,18 +59,18 @@ class Engine:
     def _hook(self) -> None:
         model = self._model()
         core, language_model, pre = model.base_model, host.decoder_of(model), {"with_kwargs": True}
-        self._handles = [
+        answers = model is not core or model.get_output_embeddings() is not None  # some have no core model of their own
+        self._handles = [model.register_forward_pre_hook(self.before_model, **pre)] if answers else []
+        self._handles += [
             core.register_forward_pre_hook(self.before_core, **pre),
             core.register_forward_hook(self.after_core, always_call=True, **pre),
             language_model.register_forward_hook(self.after_language_model, **pre),
             *(layer.register_forward_pre_hook(self._hook_of(layer), **pre) for layer in language_model.layers),
         ]
-        if host.takes(language_model, "deepstack_visual_embeds"):
-            self._handles.append(language_model.register_forward_pre_hook(entrance.take_deepstack, **pre))
+        self._handles += [*deepstack.hooks_on(language_model), *counting.hooks_on(language_model)]
         if self.plan.lending_layers:
             self._handles.append(language_model.register_forward_pre_hook(lending.before_language_model, **pre))
-        if model is not core:
-            self._handles.append(model.register_forward_pre_hook(self.before_model, **pre))
+        if answers:
             self._handles.append(model.register_forward_hook(self.after_model, always_call=True, **pre))
         if callable(getattr(model, "generate", None)):
             self._handles.append(wrap(model, "generate", self.around_generate))
@@ -221,7 +233,7 @@ class Engine:
         if ids.shape[1] == 1 or not images or not plan.compresses:
             return otherwise, kwargs
         encoding.for_everyone()  # what `generate` encodes before its first forward is encoded now
-        host.check_attention(host.decoder_of(core))
+        host.check_attention(host.decoder_of(core), plan.renumbers)
         if plan.config.proportional:
             merge_sizes.check_adds_mask(host.decoder_of(core))
         if cache is not None:

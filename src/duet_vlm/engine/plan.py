@@ -32,6 +32,7 @@ class Plan:
         model_config: the model's.
         rotary: the language model's rotary embedding.
         renumbers: whether positions close the gaps.
+        scales: whether the decoder's attention scales queries by positions, so that its layers are told them.
         drops_by_layer: decoder layer -> what is dropped before it.
         ranking_layers: decoder layers that rank.
         layers: how many decoder layers there are.
@@ -45,6 +46,7 @@ class Plan:
     model_config: PreTrainedConfig
     rotary: nn.Module
     renumbers: bool
+    scales: bool
     drops_by_layer: dict[int, Drop]
     ranking_layers: frozenset[int]
     layers: int
@@ -70,8 +72,6 @@ class Plan:
         """
         family = check_plan(model, config, tokenizer)
         decoder = host.decoder_of(model)
-        suited = family.positions if host.renumbers(decoder) else "keep"
-        positions = suited if config.positions == "auto" else config.positions
         linear, layers = host.linear_layers_of(decoder), len(decoder.layers)
         ranked = ranked_with_attention(config.drops, linear, layers)
         drops = {drop.layer: drop for drop in ranked if drop.keep < 1}
@@ -81,13 +81,20 @@ class Plan:
             family=family,
             model_config=model.config,
             rotary=decoder.rotary_emb,
-            renumbers=positions == "renumber",
+            renumbers=renumbers(family, decoder, config),
+            scales=host.scales_by_positions(decoder),
             drops_by_layer=drops,
             ranking_layers=frozenset(drop.ranking_layer for drop in drops.values() if drop.keep > 0),
             layers=layers,
             linear_layers=linear,
             lending_layers=lending_layers(model.config),
         )
+
+
+def renumbers(family: Family, decoder: Any, config: Settings) -> bool:
+    """Whether positions close the gaps: as the settings say, or as suits the family and its decoder."""
+    suited = family.positions if host.renumbers(decoder) else "keep"
+    return (suited if config.positions == "auto" else config.positions) == "renumber"
 
 
 def check_plan(model: Any, config: Settings, tokenizer: Any) -> Family:
@@ -102,6 +109,7 @@ def check_plan(model: Any, config: Settings, tokenizer: Any) -> Family:
     family.check(model.config, config)
     if not host.renumbers(host.decoder_of(model)):
         refuse_renumbering(model.config.get_text_config(), config, "its layers have rotary embeddings of their own")
+    host.check_attention(host.decoder_of(model), renumbers(family, host.decoder_of(model), config))
     if config.proportional:
         check_adds_mask(host.decoder_of(model))
     layers = len(host.decoder_of(model).layers)

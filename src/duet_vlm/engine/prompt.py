@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import DuetError
 from ..families import encoding, visual_token_ids
 from ..families.encoding import Outcome
+from ..host import cache_of
 from ..host.types import Core
 from ..stage1 import Merge
 from ..stage2.queries import has_answer, query_places
@@ -79,16 +80,16 @@ def outcome_of(plan: Plan, output: Any) -> Outcome | None:
     return outcome
 
 
-def order_of(output: Any, outcome: Outcome, there: Tensor) -> list[int]:
-    """Match the entries of an encoder's output, which `generate` may have repeated, with those that were encoded.
+def order_of(entries: Any, outcome: Outcome, there: Tensor) -> list[int]:
+    """Match the features of images, which `generate` may have repeated, with the images that were encoded.
 
     Where there are k times as many, each row of the prompt stands k times, one behind the other, and so do its entries.
 
     Args:
-        output: of the encoder.
-        there: (B, S) bool, its visual tokens in the prompt.
+        entries: (n, D) of each.
+        there: (B, S) bool, their visual tokens in the prompt.
     """
-    known, now = len(outcome.sizes), len(output.pooler_output)
+    known, now = len(outcome.sizes), len(entries)
     if now == known:
         return list(range(known))
     repeats, rest = divmod(now, known)
@@ -134,7 +135,8 @@ def read_prompt(
         output, there = outputs.get(modality), ids == token
         if output is None:
             continue
-        lengths = [len(f) for f in output.pooler_output]
+        entries = plan.family.entries(output)
+        lengths = [len(features) for features in entries]
         if not lengths or int(there.sum()) != sum(lengths):
             return None  # text alone, or a mismatch that stock reports
         for length in lengths:
@@ -145,9 +147,9 @@ def read_prompt(
                 )
         outcome = outcome_of(plan, output)
         if outcome is not None:
-            order = order_of(output, outcome, there)
+            order = order_of(entries, outcome, there)
             lengths = [len(outcome.sizes[i]) for i in order]  # some stock models repeat entries in another order
-            outputs[modality] = with_merged_features(output, outcome, order)
+            outputs[modality] = with_merged_features(plan, output, outcome, order)
             sizes = torch.cat([outcome.sizes[i] for i in order]).to(there.device)
             removed = spread((sizes == 0)[:, None], there)[..., 0]
             gone = removed if gone is None else gone | removed
@@ -162,7 +164,7 @@ def read_prompt(
         return None
     left = (spans if gone is None else spans.masked_fill(gone, 0)).flatten()
     limits = torch.zeros(int(spans.max()) + 1, dtype=torch.long, device=ids.device)
-    queries = ids[:, :0]
+    queries, cache = ids[:, :0], cache_of(kwargs)
     if plan.ranking_layers:
         queries = query_places(plan.config, plan.tokenizer, ids, visual, padding.valid, labels)
     state = Prefill(
@@ -176,13 +178,14 @@ def read_prompt(
         past_valid=padding.past,
         merged_away=gone,
         without_answer=None if labels is None else ~has_answer(labels),
+        sees_ahead=plan.family.sees_ahead(kwargs, 0 if cache is None else cache.get_seq_length()),
         log_sizes=log_s,
         decisions=decisions,
     )
     return state, kwargs | {"mm_encoder_outputs": outputs}
 
 
-def with_merged_features(output: Any, outcome: Outcome, order: list[int]) -> Any:
+def with_merged_features(plan: Plan, output: Any, outcome: Outcome, order: list[int]) -> Any:
     """Return a copy of the encoder's output that has what stage 1 made in the place of its features."""
     new, features = copy.copy(output), outcome.features
     if order != list(range(len(outcome.sizes))):
@@ -190,5 +193,5 @@ def with_merged_features(output: Any, outcome: Outcome, order: list[int]) -> Any
         features = torch.stack(chosen) if isinstance(features, Tensor) else chosen
     elif not isinstance(features, Tensor):
         features = list(features)
-    new.pooler_output = features
+    setattr(new, plan.family.features, features)
     return new

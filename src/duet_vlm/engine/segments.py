@@ -13,7 +13,7 @@ from ..tensors.tokens import take, take_mask
 from .cache import NOTHING, Held, PrunedLayer, pruned_layer
 from .forward_pass import Decode, Prefill
 from .merge_sizes import add_size_bias
-from .restriction import Restriction, Rope
+from .restriction import Restriction, Rope, changed
 
 
 def stored_by(layer: DecoderLayer, kwargs: dict[str, Any]) -> PrunedLayer | None:
@@ -52,7 +52,7 @@ def _of_prompt(
 ) -> Restriction:
     """Make the restriction of a prompt to the tokens that are present."""
     present, device = state.present, hidden.device
-    mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
+    stock = mask, rope = kwargs["attention_mask"], kwargs["position_embeddings"]
     after = before.after_prompt(
         present.places,
         state.visual.shape[1],
@@ -63,30 +63,40 @@ def _of_prompt(
     columns = after.columns(len(hidden), device).to(device)
     missing = present.kept is not None or after.holes or columns.shape[1] < after.length
     if not missing and after.log_sizes is None:
-        return Restriction(before, after, (mask, rope), mask, (rope[0].to(device), rope[1].to(device)), whole=True)
+        same = changed(rope, lambda x: x.to(device))
+        positions = kwargs["position_ids"].to(device) if state.plan.scales else None
+        return Restriction(before, after, stock, mask, same, whole=True, positions=positions)
     rows = present.places
     if mask is None:
         rows = torch.where(rows < 0, -1, rows + before.length)
     restricted = _mask(layer, hidden, mask, rows, columns, after)
-    return Restriction(before, after, (mask, rope), restricted, _rope(hidden, kwargs, state, before))
+    rope, positions = _standing(hidden, kwargs, state, before)
+    return Restriction(before, after, stock, restricted, rope, positions=positions)
 
 
-def _rope(hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held) -> Rope:
-    """Gather rotary embeddings where positions stay, and compute them where they are renumbered."""
-    present, device = state.present, hidden.device
-    renumbers = state.plan.renumbers and present.kept is not None
-    if before.removed is None and not renumbers:
-        cos, sin = kwargs["position_embeddings"]
-        return present.vectors(cos.to(device)), present.vectors(sin.to(device))
-    positions = kwargs["position_ids"].to(device)
-    if present.kept is not None:
-        positions = take(positions, present.kept)
-    if renumbers:
-        positions = positions - present.removed_before()
-    if before.removed is not None:
-        positions = positions - before.removed.to(device)
-    rope: Rope = state.plan.rotary(hidden, positions.clamp(min=0))
-    return rope
+def _standing(hidden: Tensor, kwargs: dict[str, Any], state: Prefill, before: Held) -> tuple[Rope, Tensor | None]:
+    """Gather rotary embeddings where positions stay, and compute them where they are renumbered.
+
+    Returns:
+        Them, and the positions, (B, n) long, where the decoder's attention scales queries by them.
+    """
+    present, device, plan = state.present, hidden.device, state.plan
+    renumbers = plan.renumbers and present.kept is not None
+    moved, positions = renumbers or before.removed is not None, None
+    if moved or plan.scales:
+        positions = kwargs["position_ids"].to(device)
+        if present.kept is not None:
+            positions = take(positions, present.kept)
+        if renumbers:
+            positions = positions - present.removed_before()
+        if before.removed is not None:
+            positions = positions - before.removed.to(device)
+        positions = positions.clamp(min=0)
+    if moved:
+        rope: Rope = plan.rotary(hidden, positions)
+    else:
+        rope = changed(kwargs["position_embeddings"], lambda x: present.vectors(x.to(device)))
+    return rope, positions if plan.scales else None
 
 
 def _of_text(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state: Decode, before: Held) -> Restriction:
@@ -101,20 +111,27 @@ def _of_text(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any], state:
         if state.ropes is None:
             state.ropes = _ropes(hidden, kwargs["position_ids"], cache_of(kwargs).layers, state.plan.rotary)
         rope = state.ropes[id(before.removed)]
-    return Restriction(before, after, stock, mask, rope)
+    positions = None
+    if state.plan.scales:
+        positions = kwargs["position_ids"]
+        if before.removed is not None:
+            positions = (positions - before.removed.to(positions.device)).clamp(min=0)
+    return Restriction(before, after, stock, mask, rope, positions=positions)
 
 
 def _ropes(hidden: Tensor, positions: Tensor, layers: list[PrunedLayer], rotary: Any) -> dict[int, Rope]:
     """Compute the rotary embeddings of every segment in one call, as decoding cannot afford one call each.
 
     Returns:
-        id of `Held.removed` -> (B, n, d) cosines and sines.
+        id of `Held.removed` -> (B, n, d) cosines and sines, or one tensor of complex numbers.
     """
     held = [getattr(layer, "held", NOTHING).removed for layer in layers]  # a linear layer has no positions
     removed = {id(one): one for one in held if one is not None}
     missing = torch.stack([one.to(positions.device) for one in removed.values()])  # (segments, B, 1)
-    cos, sin = rotary(hidden, (positions - missing).clamp_(min=0).flatten(0, 1))
-    return dict(zip(removed, zip(cos.chunk(len(missing)), sin.chunk(len(missing)), strict=True), strict=True))
+    rope: Rope = rotary(hidden, (positions - missing).clamp_(min=0).flatten(0, 1))
+    count = len(missing)
+    parts = rope.chunk(count) if isinstance(rope, Tensor) else zip(*(x.chunk(count) for x in rope), strict=True)
+    return dict(zip(removed, parts, strict=True))
 
 
 def _mask(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class AnyRes(Family):
     """What LLaVA-NeXT and LLaVA-OneVision share. Rows of packed patches end with `image_newline`, a parameter."""
 
-    projectors = ("multi_modal_projector", "image_newline")
+    projectors: tuple[str, ...] = ("multi_modal_projector", "image_newline")
     cut_by_size = True
     tiles_advice = ", and an image of its largest grid of crops is counted as a whole"
 

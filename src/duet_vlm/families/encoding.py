@@ -35,11 +35,11 @@ class Outcome:
     """What stage 1 made of one call of an encoder.
 
     Attributes:
-        features: as the encoder's `pooler_output`, but with merged tokens, and zeros where a token was removed.
+        features: as the encoder's own (`Family.features`), but with merged tokens, and zeros where a token was removed.
         sizes: for each entry of it, (n,) float32: how many tokens each place stands for, 0 where one was removed.
         decisions: what was decided, in the order of encoding, for the trace.
         settings: of stage 1, as they were.
-        engine_only: whether `pooler_output` is `features` too, because nobody but the engine will see it.
+        engine_only: whether the encoder's own are `features` too, because nobody but the engine will see it.
     """
 
     features: Any
@@ -207,7 +207,7 @@ class Stage1:
         return None
 
     def outcome(self, call: EncoderCall, output: Any) -> Outcome:
-        entries = output.pooler_output
+        entries = self.family.entries(output)
         assert call.features is not None and call.sizes is not None
         lengths = [len(entry) for entry in entries]
         if sum(lengths) != len(call.features):

@@ -50,6 +50,7 @@ class Family(PixelInputs):
             of tokens.
         every_patch: whether each patch of the tower is one visual token behind a projector of two layers, so that the
             operations of a training step can be counted.
+        features: where an encoder's output holds its features, of each image (n, D).
         towers: attributes of the core model that hold vision towers.
         projectors: names of modules and parameters between tower and language model. Where stage 1 stands on the
             projector, the first is the core model's attribute that holds it.
@@ -73,6 +74,7 @@ class Family(PixelInputs):
     crops_together = False
     whole_videos = False
     every_patch = False
+    features = "pooler_output"
     towers: tuple[str, ...] = ("vision_tower",)
     projectors: tuple[str, ...] = ("multi_modal_projector",)
     video_processor: type[FrameProcessor] | None = None
@@ -206,6 +208,14 @@ class Family(PixelInputs):
     def extra_inputs(self, config: PreTrainedConfig, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
         """Make what a processor gives beside ids (B, S): the kind of each token, and sizes for positions."""
         return {}
+
+    def sees_ahead(self, kwargs: dict[str, Any], past: int) -> bool:
+        """Tell whether the text of a prompt sees what stands behind it, in a call behind `past` tokens of a cache."""
+        return False
+
+    def entries(self, output: Any) -> Any:
+        """What an encoder's output holds of each image, (n, D) each."""
+        return getattr(output, self.features)
 
     def without_removed(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Leave out of a call's `mm_encoder_outputs` what the stock model itself removes of them."""

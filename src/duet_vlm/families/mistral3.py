@@ -6,4 +6,4 @@ from .pixtral import Pixtral
 
 
 class Mistral3(Pixtral, model_types=("mistral3",)):
-    """Mistral Small 3.1 and 3.2; the decoder of Ministral 3 scales queries by positions and is refused."""
+    """Mistral Small 3.1 and 3.2, and Ministral 3, whose attention scales queries by the positions that layers keep."""

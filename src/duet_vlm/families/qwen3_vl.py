@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from .qwen2_5_vl import Qwen2VLVideoProcessor, Qwen25VL
 from .video import pixels
-from .video.processors import BICUBIC, HALVES
+from .video.processors import BICUBIC, HALVES, FrameProcessor
 from .video.sampling import Sampling, ends
 
 
@@ -35,4 +35,4 @@ class Qwen3VLVideoProcessor(Qwen2VLVideoProcessor):
 class Qwen3VL(Qwen25VL, model_types=("qwen3_vl", "qwen3_vl_moe")):
     """Each block attends across a whole frame; the decoder adds deepstack features after its first layers."""
 
-    video_processor = Qwen3VLVideoProcessor
+    video_processor: type[FrameProcessor] | None = Qwen3VLVideoProcessor

@@ -20,6 +20,14 @@ def refuse_renumbering(config: PreTrainedConfig, duet: Settings, why: str) -> No
         raise DuetError(f"positions 'renumber' is not possible for {config.model_type}: {why}; use 'keep' or 'auto'.")
 
 
+def refuse_stage_1(config: PreTrainedConfig, duet: Settings, why: str) -> None:
+    """For models whose encoder gives nothing that could be scored and merged."""
+    if duet.merges:
+        raise DuetError(
+            f"stage 1 is not possible for {config.model_type}: {why}; leave dominant None to use stage 2 alone."
+        )
+
+
 def check_downsampling(family: Family, config: PreTrainedConfig) -> None:
     """Raise ValueError where images cannot be shrunk before the encoder."""
     if not family.downsamples:

@@ -24,6 +24,7 @@ from .names import (
     borrows,
     cache_argument,
     cache_of,
+    counts_tokens,
     decoder_of,
     device_of,
     hooks_of,
@@ -35,6 +36,7 @@ from .names import (
     named_arguments,
     output_cache,
     renumbers,
+    scales_by_positions,
     takes,
     tiles_of,
 )
@@ -56,6 +58,7 @@ __all__ = [
     "check_chunks",
     "check_decoder",
     "check_host",
+    "counts_tokens",
     "decoder_of",
     "device_of",
     "hooks_of",
@@ -68,6 +71,7 @@ __all__ = [
     "named_arguments",
     "output_cache",
     "renumbers",
+    "scales_by_positions",
     "takes",
     "tiles_of",
 ]

@@ -34,7 +34,7 @@ class _Zeros(nn.Module):
         self.width = width
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.new_zeros(1).expand(*x.shape[:-1], self.width)
+        return x.new_zeros(self.width).expand(*x.shape[:-1], self.width)  # pairs of it may be seen as complex
 
 
 class _Entrance(nn.Module):

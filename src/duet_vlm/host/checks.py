@@ -19,7 +19,18 @@ from transformers.generation import GenerationMixin
 
 from ..errors import DuetError
 from ..version import __version__
-from .names import CACHE_NAMES, LAYER_NAMES, arguments, attends, attention_kind, decoder_of, device_of, linear_of, takes
+from .names import (
+    CACHE_NAMES,
+    LAYER_NAMES,
+    arguments,
+    attends,
+    attention_kind,
+    decoder_of,
+    device_of,
+    linear_of,
+    scales_by_positions,
+    takes,
+)
 
 KEPT = (
     cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer, cache_utils.LinearAttentionLayer,
@@ -66,8 +77,8 @@ def check_decoder(model: Any) -> None:
         raise _unknown(f"{type(decoder).__name__} has no list of layers")
     if not isinstance(getattr(decoder, "rotary_emb", None), nn.Module):
         raise _unknown(f"{type(decoder).__name__} has no rotary_emb")
-    if not _is_pair(decoder):
-        raise _unknown(f"{type(decoder.rotary_emb).__name__} gives no pair of cosines and sines")
+    if not _is_rope(decoder):
+        raise _unknown(f"{type(decoder.rotary_emb).__name__} gives neither cosines and sines nor complex numbers")
     for layer in decoder.layers:
         kind, known = type(layer).__name__, arguments(type(layer))
         if next(iter(list(known)[1:]), None) != "hidden_states":
@@ -82,15 +93,11 @@ def check_decoder(model: Any) -> None:
         attention = getattr(layer, "self_attn", None)
         if not hasattr(attention, "layer_idx") or not hasattr(attention, "config"):
             raise _unknown(f"{kind} has no self_attn that knows its layer_idx and config")
-        positions = arguments(type(attention)).get("position_ids")
-        if positions is not None and positions.default is positions.empty:
-            raise _unknown(f"{type(attention).__name__} scales by position_ids")
     for stored in cache_utils.DynamicCache(config=decoder.config).layers:
         if type(stored) not in KEPT:
             raise _unknown(f"{type(decoder).__name__} keeps a {type(stored).__name__}")
     if not any(attends(layer) for layer in decoder.layers):
         raise _unknown(f"no layer of {type(decoder).__name__} has attention")
-    check_attention(decoder)
 
 
 def _is_linear(layer: nn.Module) -> bool:
@@ -110,19 +117,24 @@ def _is_linear(layer: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _is_pair(decoder: Any) -> bool:
-    """Tell whether rotary embeddings are cosines and sines; True as well where only a call of the model can tell."""
+def _is_rope(decoder: Any) -> bool:
+    """Tell whether rotary embeddings are cosines and sines, or complex; True as well where only a call can tell."""
     place = torch.zeros(1, 1, dtype=torch.long, device=device_of(decoder, torch.device("cpu")))
     try:
         rope = decoder.rotary_emb(place[..., None].float(), place)
     except (TypeError, ValueError, RuntimeError, IndexError):
         return True
-    return isinstance(rope, tuple) and len(rope) == 2
+    return rope.is_complex() if isinstance(rope, torch.Tensor) else isinstance(rope, tuple) and len(rope) == 2
 
 
-def check_attention(decoder: Any) -> None:
-    """Refuse attention whose masks cannot be cut to the tokens that are kept."""
+def check_attention(decoder: Any, renumbers: bool) -> None:
+    """Refuse attention whose masks cannot be cut to the tokens that are kept, or that misreads their positions."""
     kind = attention_kind(decoder)
+    if "flash" in kind and not renumbers and scales_by_positions(decoder):
+        raise DuetError(
+            f"positions 'keep' leave gaps, which attention {kind!r} of a {decoder.config.model_type} takes for packed "
+            "sequences: set positions to 'renumber', or attn_implementation to 'sdpa'."
+        )
     if kind == "flex_attention" or kind.startswith("paged"):
         raise DuetError(
             f"attention {kind!r} hides its masks from compression: set attn_implementation to 'sdpa', 'eager' or "

@@ -114,8 +114,9 @@ def image_tokens(processor: Any, sizes: list[tuple[int, int]]) -> list[int]:
 
 
 def decoder_of(model: Any) -> Any:
-    """The language model inside a model, the stack of decoder layers."""
-    return model.base_model.get_decoder()
+    """The language model inside a model, the stack of decoder layers; some hand over their own head with it."""
+    decoder = model.base_model.get_decoder()
+    return decoder if hasattr(decoder, "layers") else getattr(decoder, "model", decoder)
 
 
 def attends(layer: Any) -> bool:
@@ -153,20 +154,25 @@ def attention_kind(module: Any) -> str:
     return str(module.config._attn_implementation)
 
 
+def counts_tokens(attention: Any) -> bool:
+    """Whether attention scales a query by how many tokens stand before it, which it counts by itself (Llama 4)."""
+    return bool(getattr(attention, "attn_temperature_tuning", False)) and not attention.use_rope
+
+
 def is_replica(module: nn.Module) -> bool:
     """Whether DataParallel made this module for one call."""
     return bool(vars(module).get("_is_replica"))
 
 
-def tiles_of(config: PreTrainedConfig, size: tuple[int, int]) -> tuple[int, int, int]:
+def tiles_of(config: PreTrainedConfig, size: tuple[int, int], in_row: int | None = None) -> tuple[int, int, int]:
     """Count an AnyRes image's crops beside the base, and its rows and columns of patches; `size` is (height, width).
 
-    Stock code chooses the grid and cuts off what is padding.
+    Stock code chooses the grid and cuts off what is padding. `in_row` of them are in a row of a crop, if not all.
     """
     from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
     side = config.vision_config.image_size
-    in_row = side // config.vision_config.patch_size
+    in_row = in_row or side // config.vision_config.patch_size
     down, across = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, side)
     _, rows, columns = unpad_image(torch.empty(1, down * in_row, across * in_row), size).shape
     return down * across, rows, columns
@@ -180,3 +186,9 @@ def arguments(kind: Any) -> Mapping[str, inspect.Parameter]:
 def renumbers(decoder: Any) -> bool:
     """Whether the decoder's rotary embeddings are the same for all layers, so that positions can be renumbered."""
     return "layer_type" not in arguments(type(decoder.rotary_emb))
+
+
+def scales_by_positions(decoder: Any) -> bool:
+    """Whether the decoder's attention needs positions beside rotary embeddings, as it scales queries by them."""
+    known = (arguments(type(layer.self_attn)).get("position_ids") for layer in decoder.layers if attends(layer))
+    return any(positions is not None and positions.default is positions.empty for positions in known)

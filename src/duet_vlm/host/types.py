@@ -15,7 +15,7 @@ class Core(nn.Module):
 
     Attributes:
         config: the model's.
-        get_image_features: encodes images; the output's `pooler_output` holds (tokens, D) for each.
+        get_image_features: encodes images; the output holds (tokens, D) for each, see `Family.features`.
     """
 
     config: PreTrainedConfig

@@ -130,9 +130,11 @@ def narrow(config: PreTrainedConfig) -> PreTrainedConfig:
     """The same depth, images and prompts at almost no width, where a layer costs what Python costs."""
     config = copy.deepcopy(config)
     vision, text = config.vision_config, config.get_text_config()
-    for name in ("hidden_size", "embed_dim", "out_hidden_size", "intermediate_size", "head_dim"):
+    for name in ("hidden_size", "embed_dim", "out_hidden_size", "intermediate_size", "head_dim", "projection_dim"):
         if hasattr(vision, name):
             setattr(vision, name, 16)
+    if hasattr(vision, "pixel_shuffle_ratio"):  # an adapter in the tower takes all patches of a token side by side
+        vision.intermediate_size = round(16 / vision.pixel_shuffle_ratio**2)
     if hasattr(config, "hidden_size"):  # some repeat that of their text
         config.hidden_size = 16
     for name in ("num_attention_heads", "num_heads"):

@@ -46,8 +46,8 @@ def shown_together(config: Settings, video: Encoded) -> list[Encoded]:
     """What the config's method is shown at a time: all of a video, or each of its frames."""
     if video.frames == 1 or config.stage1_method.whole_videos:
         return [video]
-    parts = (x.chunk(video.frames, dim=1) for x in (video.scores, video.keys, video.features))
-    return [Encoded(*frame, video.grid) for frame in zip(*parts, strict=True)]
+    scores, keys, features = (x.chunk(video.frames, dim=1) for x in (video.scores, video.keys, video.features))
+    return [Encoded(*frame, grid=video.grid) for frame in zip(scores, keys, features, strict=True)]
 
 
 def method_of(config: Settings) -> Method:
