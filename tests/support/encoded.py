@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ CONFIGS = {
 }
 
 RANKED: dict[str, Callable[[ranking.RankingInputs], Tensor]] = {
-    **{name: row.load() for name, row in RANKINGS.items()},
+    **{name: partial(ranking.ranked, row) for name, row in RANKINGS.items()},
     "no debias": lambda seen: attention(replace(seen, average=None)),
     "average": lambda seen: ranking.average_token(seen.hidden, seen.visual),
     "received": lambda seen: column_sums(seen.query, seen.key[:, :, :TEXT], seen.softmax),
@@ -77,7 +78,7 @@ def row(x: Any, number: int) -> Any:
     changed = {}
     for name in (field.name for field in fields(x)):
         value = getattr(x, name)
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and name != "limits":  # which is of all images
             changed[name] = value[number : number + 1]
         elif isinstance(value, Places):
             changed[name] = row(value, number)
