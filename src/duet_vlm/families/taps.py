@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from .encoding import Stage1
@@ -50,6 +51,7 @@ class Tap:
         if call is not None:
             call.tower_kwargs = kwargs
 
+    @torch.no_grad()  # what is noted needs no gradient, and would be missing where a checkpoint computes the layer again
     def before_attention(self, attention: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         call = self.stage.call()
         if call is not None:
