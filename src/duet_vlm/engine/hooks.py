@@ -32,6 +32,7 @@ from . import (
 )  # fmt: skip
 from .cache import check_equal_lengths, check_prunable, forget_announced, is_pruned
 from .forward_pass import ARGUMENT, Decode, Entry, ForwardPass, Prefill, PrefillRecord, TextOnly
+from .noted import Noted
 from .passes import Passes
 from .plan import Plan
 from .segments import restriction_for, stored_by
@@ -51,8 +52,7 @@ class Engine:
         self._model, self.plan, self.full_logits, self.passes = Ref(model), plan, full_logits, Passes()
         self.last: PrefillRecord | None = None
         self.watch: dropping.Watch | None = None
-        self.saved: Any = None  # what model.config.duet was before it was written
-        self.wrote = self.warned = False
+        self.warned, self.noted = False, Noted()
         self._handles: list[Any] = []
         self._hook()
 
@@ -105,23 +105,11 @@ class Engine:
         """Take every hook off once no pass is under way, and give the model's config back what it had."""
         with self.passes.between():
             self._unhook()
-            config = self._model().config
-            if self.wrote and self.saved is not None:
-                config.duet = self.saved
-            elif self.wrote and hasattr(config, "duet"):
-                del config.duet
-            self.wrote = False
+            self.noted.take_back(self._model().config)
 
     def write(self) -> None:
         """Put the settings into the model's config, where `save_pretrained` finds them; none that cannot be saved."""
-        config = self._model().config
-        if not self.wrote:
-            self.saved = getattr(config, "duet", None)
-        if self.plan.config.savable:
-            config.duet = self.plan.config.to_dict()
-        elif hasattr(config, "duet"):
-            del config.duet
-        self.wrote = True
+        self.noted.write(self._model().config, self.plan.config)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"last": None}  # a copied or saved model takes no prompt along

@@ -51,7 +51,7 @@ class Tap:
         if call is not None:
             call.tower_kwargs = kwargs
 
-    @torch.no_grad()  # what is noted needs no gradient, and would be missing where a checkpoint computes the layer again
+    @torch.no_grad()  # a checkpoint that computes the layer again would miss what was saved for gradients of this
     def before_attention(self, attention: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         call = self.stage.call()
         if call is not None:
