@@ -35,7 +35,7 @@ stages = pytest.mark.parametrize("name", ["both stages", "proportional"])
 def settings(family: str, name: str = "both stages") -> DuetConfig:
     dominant, contextual = zoo.FAMILIES[family].stage_1
     stage_1 = {} if name in WITHOUT_STAGE_1 else {"dominant": dominant, "contextual": contextual}
-    return DuetConfig(**stage_1, **CONFIGS[name])
+    return DuetConfig(**stage_1, **CONFIGS[name], **zoo.FAMILIES[family].more)
 
 
 def apply(model: Any, family: str = "llava", name: str = "both stages") -> duet_vlm.Duet:

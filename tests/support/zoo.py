@@ -6,7 +6,7 @@ A prompt is a tuple of ints (so many words) and "i" (an image) and "v" (a video)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import tiny
@@ -40,6 +40,7 @@ class Member:
         mrope: whether its positions have three axes, which the model makes from ids and grids.
         stage_1: settings of stage 1 that fit its small images.
         renumbers: whether positions may be renumbered.
+        more: settings that every config of its tests has besides.
         repeats: whether stock repeats what was encoded for beams and several sequences; elsewhere it raises.
     """
 
@@ -51,6 +52,7 @@ class Member:
     stage_1: tuple[int, int] = (7, 3)
     renumbers: bool = True
     modality: str = "image"
+    more: dict[str, Any] = field(default_factory=dict)
     repeats: bool = True
 
 
@@ -105,6 +107,11 @@ def visual(batch: dict[str, Any]) -> Tensor:
     return (batch["input_ids"] == IMAGE) | (batch["input_ids"] == VIDEO)
 
 
+def audio(batch: dict[str, Any]) -> Tensor:
+    """(B, S) bool."""
+    return batch["input_ids"] == zoo_omni.AUDIO
+
+
 def is_hybrid(model: Any) -> bool:
     """Whether some decoder layers hold a state instead of keys and values."""
     return any(not hasattr(layer, "self_attn") for layer in model.base_model.get_decoder().layers)
@@ -120,6 +127,10 @@ def rope_index(model: Any, batch: dict[str, Any]) -> Tensor:
     given = {k: batch[k] for k in wanted if k in batch}
     if "video_second_per_grid" in batch:
         given["second_per_grids"] = batch["video_second_per_grid"]
+    if "use_audio_in_video" in batch:
+        given["use_audio_in_video"] = batch["use_audio_in_video"]
+    if "feature_attention_mask" in batch:
+        given["audio_seqlens"] = batch["feature_attention_mask"].sum(1)
     positions: Tensor = model.model.get_rope_index(batch["input_ids"], **given)[0]
     return positions
 
@@ -157,6 +168,15 @@ FAMILIES: dict[str, Member] = {
     "qwen3_vl_moe": qwen_member("Qwen3VLMoe", zoo_qwen.video_with_times),
     "qwen2_5_omni_thinker": Member(
         lambda: zoo_omni.thinker(QWEN_TEXT), zoo_qwen.image, zoo_qwen.omni_video, mrope=True, renumbers=False
+    ),
+    "omni_with_sound": Member(
+        lambda: zoo_omni.thinker(QWEN_TEXT),
+        zoo_qwen.image,
+        zoo_omni.video_with_sound,
+        zoo_omni.extras,
+        mrope=True,
+        renumbers=False,
+        more={"audio_keep": 0.5},
     ),
     **{name: glm_member(name) for name in ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")},
     "glm4v_video": glm_member("glm4v", "video"),

@@ -11,8 +11,8 @@ from ..errors import DuetError, closest, shown
 from . import registry
 from .choices import CHOICES, Combine, Positions, Query
 from .drops import Drop, as_drops, set_fields
-from .values import as_count, as_sides, check_flag, is_whole
-from .versions import VERSION, check_version
+from .values import as_count, as_share, as_sides, check_flag, is_whole
+from .versions import FIRST, VERSION, check_version
 
 _LANGUAGE = re.compile("[A-Za-z]{2,8}")
 
@@ -55,6 +55,8 @@ class Settings:
             place, so that content alone counts.
         downsample: (rows, columns) of patches to which an image is shrunk before the encoder. It is a stage 1 of its
             own, so `dominant` stays None.
+        audio_keep: how much of a sound is kept, as a fraction of its audio tokens, on average over the decoder layers;
+            in both stages, at the layers of `drops` (docs/audio.md). None leaves sound alone, as text.
 
     Raises:
         DuetError: a value is not possible, or two of them contradict each other.
@@ -83,6 +85,7 @@ class Settings:
     ranking: str | Callable[..., Any] = "attention"
     debias: bool = False
     downsample: tuple[int, int] | None = None
+    audio_keep: float | None = None
 
     def __post_init__(self) -> None:
         set_fields(self, drops=as_drops(self.drops))
@@ -105,6 +108,8 @@ class Settings:
         set_fields(self, contextual=as_count("contextual", self.contextual, minimum=0))
         if self.dominant is None and self.contextual:
             raise DuetError(f"contextual {self.contextual!r} needs stage 1: give dominant too, or contextual=0.")
+        if self.audio_keep is not None:
+            set_fields(self, audio_keep=as_share("audio_keep", self.audio_keep))
         self._check_options()
         for before, after in zip(self.drops, self.drops[1:], strict=False):
             if before.layer == after.layer:
@@ -179,8 +184,8 @@ class Settings:
 
     @property
     def ranks(self) -> bool:
-        """Whether stage 2 needs a ranking: a drop that keeps none or all of the tokens does not."""
-        return any(0 < d.keep < 1 for d in self.drops)
+        """Whether stage 2 needs a ranking: a drop that keeps none or all of the tokens does not, but for sound."""
+        return any(0 < d.keep < 1 or (d.keep < 1 and self.audio_keep is not None) for d in self.drops)
 
     @property
     def savable(self) -> bool:
@@ -199,10 +204,12 @@ class Settings:
                     f"{name} {registry.called(getattr(self, name))} has no name to be saved under: give it one with "
                     f"duet_vlm.{register}, and make the config again."
                 )
-        return {"version": VERSION} | self._values()
+        return {"version": FIRST if self.audio_keep is None else VERSION} | self._values()
 
     def _values(self) -> dict[str, Any]:
         data = {one.name: getattr(self, one.name) for one in fields(self)}
+        if self.audio_keep is None:
+            del data["audio_keep"]  # so that an older package reads the others
         data["drops"] = [asdict(drop) for drop in self.drops]
         return data if self.downsample is None else data | {"downsample": list(self.downsample)}
 

@@ -25,6 +25,8 @@ ARGUMENT = "duet"  # by which a pass travels from the core model to the decoder 
 class Prefill:
     """A prompt with images or videos: B rows of S tokens.
 
+    Where sound is compressed, audio tokens count among the visual tokens in everything that is said here.
+
     Attributes:
         plan: the settings it runs under, whatever changes meanwhile.
         visual: (B, S) bool, the visual tokens coming in.
@@ -39,6 +41,9 @@ class Prefill:
             labels.
         log_sizes: (B, S) float32, log of how many tokens each one stands for; None where that weighs nothing.
         decisions: what stage 1 did, in the order of encoding, for the trace.
+        audio: (B, S) bool, the audio tokens among the visual ones; None where sound is text or does not come.
+        sounds: how many of the spans are sounds; they are the last ones.
+        heard: what stage 1 did to the sounds, in the order of encoding, for the trace.
         deepstack: (B, S, D) each, what is added to the hidden states after layers 0, 1, ...; zeros at text.
         present: the tokens that are there now.
         kept: decoder layer -> (B, n) long, the places kept from there on.
@@ -59,6 +64,9 @@ class Prefill:
     without_answer: Tensor | None = None
     log_sizes: Tensor | None = None
     decisions: list[Merge] = field(default_factory=list)
+    audio: Tensor | None = None
+    sounds: int = 0
+    heard: list[Merge] = field(default_factory=list)
     deepstack: list[Tensor] = field(default_factory=list)
     present: Present = field(init=False)
     kept: dict[int, Tensor] = field(default_factory=dict)
@@ -91,7 +99,9 @@ class Prefill:
     def record(self) -> PrefillRecord:
         """What is left of it for the trace."""
         at = {layer: drop.ranking_layer for layer, drop in self.plan.drops_by_layer.items()}
-        return PrefillRecord(self.visual, self.queries, self.decisions, self.kept, self.scores, self.ranked, at)
+        return PrefillRecord(
+            self.visual, self.queries, self.decisions, self.kept, self.scores, self.ranked, at, self.audio, self.heard
+        )
 
 
 @dataclass
@@ -146,6 +156,7 @@ class PrefillRecord:
         scores: decoder layer -> (B, n) float, of the tokens present there, as ranked.
         ranked: decoder layer -> (B, n) the places that its scores speak of, None for every token.
         ranked_at: decoder layer -> the layer whose weights made its scores.
+        audio, heard: as in `Prefill`.
     """
 
     visual: Tensor
@@ -155,3 +166,5 @@ class PrefillRecord:
     scores: dict[int, Tensor]
     ranked: dict[int, Tensor | None]
     ranked_at: dict[int, int]
+    audio: Tensor | None
+    heard: list[Merge]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DuetError
-from ..families import encoding, visual_token_ids
+from ..families import encoding
 from ..families.encoding import Outcome
 from ..host.types import Core
 from ..stage1 import Merge
@@ -19,16 +19,16 @@ from ..tensors.tokens import number_runs, number_spans, spread
 from .forward_pass import Prefill
 from .merge_sizes import log_sizes
 from .padding import Padding
-from .plan import Plan
+from .plan import AUDIO, Plan
 
 
 def has_pixels(plan: Plan, kwargs: dict[str, Any]) -> bool:
-    """Whether a call brings images or videos that are not encoded yet."""
-    return plan.family.pixels_in(kwargs) is not None
+    """Whether a call brings images or videos that are not encoded yet, or sound that is to be compressed."""
+    return any(kwargs.get(name) is not None for names in plan.arguments.values() for name in names)
 
 
 def brings_images(plan: Plan, kwargs: dict[str, Any]) -> bool:
-    """Whether a call brings images or videos, as pixels or encoded already."""
+    """Whether a call brings images or videos, as pixels or encoded already, or sound that is to be compressed."""
     encoded = (kwargs.get("mm_encoder_outputs") or {}).values()
     return has_pixels(plan, kwargs) or any(output is not None for output in encoded)
 
@@ -46,8 +46,8 @@ def encode(plan: Plan, core: Core, kwargs: dict[str, Any]) -> dict[str, Any]:
         The same with `mm_encoder_outputs` in the place of pixels.
     """
     outputs, others = dict(kwargs.get("mm_encoder_outputs") or {}), dict(kwargs)
-    for modality, names in plan.family.pixel_arguments.items():
-        if plan.family.pixels_in(kwargs, modality) is not None:
+    for modality, names in plan.arguments.items():
+        if any(kwargs.get(name) is not None for name in names):
             if outputs.get(modality) is not None:
                 raise DuetError(f"the {modality}s came both as pixels and encoded: give one of them.")
             encoder = getattr(core, f"get_{modality}_features")
@@ -56,7 +56,24 @@ def encode(plan: Plan, core: Core, kwargs: dict[str, Any]) -> dict[str, Any]:
                 outputs[modality] = encoder(**{k: kwargs[k] for k in wanted}, return_dict=True)
         for name in names:
             others.pop(name, None)
+    if outputs.get(AUDIO) is not None:
+        others |= _with_sound(core, others, plan.tokens[AUDIO], outputs[AUDIO])
     return plan.family.without_removed(others | {"mm_encoder_outputs": outputs})
+
+
+def _with_sound(core: Core, kwargs: dict[str, Any], token: int, output: Any) -> dict[str, Tensor]:
+    """Embed the prompt with what stage 1 made of its sounds, as the core model takes no encoded ones.
+
+    Nothing where their tokens are not those of the prompt, which stock reports.
+    """
+    outcome: Outcome = getattr(output, encoding.ATTRIBUTE)
+    ids, embeds = kwargs["input_ids"], kwargs.get("inputs_embeds")
+    output.pooler_output = outcome.features  # one for each sound
+    there, features = ids == token, torch.cat(outcome.features)
+    if int(there.sum()) != len(features):
+        return {}
+    embeds = core.get_input_embeddings()(ids) if embeds is None else embeds
+    return {"inputs_embeds": embeds.masked_scatter(there[..., None].to(embeds.device), features.to(embeds))}
 
 
 def outcome_of(plan: Plan, output: Any) -> Outcome | None:
@@ -130,7 +147,9 @@ def read_prompt(
     gone: Tensor | None = None
     log_s: Tensor | None = None
     outputs = dict(kwargs["mm_encoder_outputs"])
-    for modality, token in visual_token_ids(plan.model_config).items():
+    audio: Tensor | None = None
+    sounds, heard = 0, list[Merge]()
+    for modality, token in plan.tokens.items():
         output, there = outputs.get(modality), ids == token
         if output is None:
             continue
@@ -151,11 +170,13 @@ def read_prompt(
             sizes = torch.cat([outcome.sizes[i] for i in order]).to(there.device)
             removed = spread((sizes == 0)[:, None], there)[..., 0]
             gone = removed if gone is None else gone | removed
-            decisions += outcome.decisions
+            (heard if modality == AUDIO else decisions).extend(outcome.decisions)
             if plan.config.proportional:
                 here = log_sizes(sizes, there)
                 log_s = here if log_s is None else log_s + here
         numbers = number_runs(there) if modality in plan.family.runs else number_spans(there, lengths)
+        if modality == AUDIO:
+            audio, sounds = there, int(numbers.max())
         spans = torch.where(there, numbers + spans.max(), spans)
         visual = visual | there
     if not bool(visual.any()):
@@ -178,8 +199,13 @@ def read_prompt(
         without_answer=None if labels is None else ~has_answer(labels),
         log_sizes=log_s,
         decisions=decisions,
+        audio=audio,
+        sounds=sounds,
+        heard=heard,
     )
-    return state, kwargs | {"mm_encoder_outputs": outputs}
+    outputs.pop(AUDIO, None)  # it is embedded
+    others = {name: x for name, x in kwargs.items() if name != "mm_encoder_outputs"}
+    return state, others | ({"mm_encoder_outputs": outputs} if outputs else {})
 
 
 def with_merged_features(output: Any, outcome: Outcome, order: list[int]) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..config.budget import as_grid
 from ..config.settings import Settings
 from ..errors import DuetError
+from .hearing import AudioInputs
 from .image_shape import ImageShape
 from .pixel_inputs import PixelInputs
 
@@ -26,7 +27,7 @@ Make = Callable[[tuple[int, ...]], Tensor]
 FAMILIES: dict[str, Family] = {}  # by the model_type of a config
 
 
-class Family(PixelInputs):
+class Family(PixelInputs, AudioInputs):
     """One model family; a family's file says what is not as here.
 
     A subclass is registered for the values of `config.model_type` that it is given, wherever it stands:
@@ -227,8 +228,9 @@ class Family(PixelInputs):
         """Raise ValueError where this model cannot do what is asked of it."""
 
     def hook_encoder(self, core: nn.Module, duet: Settings) -> list[Any]:
-        """Put stage 1 on a model's encoders; what it returns has `remove()`."""
-        return self.stage1(core, duet, self).hook()
+        """Put stage 1 on a model's encoders, as far as it is on; what it returns has `remove()`."""
+        visual = self.stage1(core, duet, self).hook() if duet.merges else []
+        return visual + self.hook_audio(core, duet)
 
     def is_projector(self, name: str) -> bool:
         """Whether a parameter or module of this name lies in the projector between tower and language model."""
