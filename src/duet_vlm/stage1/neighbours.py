@@ -27,8 +27,8 @@ def merge_neighbours(encoded: Encoded, retained: int, window: int) -> Merge:
     anchors = order.gather(1, others_last)[:, :retained].sort(dim=1).values
     stays = torch.zeros_like(number).scatter(1, anchors, 1)
     members = stays.argsort(dim=1, stable=True)[:, : n - retained]
-    behind = torch.searchsorted(anchors, members)
-    sides = torch.stack([behind - 1, behind])  # the retained token before each member, and the one behind it
+    behind = stays.cumsum(1).gather(1, members)  # the number of the retained token behind each member
+    sides = torch.stack([behind - 1, behind])
     joins = sides.gather(0, _similarity(encoded, anchors, members, sides, number).argmax(0, keepdim=True))[0]
     averaged = torch.ones_like(anchors, dtype=torch.bool)
     return Merge(scores, anchors[:, :0], anchors, members, joins, averaged=averaged)
