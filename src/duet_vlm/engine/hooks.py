@@ -62,7 +62,7 @@ class Engine:
             self._handles.append(model.register_forward_hook(self.after_model, always_call=True, **pre))
         if callable(getattr(model, "generate", None)):
             self._handles.append(wrap(model, "generate", self.around_generate))
-        self._handles += self.plan.family.hook_encoder(core, self.plan.config)
+        self._handles += self.plan.family.hook_encoders(core, self.plan.config)
 
     def _unhook(self) -> None:
         while self._handles:

@@ -228,9 +228,12 @@ class Family(PixelInputs, AudioInputs):
         """Raise ValueError where this model cannot do what is asked of it."""
 
     def hook_encoder(self, core: nn.Module, duet: Settings) -> list[Any]:
-        """Put stage 1 on a model's encoders, as far as it is on; what it returns has `remove()`."""
-        visual = self.stage1(core, duet, self).hook() if duet.merges else []
-        return visual + self.hook_audio(core, duet)
+        """Put stage 1 on a model's encoders; what it returns has `remove()`."""
+        return self.stage1(core, duet, self).hook()
+
+    def hook_encoders(self, core: nn.Module, duet: Settings) -> list[Any]:
+        """Put stage 1 on what it is asked for: `hook_encoder` for images, `hook_audio` for sound."""
+        return [*(self.hook_encoder(core, duet) if duet.merges else ()), *self.hook_audio(core, duet)]
 
     def is_projector(self, name: str) -> bool:
         """Whether a parameter or module of this name lies in the projector between tower and language model."""
