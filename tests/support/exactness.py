@@ -35,6 +35,14 @@ def kept(handle: duet_vlm.Duet, batch: dict[str, Any], more: int = 0) -> dict[in
     return out
 
 
+def entering(handle: duet_vlm.Duet) -> list[int]:
+    """How many tokens of images, videos and sounds enter the language model in each row, by the trace."""
+    trace = handle.trace
+    assert trace is not None
+    kinds = [trace.samples] if trace.audio is None else [trace.samples, trace.audio.samples]
+    return [sum(sample.tokens_per_layer[0] for sample in row) for row in zip(*kinds, strict=True)]
+
+
 def weights(handle: duet_vlm.Duet, batch: dict[str, Any], family: str, more: int = 0) -> Tensor | None:
     """(B, S + more) how often each key counts, where that is not once."""
     return token_sizes(handle.trace, batch, family, more) if handle.config.proportional else None

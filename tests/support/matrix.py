@@ -33,8 +33,8 @@ stages = pytest.mark.parametrize("name", ["both stages", "proportional"])
 
 
 def settings(family: str, name: str = "both stages") -> DuetConfig:
-    dominant, contextual = zoo.FAMILIES[family].stage_1
-    stage_1 = {} if name in WITHOUT_STAGE_1 else {"dominant": dominant, "contextual": contextual}
+    counts = None if name in WITHOUT_STAGE_1 else zoo.FAMILIES[family].stage_1
+    stage_1 = {} if counts is None else {"dominant": counts[0], "contextual": counts[1]}
     return DuetConfig(**stage_1, **CONFIGS[name], **zoo.FAMILIES[family].more)
 
 

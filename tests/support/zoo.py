@@ -11,6 +11,7 @@ from typing import Any
 
 import tiny
 import torch
+import zoo_audio
 import zoo_fixed
 import zoo_glm
 import zoo_omni
@@ -38,7 +39,7 @@ class Member:
         modality: what `image` makes: "video" where the model takes no images beside videos, in a row of their own.
         extras: (batch) -> more that its processor returns, made from the ids.
         mrope: whether its positions have three axes, which the model makes from ids and grids.
-        stage_1: settings of stage 1 that fit its small images.
+        stage_1: settings of stage 1 that fit its small images; None where it sees none.
         renumbers: whether positions may be renumbered.
         more: settings that every config of its tests has besides.
         repeats: whether stock repeats what was encoded for beams and several sequences; elsewhere it raises.
@@ -49,7 +50,7 @@ class Member:
     video: Callable[[torch.Generator], Seen] | None = None
     extras: Callable[[dict[str, Any]], dict[str, Tensor]] | None = None
     mrope: bool = False
-    stage_1: tuple[int, int] = (7, 3)
+    stage_1: tuple[int, int] | None = (7, 3)
     renumbers: bool = True
     modality: str = "image"
     more: dict[str, Any] = field(default_factory=dict)
@@ -110,6 +111,11 @@ def visual(batch: dict[str, Any]) -> Tensor:
 def audio(batch: dict[str, Any]) -> Tensor:
     """(B, S) bool."""
     return batch["input_ids"] == zoo_omni.AUDIO
+
+
+def media(batch: dict[str, Any]) -> Tensor:
+    """(B, S) bool, what may be dropped of a batch with sound."""
+    return visual(batch) | audio(batch)
 
 
 def is_hybrid(model: Any) -> bool:
@@ -178,6 +184,8 @@ FAMILIES: dict[str, Member] = {
         renumbers=False,
         more={"audio_keep": 0.5},
     ),
+    "qwen2_audio": Member(zoo_audio.qwen2_audio, zoo_audio.qwen2_audio_sound, stage_1=None, more={"audio_keep": 0.5}),
+    "voxtral": Member(zoo_audio.voxtral, zoo_audio.voxtral_sound, stage_1=None, more={"audio_keep": 0.5}),
     **{name: glm_member(name) for name in ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")},
     "glm4v_video": glm_member("glm4v", "video"),
     "qwen3_5": qwen_member("Qwen3_5", zoo_qwen.video_with_times),

@@ -173,6 +173,8 @@ class Settings:
     @property
     def _averages(self) -> bool:
         """Whether stage 1 makes one token of several."""
+        if self.audio_keep is not None:
+            return True
         if self.dominant is None:
             return False
         averages = self.stage1_method.averages

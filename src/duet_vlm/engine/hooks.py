@@ -112,7 +112,7 @@ class Engine:
         host.check_chunks(self._model(), args, kwargs, self.plan.compresses and prompt.has_pixels(self.plan, kwargs))
         # images are encoded first, for this model alone, unless a draft model gets them too
         alone = kwargs.get("assistant_model") is None
-        with calls.generating(self), encoding.for_engine(alone):
+        with calls.generating(self, args, kwargs), encoding.for_engine(alone):
             return generate(*args, **kwargs)
 
     def before_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -228,8 +228,9 @@ class Engine:
             check_prunable(cache)
             check_equal_lengths(cache, plan.layers)
         padded = padding.read_padding(ids, kwargs, past, call.together)
-        encoded = prompt.encode(plan, core, kwargs)
-        labels = calls.labels_of(call, calls.generation(self), ids, past)
+        generation = calls.generation(self)
+        encoded = prompt.encode(plan, core, kwargs, 1 if generation is None else generation.repeats(len(ids)))
+        labels = calls.labels_of(call, generation, ids, past)
         entry = prompt.read_prompt(plan, ids, encoded, padded, labels)
         if entry and past and plan.linear_layers:
             entrance.check_later_turn(entry[0])

@@ -34,13 +34,14 @@ def brings_images(plan: Plan, kwargs: dict[str, Any]) -> bool:
 
 
 @torch.compiler.disable(recursive=False)
-def encode(plan: Plan, core: Core, kwargs: dict[str, Any]) -> dict[str, Any]:
+def encode(plan: Plan, core: Core, kwargs: dict[str, Any], repeats: int = 1) -> dict[str, Any]:
     """Encode the pixels here, as `generate` does, so that nothing of ours reaches the vision tower.
 
     Args:
         plan: the settings.
         core: the core model.
         kwargs: of its call.
+        repeats: how often `generate` has every tensor of a call one behind the other.
 
     Returns:
         The same with `mm_encoder_outputs` in the place of pixels.
@@ -51,27 +52,30 @@ def encode(plan: Plan, core: Core, kwargs: dict[str, Any]) -> dict[str, Any]:
             if outputs.get(modality) is not None:
                 raise DuetError(f"the {modality}s came both as pixels and encoded: give one of them.")
             encoder = getattr(core, f"get_{modality}_features")
-            wanted = [k for k in inspect.signature(encoder).parameters if k in kwargs]
+            given = {k: kwargs[k] for k in inspect.signature(encoder).parameters if k in kwargs}
+            if modality == AUDIO:  # it is not encoded before it is repeated, as images are
+                given = {k: x[::repeats] if isinstance(x, Tensor) else x for k, x in given.items()}
             with encoding.for_engine():
-                outputs[modality] = encoder(**{k: kwargs[k] for k in wanted}, return_dict=True)
+                outputs[modality] = encoder(**given, return_dict=True)
         for name in names:
             others.pop(name, None)
     if outputs.get(AUDIO) is not None:
-        others |= _with_sound(core, others, plan.tokens[AUDIO], outputs[AUDIO])
+        others |= _with_sound(core, others, plan.tokens[AUDIO], outputs[AUDIO], repeats)
     return plan.family.without_removed(others | {"mm_encoder_outputs": outputs})
 
 
-def _with_sound(core: Core, kwargs: dict[str, Any], token: int, output: Any) -> dict[str, Tensor]:
+def _with_sound(core: Core, kwargs: dict[str, Any], token: int, output: Any, repeats: int) -> dict[str, Tensor]:
     """Embed the prompt with what stage 1 made of its sounds, as the core model takes no encoded ones.
 
     Nothing where their tokens are not those of the prompt, which stock reports.
     """
     outcome: Outcome = getattr(output, encoding.ATTRIBUTE)
     ids, embeds = kwargs["input_ids"], kwargs.get("inputs_embeds")
-    output.pooler_output = outcome.features  # one for each sound
-    there, features = ids == token, torch.cat(outcome.features)
-    if int(there.sum()) != len(features):
+    output.pooler_output = outcome.features * repeats  # one for each sound
+    there = ids == token
+    if int(there.sum()) != sum(map(len, output.pooler_output)):
         return {}
+    features = torch.cat([outcome.features[i] for i in order_of(output, outcome, there)])
     embeds = core.get_input_embeddings()(ids) if embeds is None else embeds
     return {"inputs_embeds": embeds.masked_scatter(there[..., None].to(embeds.device), features.to(embeds))}
 
