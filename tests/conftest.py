@@ -14,7 +14,8 @@ settings.load_profile("same draws")
 # rows of the zoo that are near to another row: `make test-families` runs their tests, `make test` those of the rest
 NEAR = {
     "llava_mistral", "idefics3", "qwen3_vl_moe", "qwen3_5_moe", "qwen2_5_omni_thinker", "glm4v", "glm4v_moe", "glm46v",
-    "qwen2_audio", "voxtral", "glm_ocr", "glm4v_video", "aya_vision", "cohere2_vision", "vipllava", "llava_next_video", "ovis2", "video_llama_3",
+    "qwen2_audio", "voxtral", "glm_ocr", "glm4v_video",
+    "aya_vision", "cohere2_vision", "vipllava", "llava_next_video", "ovis2", "video_llama_3",
 }  # fmt: skip
 
 
