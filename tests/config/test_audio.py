@@ -62,7 +62,7 @@ def test_auto_is_the_root_of_the_share_of_visual_tokens() -> None:
 def test_a_config_without_sound_is_written_as_before() -> None:
     silent, heard = DuetConfig(dominant=9, drops=DROPS), DuetConfig(dominant=9, drops=DROPS, audio_keep=1)
     assert silent.to_dict()["version"] == 1 and "audio_keep" not in silent.to_dict()
-    assert heard.to_dict() == silent.to_dict() | {"version": 2, "audio_keep": 1.0}
+    assert heard.to_dict() == silent.to_dict() | {"version": 2, "audio_keep": 1.0, "audio_guides": False}
     assert DuetConfig.from_dict(heard.to_dict()) == heard != silent
     assert DuetConfig(drops=[Drop(2, 0.0)], audio_keep=0.5).ranks and not DuetConfig(drops=[Drop(2, 0.0)]).ranks
 
@@ -82,6 +82,7 @@ def test_who_cannot_do_it_says_so() -> None:
     config = DuetConfig(audio_keep=0.5)
     llava, omni = zoo.build("llava"), zoo.build("qwen2_5_omni_thinker")
     refused: dict[str, Any] = {
+        "audio_guides has no meaning for sound that is not compressed": lambda: DuetConfig(audio_guides=True),
         "audio_keep 0.5 is for models whose sound can be compressed, and a llava is none": lambda: duet_vlm.apply(
             llava, config
         ),

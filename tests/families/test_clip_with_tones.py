@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,16 @@ import tiny
 import torch
 import zoo
 from exactness import close, kept
+from hypothesis import given
+from hypothesis import strategies as st
 from oracle import masked_stock
 from transformers import WhisperFeatureExtractor
 from zoo_omni import AUDIO, AUDIO_END, AUDIO_START
 
 import duet_vlm
-from duet_vlm import DuetConfig
+from duet_vlm import Drop, DuetConfig
 from duet_vlm.config.audio import AudioSchedule
+from duet_vlm.engine.guiding import shared_out
 from duet_vlm.families.qwen2_5_vl import Qwen2VLVideoProcessor
 
 FAMILY = "qwen2_5_omni_thinker"
@@ -117,3 +122,45 @@ def test_silence_changes_the_sound_and_nothing_of_what_is_kept_of_the_video() ->
     assert loud.images == silent.images and loud.samples == silent.samples
     assert loud.audio.sounds != silent.audio.sounds
     assert loud.audio.samples[0].tokens_per_layer == silent.audio.samples[0].tokens_per_layer
+
+
+def test_sound_says_how_much_of_each_window_of_its_video_stays() -> None:
+    network, batch = model(), clip()
+    plain = DuetConfig(9, 3, drops=[Drop(2, 0.5), Drop(4, 0.2)], audio_keep=0.3, query="last")
+    found = []
+    for config in (plain, replace(plain, audio_guides=True)):
+        with torch.no_grad(), duet_vlm.apply(network, config) as handle:
+            out = network(**batch)
+            found.append(handle.trace)
+            hidden, there = masked_stock(network, batch, kept(handle, batch), False)
+        close(out.logits[there], network.lm_head(hidden)[there])
+    free, guided = found
+    assert free is not None and guided is not None and guided.audio is not None
+    assert guided.samples[0].tokens_per_layer == free.samples[0].tokens_per_layer
+    assert guided.audio == free.audio and guided.images == free.images
+    (sound,) = guided.audio.sounds
+    worth = [sum(place // HEARD == second for place in sound.anchors) / HEARD for second in range(SECONDS)]
+    assert len(set(worth)) > 1
+    for drop in guided.samples[0].drops[1:]:
+        counts = [sum((place - 3) // (SEEN + HEARD) == second for place in drop.kept) for second in range(SECONDS)]
+        assert counts == naive_shares(len(drop.kept), [12] * SECONDS, worth)
+        assert sum(counts) == int({2: 0.5, 4: 0.2}[drop.layer] * 12 * SECONDS)
+
+
+def naive_shares(total: int, tokens: list[int], worth: list[float]) -> list[int]:
+    """One after the other to the window whose token would be worth the most."""
+    counts = [0] * len(tokens)
+    for _ in range(total):
+        able = [i for i in range(len(tokens)) if counts[i] < tokens[i]]
+        counts[max(able, key=lambda i: (Fraction(tokens[i]) * Fraction(worth[i]) / (counts[i] + 1), -i))] += 1
+    return counts
+
+
+@given(st.data())
+def test_windows_share_a_drop_out(data: st.DataObject) -> None:
+    windows = data.draw(
+        st.lists(st.tuples(st.integers(0, 9), st.sampled_from([0.25, 0.5, 1.0])), min_size=1), "windows"
+    )
+    tokens, worth = [n for n, _ in windows], [share for _, share in windows]
+    total = data.draw(st.integers(0, sum(tokens)), "total")
+    assert shared_out(total, tokens, worth) == naive_shares(total, tokens, worth)

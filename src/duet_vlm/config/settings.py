@@ -57,6 +57,7 @@ class Settings:
             own, so `dominant` stays None.
         audio_keep: how much of a sound is kept, as a fraction of its audio tokens, on average over the decoder layers;
             in both stages, at the layers of `drops` (docs/audio.md). None leaves sound alone, as text.
+        audio_guides: True lets a video's sound say how much of each of its windows a drop keeps (docs/audio.md).
 
     Raises:
         DuetError: a value is not possible, or two of them contradict each other.
@@ -86,6 +87,7 @@ class Settings:
     debias: bool = False
     downsample: tuple[int, int] | None = None
     audio_keep: float | None = None
+    audio_guides: bool = False
 
     def __post_init__(self) -> None:
         set_fields(self, drops=as_drops(self.drops))
@@ -96,7 +98,7 @@ class Settings:
             set_fields(self, **{name: allowed[allowed.index(value)]})
         for name, method in (("merging", self.stage1_method), ("ranking", self.ranking_method)):
             set_fields(self, **{name: method.name or method.function})  # a function that has a name is kept as that
-        for name in ("diverse", "rest", "proportional", "debias"):
+        for name in ("diverse", "rest", "proportional", "debias", "audio_guides"):
             check_flag(name, getattr(self, name))
         if not isinstance(self.language, str) or not _LANGUAGE.fullmatch(self.language):
             raise DuetError(f"language {shown(self.language)} must be the code of one, for example 'en'.")
@@ -110,6 +112,8 @@ class Settings:
             raise DuetError(f"contextual {self.contextual!r} needs stage 1: give dominant too, or contextual=0.")
         if self.audio_keep is not None:
             set_fields(self, audio_keep=as_share("audio_keep", self.audio_keep))
+        elif self.audio_guides:
+            raise DuetError("audio_guides has no meaning for sound that is not compressed: give audio_keep, too.")
         self._check_options()
         for before, after in zip(self.drops, self.drops[1:], strict=False):
             if before.layer == after.layer:
@@ -211,7 +215,7 @@ class Settings:
     def _values(self) -> dict[str, Any]:
         data = {one.name: getattr(self, one.name) for one in fields(self)}
         if self.audio_keep is None:
-            del data["audio_keep"]  # so that an older package reads the others
+            del data["audio_keep"], data["audio_guides"]  # so that an older package reads the others
         data["drops"] = [asdict(drop) for drop in self.drops]
         return data if self.downsample is None else data | {"downsample": list(self.downsample)}
 

@@ -85,6 +85,8 @@ def limits_of(prompt: Prefill, drop: Drop) -> Tensor:
     """Count what a drop keeps of every span, (spans + 1,) long; of sounds, which come last, by their own ratio."""
     images = len(prompt.limits) - prompt.sounds
     counts = kept(prompt.limits[:images], drop.keep)
+    if prompt.guide is not None:
+        counts = counts.new_tensor(prompt.guide.limits(drop.keep))
     audio = prompt.plan.audio
     if audio is None:
         return counts

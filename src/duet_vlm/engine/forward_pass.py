@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..stage1 import Merge
 from ..tensors.tokens import take
+from .guiding import Guide
 from .plan import Plan
 from .present import Present
 from .restriction import Restriction, Rope
@@ -44,6 +45,7 @@ class Prefill:
         audio: (B, S) bool, the audio tokens among the visual ones; None where sound is text or does not come.
         sounds: how many of the spans are sounds; they are the last ones.
         heard: what stage 1 did to the sounds, in the order of encoding, for the trace.
+        guide: what every window of a video keeps, where its sound decides; None elsewhere.
         deepstack: (B, S, D) each, what is added to the hidden states after layers 0, 1, ...; zeros at text.
         present: the tokens that are there now.
         kept: decoder layer -> (B, n) long, the places kept from there on.
@@ -67,6 +69,7 @@ class Prefill:
     audio: Tensor | None = None
     sounds: int = 0
     heard: list[Merge] = field(default_factory=list)
+    guide: Guide | None = None
     deepstack: list[Tensor] = field(default_factory=list)
     present: Present = field(init=False)
     kept: dict[int, Tensor] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from ..stage1 import Merge
 from ..stage2.queries import has_answer, query_places
 from ..tensors.tokens import number_runs, number_spans, spread
 from .forward_pass import Prefill
+from .guiding import Guide, guide_of
 from .merge_sizes import log_sizes
 from .padding import Padding
 from .plan import AUDIO, Plan
@@ -185,6 +186,9 @@ def read_prompt(
         visual = visual | there
     if not bool(visual.any()):
         return None
+    guide: Guide | None = None
+    if plan.config.audio_guides and audio is not None and gone is not None:
+        spans, guide = guide_of(spans, visual & (ids == plan.tokens.get("video", -1)), audio, gone)
     left = (spans if gone is None else spans.masked_fill(gone, 0)).flatten()
     limits = torch.zeros(int(spans.max()) + 1, dtype=torch.long, device=ids.device)
     queries = ids[:, :0]
@@ -206,6 +210,7 @@ def read_prompt(
         audio=audio,
         sounds=sounds,
         heard=heard,
+        guide=guide,
     )
     outputs.pop(AUDIO, None)  # it is embedded
     others = {name: x for name, x in kwargs.items() if name != "mm_encoder_outputs"}
