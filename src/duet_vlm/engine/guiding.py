@@ -1,7 +1,7 @@
 """What a video's sound is worth decides how many visual tokens stay in each window of time (`audio_guides`).
 
-The idea is OmniZip's (arXiv 2511.14582): the share of a window's audio tokens that is retained tells how much happens in
-it. There it sets how much is pruned of the window's frames before the language model; here it shares out what a drop
+The idea is OmniZip's (arXiv 2511.14582): the share of a window's audio tokens that is retained tells how much happens
+in it. There it sets how much is pruned of the window's frames before the language model; here it shares out what a drop
 keeps of the video, so that the budget stays what it was.
 """
 
