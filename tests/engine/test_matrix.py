@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 import zoo
-from exactness import close, entering, generate, kept, weights
+from exactness import close, generate, kept, per_layer, weights
 from matrix import apply, attention, config, family, rows_of, stages
 from oracle import masked_prefill, masked_stock
 from torch import Tensor
@@ -90,7 +90,7 @@ def test_rows_without_padding_may_keep_different_numbers(family: str, attention:
     handle = apply(model, family)
     for mask in (batch["attention_mask"], None):
         together = torch.stack(generate(model, {**batch, "attention_mask": mask}).logits, 1)
-        one, other = entering(handle)
+        one, other = (counts[0] for counts in per_layer(handle))
         assert one < other
         for row, single in enumerate(singles):
             close(together[row], torch.stack(generate(model, single).logits, 1)[0])

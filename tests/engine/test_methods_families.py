@@ -26,7 +26,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 ROWS: zoo.Rows = ((5, "i", 9), (2, "i", 3, "i", 6), (12,))
 
-family = pytest.mark.parametrize("family", [f for f in zoo.FAMILIES if f not in ("llava", "llava_mistral")])
+family = pytest.mark.parametrize(
+    "family", [f for f in zoo.SEEING if f not in ("llava", "llava_mistral") and not zoo.FAMILIES[f].more]
+)
 method = pytest.mark.parametrize("name", [*STAGE_1, *STAGE_2, *OPTIONS])
 
 

@@ -35,12 +35,13 @@ def kept(handle: duet_vlm.Duet, batch: dict[str, Any], more: int = 0) -> dict[in
     return out
 
 
-def entering(handle: duet_vlm.Duet) -> list[int]:
-    """How many tokens of images, videos and sounds enter the language model in each row, by the trace."""
+def per_layer(handle: duet_vlm.Duet) -> list[list[int]]:
+    """How many tokens of images, videos and sounds each layer works on in each row, by the trace."""
     trace = handle.trace
     assert trace is not None
     kinds = [trace.samples] if trace.audio is None else [trace.samples, trace.audio.samples]
-    return [sum(sample.tokens_per_layer[0] for sample in row) for row in zip(*kinds, strict=True)]
+    rows = zip(*kinds, strict=True)
+    return [[sum(n) for n in zip(*(sample.tokens_per_layer for sample in row), strict=True)] for row in rows]
 
 
 def weights(handle: duet_vlm.Duet, batch: dict[str, Any], family: str, more: int = 0) -> Tensor | None:

@@ -27,6 +27,7 @@ ROWS: zoo.Rows = ((5, "i", 9), (2, "i", 3, "i", 6), (12,))
 VIDEO_ROWS: zoo.Rows = ((5, "v", 6), (2, "i", 3, "v", 6), (7, "i", 4))
 
 family = pytest.mark.parametrize("family", zoo.FAMILIES)
+seeing = pytest.mark.parametrize("family", zoo.SEEING)
 attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])
 config = pytest.mark.parametrize("name", CONFIGS)
 stages = pytest.mark.parametrize("name", ["both stages", "proportional"])

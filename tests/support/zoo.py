@@ -215,3 +215,4 @@ FAMILIES: dict[str, Member] = {
         zoo_pixtral.video_llama_3, zoo_pixtral.video_llama_3_image, zoo_pixtral.video_llama_3_video, stage_1=(5, 2)
     ),
 }
+SEEING = tuple(name for name, member in FAMILIES.items() if member.stage_1 is not None)  # the others only hear

@@ -57,4 +57,4 @@ def video_with_sound(generator: torch.Generator) -> Seen:
 
 
 def extras(batch: dict[str, Any]) -> dict[str, Any]:
-    return {"use_audio_in_video": True}
+    return {"use_audio_in_video": True} if "input_features" in batch else {}
