@@ -48,6 +48,7 @@ def encode(plan: Plan, core: Core, kwargs: dict[str, Any], repeats: int = 1) -> 
         The same with `mm_encoder_outputs` in the place of pixels.
     """
     outputs, others = dict(kwargs.get("mm_encoder_outputs") or {}), dict(kwargs)
+    outputs.pop(AUDIO, None)  # no core model takes any
     for modality, names in plan.arguments.items():
         if any(kwargs.get(name) is not None for name in names):
             if outputs.get(modality) is not None:

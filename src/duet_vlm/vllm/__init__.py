@@ -21,7 +21,9 @@ REFUSED = (
     "InternVLForConditionalGeneration",
     "LlavaNextForConditionalGeneration",
     "LlavaOnevisionForConditionalGeneration",
+    "Qwen2AudioForConditionalGeneration",
     "SmolVLMForConditionalGeneration",
+    "VoxtralForConditionalGeneration",
 )
 
 
