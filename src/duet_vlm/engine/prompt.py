@@ -66,7 +66,7 @@ def encode(plan: Plan, core: Core, kwargs: dict[str, Any], repeats: int = 1) -> 
     return plan.family.without_removed(others | {"mm_encoder_outputs": outputs})
 
 
-def _with_sound(core: Core, kwargs: dict[str, Any], token: int, output: Any, repeats: int) -> dict[str, Tensor]:
+def _with_sound(core: Any, kwargs: dict[str, Any], token: int, output: Any, repeats: int) -> dict[str, Tensor]:
     """Embed the prompt with what stage 1 made of its sounds, as the core model takes no encoded ones.
 
     Nothing where their tokens are not those of the prompt, which stock reports.

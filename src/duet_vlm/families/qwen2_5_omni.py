@@ -24,7 +24,7 @@ class OmniAudioStage1(AudioStage1):
 
     @property
     def window(self) -> int:
-        return max(1, self.tower.n_window // 2)  # 2 n_window frames of the spectrum, four of which are a token
+        return max(1, int(self.tower.n_window) // 2)  # 2 n_window frames of the spectrum, four of which are a token
 
     def sounds(self, call: EncoderCall) -> Iterator[tuple[Tensor, Tensor]]:
         scores, keys, start = torch.cat(call.scores, 1), torch.cat(call.keys, 1), 0
