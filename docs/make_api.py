@@ -10,7 +10,7 @@ from typing import Any
 import duet_vlm
 from duet_vlm.checks.report import Line, Report
 from duet_vlm.demo.model import load
-from duet_vlm.engine.trace import DropTrace, ImageTrace, SampleTrace
+from duet_vlm.engine.trace import AudioTrace, DropTrace, ImageTrace, SampleTrace
 
 PAGE = Path(__file__).with_name("api.md")
 
@@ -30,6 +30,7 @@ NAMES: dict[str, Any] = {
     "ImageTrace": ImageTrace,
     "SampleTrace": SampleTrace,
     "DropTrace": DropTrace,
+    "AudioTrace": AudioTrace,
     "duet_vlm.check": duet_vlm.check,
     "Report": Report,
     "Line": Line,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .config.arguments import config_of
+from .config.audio import AUTO, milder
 from .config.budget import as_grid
 from .config.budget_rule import NONE, Budget
 from .config.drops import Drop
@@ -48,7 +49,8 @@ class DuetConfig(Settings):
             keep: the budget as a fraction of the image's visual tokens, in (0, 1].
             changes: settings to change afterwards, for example `query="all"`; and `grid=(rows, columns)`, the patches
                 of an image, for models whose images have different numbers of visual tokens. Without a grid, `keep`
-                gives fractions there, and `tokens` counts for images that have as many.
+                gives fractions there, and `tokens` counts for images that have as many. `audio_keep="auto"` is milder
+                to sound than to images: the square root of the share of the visual tokens that the budget is.
 
         Returns:
             The settings, whose counts, drop layers and ratios meet the budget on this model.
@@ -75,6 +77,7 @@ def preset(
     tokens: float | None = None,
     keep: float | None = None,
     grid: tuple[int, ...] | None = None,
+    audio_keep: float | Literal["auto"] | None = None,
     **changes: Any,
 ) -> DuetConfig:
     """What `DuetConfig.preset` does, which describes the arguments."""
@@ -82,7 +85,7 @@ def preset(
     grid = None if grid is None else as_grid(grid)
     if (stage1, stage2) == (NONE, NONE):
         check_budget(tokens, keep)  # whoever tries all methods at one budget may try this one, too
-        return DuetConfig.from_dict(changes)
+        return DuetConfig.from_dict(changes | {"audio_keep": None if audio_keep == AUTO else audio_keep})
     budget = Budget.parse(name, tokens, keep)
     if model is None:
         raise DuetError(f"preset {name!r} needs model=: the model to compress, or its config.")
@@ -100,12 +103,14 @@ def preset(
         keep_ratios=facts.keep_ratios,
     )  # fmt: skip
     whole = facts.visual_tokens
+    if audio_keep == AUTO:
+        audio_keep = milder(budget, whole)
     match budget:
         case Budget(keep=float(share)):
             solved = solver.shares(share) if whole is None else solver.counts(share * whole, whole)
         case Budget(tokens=float(count)):
             solved = solver.counts_of_any_image(count) if whole is None else solver.counts(count, whole)
-    return DuetConfig.from_dict(solved | CHANGES.get(name, {}) | changes)
+    return DuetConfig.from_dict(solved | CHANGES.get(name, {}) | changes | {"audio_keep": audio_keep})
 
 
 def saved_config(model_config: PreTrainedConfig) -> DuetConfig:

@@ -42,7 +42,7 @@ from duet_vlm.cli.main import app
 # ---- sound models ----
 
 
-MANY = [name for name in zoo.FAMILIES if name not in ("llava", "llava_mistral", "qwen2_5_vl", "gemma3", "idefics3")]
+MANY = [name for name in zoo.SEEING if name not in ("llava", "llava_mistral", "qwen2_5_vl", "gemma3", "idefics3")]
 
 
 @pytest.mark.parametrize(

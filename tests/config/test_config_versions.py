@@ -46,12 +46,12 @@ def test_what_release_0_1_wrote_is_read(name: str) -> None:
 
 
 def test_a_newer_version_is_refused_whatever_else_is_in_it() -> None:
-    newer: dict[str, Any] = DuetConfig(dominant=9).to_dict() | {"version": 2, "a field of the future": 5}
-    with pytest.raises(DuetError, match="this config has version 2, and this duet-vlm reads up to version 1") as error:
+    newer: dict[str, Any] = DuetConfig(dominant=9).to_dict() | {"version": 3, "a field of the future": 5}
+    with pytest.raises(DuetError, match="this config has version 3, and this duet-vlm reads up to version 2") as error:
         DuetConfig.from_dict(newer)
     one_sentence(error)
     with pytest.raises(
-        DuetError, match=r"cannot be used \(this config has version 2, .* reads up to version 1"
+        DuetError, match=r"cannot be used \(this config has version 3, .* reads up to version 2"
     ) as saved:
         saved_config(SimpleNamespace(duet=newer))
     one_sentence(saved)

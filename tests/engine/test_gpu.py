@@ -20,7 +20,7 @@ def test_a_padded_batch_answers_as_with_sdpa(family: str, attention: str) -> Non
     if attention == "flash_attention_2":
         pytest.importorskip("flash_attn")
     batch = {
-        k: v.cuda().to(torch.bfloat16) if v.is_floating_point() else v.cuda()
+        k: v.cuda().to(torch.bfloat16 if v.is_floating_point() else v.dtype) if isinstance(v, torch.Tensor) else v
         for k, v in zoo.inputs(family, rows_of(family)).items()
     }
     logits = []

@@ -17,7 +17,7 @@ import duet_vlm
 
 
 def towers(model: Any) -> list[Any]:
-    names = ("vision_tower", "image_tower", "video_tower", "visual", "vision_model")
+    names = ("vision_tower", "image_tower", "video_tower", "visual", "vision_model", "audio_tower")
     return [getattr(model.base_model, name) for name in names if hasattr(model.base_model, name)]
 
 

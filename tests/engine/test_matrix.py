@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 import zoo
-from exactness import close, generate, kept, weights
+from exactness import close, generate, kept, per_layer, weights
 from matrix import apply, attention, config, family, rows_of, stages
 from oracle import masked_prefill, masked_stock
 from torch import Tensor
@@ -91,7 +91,7 @@ def test_rows_without_padding_may_keep_different_numbers(family: str, attention:
     handle = apply(model, family)
     for mask in (batch["attention_mask"], None):
         together = torch.stack(generate(model, {**batch, "attention_mask": mask}).logits, 1)
-        one, other = (sample.tokens_per_layer[0] for sample in handle.trace.samples)
+        one, other = (counts[0] for counts in per_layer(handle))
         assert one < other
         for row, single in enumerate(singles):
             close(together[row], torch.stack(generate(model, single).logits, 1)[0])
@@ -147,7 +147,7 @@ def test_several_tokens_at_once_and_crop(family: str, attention: str) -> None:
             return
         cache.crop(-2)
         close(step(2), expected[:, 2:])
-        seen = zoo.visual(batch)[0].nonzero()[:, 0]
+        seen = zoo.media(batch)[0].nonzero()[:, 0]
         into_the_image = full["input_ids"].shape[1] - int(seen[len(seen) // 2])
         with pytest.raises(ValueError, match="cannot give back"):
             cache.crop(-into_the_image)

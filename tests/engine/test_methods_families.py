@@ -28,9 +28,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 ROWS: zoo.Rows = ((5, "i", 9), (2, "i", 3, "i", 6), (12,))
 
-WITHOUT = ("llava", "llava_mistral", "gemma4_unified")  # the last takes few methods, see test_family_gemma4.py
+# the last takes few methods, see test_family_gemma4.py
+WITHOUT = ("llava", "llava_mistral", "gemma4_unified")
 
-family = pytest.mark.parametrize("family", [f for f in zoo.FAMILIES if f not in WITHOUT])
+family = pytest.mark.parametrize("family", [f for f in zoo.SEEING if f not in WITHOUT and not zoo.FAMILIES[f].more])
 method = pytest.mark.parametrize("name", [*STAGE_1, *STAGE_2, *OPTIONS])
 
 

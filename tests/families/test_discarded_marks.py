@@ -9,7 +9,7 @@ import tiny
 import torch
 import zoo
 from exactness import close, generate
-from matrix import VIDEO_ROWS, apply, family, rows_of, settings
+from matrix import VIDEO_ROWS, apply, rows_of, seeing, settings
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, DuetError
@@ -48,7 +48,7 @@ def without_pixels(batch: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in batch.items() if k not in TILES or k in ("image_grid_thw", "target_sizes")}
 
 
-@family
+@seeing
 @torch.no_grad()
 def test_whoever_asks_for_features_gets_those_of_the_stock_model(family: str) -> None:
     model, batch = zoo.build(family), image_batch(family)
@@ -60,7 +60,7 @@ def test_whoever_asks_for_features_gets_those_of_the_stock_model(family: str) ->
     assert torch.equal(features(encoded(model, batch)), stock)
 
 
-@family
+@seeing
 @torch.no_grad()
 def test_features_encoded_alone_are_compressed_like_pixels_as_often_as_wanted(family: str) -> None:
     model, batch = zoo.build(family), image_batch(family)
@@ -111,7 +111,7 @@ def test_features_put_into_embeddings_give_what_stock_gives(family: str) -> None
     assert torch.equal(got, expected)
 
 
-@family
+@seeing
 def test_tokens_that_are_zero_are_tokens(family: str) -> None:
     """A projector that starts at zero: every visual token enters, and the projector gets a gradient."""
     model, batch = zoo.build(family), image_batch(family)
@@ -164,7 +164,7 @@ def test_a_black_image_keeps_its_tokens(family: str) -> None:
         assert [s.tokens_per_layer for s in handle.trace.samples] == expected
 
 
-@family
+@seeing
 @torch.no_grad()
 def test_pixels_by_position_are_pixels(family: str) -> None:
     model, batch = zoo.build(family), image_batch(family)

@@ -61,7 +61,7 @@ def test_what_names_a_model_is_found() -> None:
 def test_every_argument_of_pixels_is_looked_for() -> None:
     names = {name for family in FAMILIES.values() for listed in family.pixel_arguments.values() for name in listed}
     names |= {name for family in FAMILIES.values() for name in family.pixel_masks}
-    for row in zoo.FAMILIES:
+    for row in zoo.SEEING:
         names |= zoo.inputs(row, ((5, "i", 9),)).keys() - {
             "input_ids",
             "attention_mask",

@@ -29,7 +29,7 @@ def draw(family: str, seed: int, tokens: int | None) -> tuple[str, dict[str, Any
         "query": rng.choice(CHOICES["query"]),
         "positions": rng.choice(positions),
     }
-    if rng.random() < 0.7 or not at:
+    if (rng.random() < 0.7 or not at) and family in zoo.SEEING:
         dominant: Any = rng.randint(2, (tokens or 24) - 1)
         contextual: Any = rng.randint(0, (tokens or 24) - dominant)
         if tokens is None and rng.random() < 0.5:
@@ -38,6 +38,8 @@ def draw(family: str, seed: int, tokens: int | None) -> tuple[str, dict[str, Any
         settings |= {"cluster_width": rng.randint(1, 6), "merging": rng.choice(["duet", "visionzip"])}
         if zoo.FAMILIES[family].merging != "duet":
             settings["merging"] = zoo.FAMILIES[family].merging
+    if zoo.FAMILIES[family].more:
+        settings["audio_keep"] = 0.2 + 0.8 * rng.random()
     kinds = "iiv" if zoo.has_video(family) else "i"
     rows: list[tuple[int | str, ...]] = []
     for _ in range(rng.randint(1, 3)):

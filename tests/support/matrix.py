@@ -27,16 +27,18 @@ ROWS: zoo.Rows = ((5, "i", 9), (2, "i", 3, "i", 6), (12,))
 VIDEO_ROWS: zoo.Rows = ((5, "v", 6), (2, "i", 3, "v", 6), (7, "i", 4))
 
 family = pytest.mark.parametrize("family", zoo.FAMILIES)
+seeing = pytest.mark.parametrize("family", zoo.SEEING)
 attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])
 config = pytest.mark.parametrize("name", CONFIGS)
 stages = pytest.mark.parametrize("name", ["both stages", "proportional"])
 
 
 def settings(family: str, name: str = "both stages") -> DuetConfig:
-    dominant, contextual = zoo.FAMILIES[family].stage_1
-    stage_1 = {} if name in WITHOUT_STAGE_1 else {"dominant": dominant, "contextual": contextual}
-    merging = zoo.FAMILIES[family].merging
-    return DuetConfig(**stage_1 | CONFIGS[name] | ({"merging": merging} if stage_1 and merging != "duet" else {}))
+    member = zoo.FAMILIES[family]
+    counts = None if name in WITHOUT_STAGE_1 else member.stage_1
+    stage_1: dict[str, Any] = {} if counts is None else {"dominant": counts[0], "contextual": counts[1]}
+    merging = {"merging": member.merging} if stage_1 and member.merging != "duet" else {}
+    return DuetConfig(**stage_1 | CONFIGS[name] | merging | member.more)
 
 
 def apply(model: Any, family: str = "llava", name: str = "both stages") -> duet_vlm.Duet:

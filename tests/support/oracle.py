@@ -122,9 +122,13 @@ def token_sizes(trace: Any, batch: dict[str, Any], family: str, more: int = 0) -
             *found[crops:],
         ]
     counts = [count for image in found for count in image]
+    samples = [(98, trace.samples), (97, trace.samples)]  # images are encoded before videos
+    if trace.audio is not None:
+        counts += [1 + len(members) for sound in trace.audio.sounds for members in sound.clusters]
+        samples.append((94, trace.audio.samples))
     sizes = torch.ones(batch["input_ids"].shape[0], batch["input_ids"].shape[1] + more)
-    for token in (98, 97):  # images are encoded before videos
-        for row, sample in enumerate(trace.samples):
+    for token, rows in samples:
+        for row, sample in enumerate(rows):
             for place in sample.drops[0].kept:
                 if int(batch["input_ids"][row, place]) == token:
                     sizes[row, place] = counts.pop(0)

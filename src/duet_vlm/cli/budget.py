@@ -23,6 +23,11 @@ def budget(
     image: options.ImageSize = None,
     grid: options.Grid = None,
     tiles: options.Tiles = None,
+    seconds: Annotated[float | None, typer.Option(help="Of a sound beside the image, for models that hear.")] = None,
+    audio_keep: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="How much of its audio tokens is kept; auto: more than of the image's."),
+    ] = None,
     text_tokens: Annotated[int, typer.Option(help="Text tokens beside the image.", min=0)] = 64,
     json_file: options.JsonFile = None,
     config_file: options.ConfigFile = None,
@@ -42,6 +47,7 @@ def budget(
       duet budget --model Qwen/Qwen2.5-VL-7B-Instruct --grid 48x64 --keep 0.3
     """
     terminal.check_json(json_file)
+    heard = None if audio_keep is None else options.share_or_auto("--audio-keep", audio_keep)
     target = Target.of(model, shape, image=image, grid=grid, tiles=tiles)
     choices = settings_asked(method, tokens, keep)
     for one in choices:
@@ -54,11 +60,12 @@ def budget(
         config, laid = target.read()
         reports = []
         for one in choices:
-            settings = chosen(config, *one, grid=laid.grid)
+            settings = chosen(config, *one, grid=laid.grid, audio_keep=heard)
             with option_names():
                 costed = costs.cost_report(
-                    config, settings.config, text_tokens, grid=laid.grid, tiles=laid.tiles, size=laid.size
-                )
+                    config, settings.config, text_tokens, grid=laid.grid, tiles=laid.tiles, size=laid.size,
+                    seconds=seconds,
+                )  # fmt: skip
             reports.append({"model": target.name, "method": settings.method, "settings": settings.words, **costed})
     single = len(reports) == 1
     terminal.write_json(reports[0] if single else {"model": target.name, "budgets": reports}, json_file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -50,6 +51,23 @@ class Drop:
     def ranking_layer(self) -> int:
         """The decoder layer whose weights rank the tokens: `rank_at`, or else `layer`."""
         return self.layer if self.rank_at is None else self.rank_at
+
+
+def check_order(drops: Sequence[Drop]) -> None:
+    """Raise a DuetError where drops, in the order of their layers, do not fit one behind the other."""
+    for before, after in itertools.pairwise(drops):
+        if before.layer == after.layer:
+            raise DuetError(f"drop layer {after.layer} is given twice: give each drop layer once.")
+        if after.keep > before.keep:
+            raise DuetError(
+                f"keep ratios cannot grow, but layer {after.layer} keeps {after.keep:g} after layer {before.layer} "
+                f"kept {before.keep:g}: both are fractions of the tokens after stage 1."
+            )
+        if after.ranking_layer <= before.layer:
+            raise DuetError(
+                f"the drop at layer {after.layer} cannot rank at layer {after.ranking_layer}: layer {before.layer} "
+                f"drops tokens after that, so rank at {before.layer + 1} or later."
+            )
 
 
 def set_fields(frozen: Any, **values: Any) -> None:

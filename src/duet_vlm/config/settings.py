@@ -10,9 +10,9 @@ from typing import Any, Self
 from ..errors import DuetError, closest, shown
 from . import registry
 from .choices import CHOICES, Combine, Positions, Query
-from .drops import Drop, as_drops, set_fields
-from .values import as_count, as_sides, check_flag, is_whole
-from .versions import VERSION, check_version
+from .drops import Drop, as_drops, check_order, set_fields
+from .values import as_count, as_share, as_sides, check_flag, is_whole
+from .versions import FIRST, VERSION, check_version
 
 _LANGUAGE = re.compile("[A-Za-z]{2,8}")
 
@@ -55,6 +55,9 @@ class Settings:
             place, so that content alone counts.
         downsample: (rows, columns) of patches to which an image is shrunk before the encoder. It is a stage 1 of its
             own, so `dominant` stays None.
+        audio_keep: how much of a sound is kept, as a fraction of its audio tokens, on average over the decoder layers;
+            in both stages, at the layers of `drops` (docs/audio.md). None leaves sound alone, as text.
+        audio_guides: True lets a video's sound say how much of each of its windows a drop keeps (docs/audio.md).
 
     Raises:
         DuetError: a value is not possible, or two of them contradict each other.
@@ -83,6 +86,8 @@ class Settings:
     ranking: str | Callable[..., Any] = "attention"
     debias: bool = False
     downsample: tuple[int, int] | None = None
+    audio_keep: float | None = None
+    audio_guides: bool = False
 
     def __post_init__(self) -> None:
         set_fields(self, drops=as_drops(self.drops))
@@ -93,7 +98,7 @@ class Settings:
             set_fields(self, **{name: allowed[allowed.index(value)]})
         for name, method in (("merging", self.stage1_method), ("ranking", self.ranking_method)):
             set_fields(self, **{name: method.name or method.function})  # a function that has a name is kept as that
-        for name in ("diverse", "rest", "proportional", "debias"):
+        for name in ("diverse", "rest", "proportional", "debias", "audio_guides"):
             check_flag(name, getattr(self, name))
         if not isinstance(self.language, str) or not _LANGUAGE.fullmatch(self.language):
             raise DuetError(f"language {shown(self.language)} must be the code of one, for example 'en'.")
@@ -105,20 +110,12 @@ class Settings:
         set_fields(self, contextual=as_count("contextual", self.contextual, minimum=0))
         if self.dominant is None and self.contextual:
             raise DuetError(f"contextual {self.contextual!r} needs stage 1: give dominant too, or contextual=0.")
+        if self.audio_keep is not None:
+            set_fields(self, audio_keep=as_share("audio_keep", self.audio_keep))
+        elif self.audio_guides:
+            raise DuetError("audio_guides has no meaning for sound that is not compressed: give audio_keep, too.")
         self._check_options()
-        for before, after in zip(self.drops, self.drops[1:], strict=False):
-            if before.layer == after.layer:
-                raise DuetError(f"drop layer {after.layer} is given twice: give each drop layer once.")
-            if after.keep > before.keep:
-                raise DuetError(
-                    f"keep ratios cannot grow, but layer {after.layer} keeps {after.keep:g} after layer {before.layer} "
-                    f"kept {before.keep:g}: both are fractions of the tokens after stage 1."
-                )
-            if after.ranking_layer <= before.layer:
-                raise DuetError(
-                    f"the drop at layer {after.layer} cannot rank at layer {after.ranking_layer}: layer {before.layer} "
-                    f"drops tokens after that, so rank at {before.layer + 1} or later."
-                )
+        check_order(self.drops)
 
     @property
     def stage1_method(self) -> registry.Stage1Method:
@@ -173,6 +170,8 @@ class Settings:
     @property
     def _averages(self) -> bool:
         """Whether stage 1 makes one token of several."""
+        if self.audio_keep is not None:
+            return True
         if self.dominant is None:
             return False
         averages = self.stage1_method.averages
@@ -184,8 +183,8 @@ class Settings:
 
     @property
     def ranks(self) -> bool:
-        """Whether stage 2 needs a ranking: a drop that keeps none or all of the tokens does not."""
-        return any(0 < d.keep < 1 for d in self.drops)
+        """Whether stage 2 needs a ranking: a drop that keeps none or all of the tokens does not, but for sound."""
+        return any(0 < d.keep < 1 or (d.keep < 1 and self.audio_keep is not None) for d in self.drops)
 
     @property
     def savable(self) -> bool:
@@ -204,10 +203,12 @@ class Settings:
                     f"{name} {registry.called(getattr(self, name))} has no name to be saved under: give it one with "
                     f"duet_vlm.{register}, and make the config again."
                 )
-        return {"version": VERSION} | self._values()
+        return {"version": FIRST if self.audio_keep is None else VERSION} | self._values()
 
     def _values(self) -> dict[str, Any]:
         data = {one.name: getattr(self, one.name) for one in fields(self)}
+        if self.audio_keep is None:
+            del data["audio_keep"], data["audio_guides"]  # so that an older package reads the others
         data["drops"] = [asdict(drop) for drop in self.drops]
         return data if self.downsample is None else data | {"downsample": list(self.downsample)}
 

@@ -61,6 +61,17 @@ def as_sides(name: str, value: Any, maximum: int, which: str) -> tuple[int, ...]
     return tuple(int(side) for side in sides)
 
 
+def as_share(name: str, value: Any) -> float:
+    """A fraction in (0, 1] as a float.
+
+    Raises:
+        DuetError: anything else.
+    """
+    if not is_number(value) or not 0 < value <= 1:
+        raise DuetError(f"{name} {shown(value)} must be a fraction in (0, 1].")
+    return float(value)
+
+
 def check_budget(tokens: Any, keep: Any) -> None:
     """Raises DuetError for a budget in tokens, or as a fraction, that no model can meet; None is none."""
     if tokens is not None and not (is_number(tokens) and 0 < tokens <= LARGEST):

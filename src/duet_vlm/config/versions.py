@@ -1,6 +1,7 @@
 """The version of a config as it is saved, apart from the package's own: it grows when an older package cannot read it.
 
 1: the first. Release 0.1 wrote the same fields without a version.
+2: with `audio_keep`; without it, version 1 is written still.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 from ..errors import DuetError, shown
 from .values import is_whole
 
-VERSION = 1
+FIRST, VERSION = 1, 2
 
 
 def check_version(version: Any) -> None:

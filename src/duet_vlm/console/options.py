@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -120,6 +120,20 @@ def sides(name: str, written: str | None) -> tuple[int, int] | None:
     if match is None:
         raise DuetError(f"{name} {written!r} is no size: write two whole numbers, as in {name} 48x64.")
     return int(match[1]), int(match[2])
+
+
+def share_or_auto(name: str, written: str) -> float | Literal["auto"]:
+    """The number of an option such as `--audio-keep 0.6`, or "auto"; whether it is a share is looked at later.
+
+    Raises:
+        DuetError: anything else.
+    """
+    if written == "auto":
+        return "auto"
+    try:
+        return float(written)
+    except ValueError:
+        raise DuetError(f"{name} {written!r} is no share: write a fraction in (0, 1], or auto.") from None
 
 
 def one_of(model: str | None, shape: str | None) -> str:

@@ -129,19 +129,22 @@ def budget_table(report: dict[str, Any]) -> Table:
     described, _, aside = report["settings"].partition(";")
     settings, aside = (described if report["method"] == "saved" else report["method"]), aside and f";{aside}"
     parts, whole = report["parts"], f"{report['visual_tokens']} visual tokens"
+    heard = f" and {report['audio_tokens']} audio tokens" if "seconds" in report else ""
     if report["unit"] != "image":
         whole += f" of {several(parts, report['unit'])}"
     table = Table(
         title=f"{report['model']}, {settings}: {report['average_tokens']:.1f} of {whole} on average",
-        caption=f"per prompt, with {report['text_tokens']} text tokens; FLOP of the decoder; keys and values in "
+        caption=f"per prompt, with {report['text_tokens']} text tokens{heard}; FLOP of the decoder; keys and values in "
         "half precision"
         f"{padded}{aside}",
     )
     table.add_column("decoder layers", no_wrap=True)
-    for name in ("visual tokens", "FLOP before", "after", "KV before", "after"):
+    kinds = ["visual_tokens", "audio_tokens"] if "seconds" in report else ["visual_tokens"]
+    for name in (*(kind.replace("_", " ") for kind in kinds), "FLOP before", "after", "KV before", "after"):
         table.add_column(name, justify="right")
     rows = report["layers"]
-    starts = [i for i, row in enumerate(rows) if i == 0 or row["visual_tokens"] != rows[i - 1]["visual_tokens"]]
+    counts = [[str(row[kind]) for kind in kinds] for row in rows]
+    starts = [i for i in range(len(rows)) if i == 0 or counts[i] != counts[i - 1]]
     for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
         # a linear layer of a hybrid decoder stores no keys, and costs something else
         linear = [row for row in rows[start:end] if not row["kv_bytes_before"]]
@@ -150,7 +153,7 @@ def budget_table(report: dict[str, Any]) -> Table:
         for (row, *_), name in named:
             table.add_row(
                 f"{start}" if end == start + 1 else f"{start} to {end - 1}, {name}",
-                f"{row['visual_tokens']}",
+                *counts[start],
                 flops(row["flops_before"], report["flops_before"]),
                 flops(row["flops"], report["flops_before"]),
                 size(row["kv_bytes_before"]),
@@ -159,7 +162,7 @@ def budget_table(report: dict[str, Any]) -> Table:
     table.add_section()
     table.add_row(
         "all, and logits",
-        "",
+        *("" for _ in kinds),
         flops(report["flops_before"], report["flops_before"]),
         flops(report["flops"], report["flops_before"]),
         size(report["kv_bytes_before"]),
@@ -167,7 +170,7 @@ def budget_table(report: dict[str, Any]) -> Table:
         style="bold",
     )
     kept = "-" if report["kv_ratio"] is None else f"{report['kv_ratio']:.2f}x"
-    table.add_row("before / after", "", "", f"{report['flops_ratio']:.2f}x", "", kept)
+    table.add_row("before / after", *("" for _ in kinds), "", f"{report['flops_ratio']:.2f}x", "", kept)
     return table
 
 

@@ -50,11 +50,17 @@ class Generation:
 
     Attributes:
         owner: the handle of the model that generates.
+        rows: of the ids that it was called with; None where there were none.
         prompt: tokens of the prompt, once it was seen; without a cache all later tokens come again with it.
     """
 
     owner: Any
+    rows: int | None = None
     prompt: int | None = None
+
+    def repeats(self, rows: int) -> int:
+        """How often each row and each tensor stands one behind the other now, for beams or several sequences."""
+        return rows // self.rows if self.rows else 1
 
 
 _call: ContextVar[ModelCall | None] = ContextVar("duet_vlm_call", default=None)
@@ -86,9 +92,10 @@ def end() -> ModelCall | None:
 
 
 @contextlib.contextmanager
-def generating(owner: Any) -> Iterator[None]:
-    """Inside, `owner`'s model generates."""
-    token = _generation.set(Generation(owner))
+def generating(owner: Any, args: Any, kwargs: dict[str, Any]) -> Iterator[None]:
+    """Inside, `owner`'s model generates, called with these arguments."""
+    ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
+    token = _generation.set(Generation(owner, len(ids) if isinstance(ids, Tensor) else None))
     try:
         yield
     finally:

@@ -24,6 +24,8 @@ def is_needed(core: Core) -> bool:
 
 def encode_blank(core: Core) -> Tensor:
     """Encode a blank image and give 0, with a gradient of 0 for whatever an image's features come from."""
+    if not hasattr(core, "get_image_features"):  # it hears and sees nothing
+        return next(core.parameters()).new_zeros(())
     with for_engine():
         output = core.get_image_features(**blank_image(core), return_dict=True)
     features = [*family_of(core.config).entries(output), *_flat(getattr(output, "deepstack_features", None) or ())]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import host
 from ..config.budget import SLACK
+from ..config.drops import Drop
 from ..host import attention
 from ..host.types import DecoderLayer
 from ..stage2 import ranking
@@ -52,10 +53,10 @@ def compress(
         drop, flags = plan.drops_by_layer[i], prompt.present.flags
         valid = flags(prompt.valid)
         keep = valid & ~flags(prompt.visual)
-        if drop.keep > 0:
+        if plan.ranks(drop):
             ranked = prompt.scores[drop.ranking_layer]
             prompt.scores[i], prompt.ranked[i] = ranked, prompt.present.kept
-            keep |= ranking.top_per_span(ranked, flags(prompt.spans), kept(prompt.limits, drop.keep))
+            keep |= ranking.top_per_span(ranked, flags(prompt.spans), limits_of(prompt, drop))
         if prompt.without_answer is not None:
             keep |= valid & prompt.without_answer
         hidden = prompt.drop(i, keep, hidden)
@@ -77,6 +78,18 @@ def run_to_no_effect(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any]
 def kept(tokens: Tensor, keep: float) -> Tensor:
     """Compute floor(keep * tokens) of (n,) long counts on their device, as `budget.keep_count` does on the host."""
     return (tokens * round(keep * _FINE) + round(SLACK * _FINE)) >> 40
+
+
+def limits_of(prompt: Prefill, drop: Drop) -> Tensor:
+    """Count what a drop keeps of every span, (spans + 1,) long; of sounds, which come last, by their own ratio."""
+    images = len(prompt.limits) - prompt.sounds
+    counts = kept(prompt.limits[:images], drop.keep)
+    if prompt.guide is not None:
+        counts = counts.new_tensor(prompt.guide.limits(drop.keep))
+    audio = prompt.plan.audio
+    if audio is None:
+        return counts
+    return torch.cat([counts, kept(prompt.limits[images:], audio.ratios[drop.layer])])
 
 
 @torch.no_grad()
@@ -111,6 +124,10 @@ def rank(
     visual, average = present.flags(prompt.visual), None
     if prompt.plan.config.debias:
         same = ranking.average_token(normed, visual)
+        if prompt.audio is not None:
+            audio = present.flags(prompt.audio)
+            images, sounds = (ranking.average_token(normed, kind) for kind in (visual & ~audio, audio))
+            same = torch.where(audio[..., None], sounds, images)
         average = attention.keys(layer.self_attn, same, **told())
     log_s = None if prompt.log_sizes is None else present.flags(prompt.log_sizes)
     columns = torch.where(present.flags(prompt.valid), present.places + past, -1)
@@ -132,7 +149,7 @@ def rank(
         softmax = replace(softmax, window=None)
     places = Places(asked, columns)
     drops = prompt.plan.drops_by_layer.values()
-    drop = next(drop for drop in drops if drop.keep > 0 and drop.ranking_layer == layer.self_attn.layer_idx)
+    drop = next(drop for drop in drops if prompt.plan.ranks(drop) and drop.ranking_layer == layer.self_attn.layer_idx)
     inputs = ranking.RankingInputs(
         query=query,
         key=key,
@@ -142,7 +159,7 @@ def rank(
         questions=take(hidden, queries),
         visual=visual,
         spans=present.flags(prompt.spans),
-        limits=kept(prompt.limits, drop.keep),
+        limits=limits_of(prompt, drop),
         average=average,
         log_sizes=log_s,
     )

@@ -82,9 +82,9 @@ def check_later_turn(prompt: Prefill) -> None:
     in_row = torch.zeros(len(real), len(prompt.limits), dtype=torch.bool, device=real.device)
     in_row = in_row.scatter(1, prompt.spans, True)
     in_row[:, 0] = False  # text
-    shares = [drop.keep for drop in plan.drops_by_layer.values()]
-    for share in [1.0, *shares] if prompt.merged_away is not None else shares:
-        tokens = real.sum(1) + (in_row * dropping.kept(prompt.limits, share)).sum(1)
+    limits = [dropping.limits_of(prompt, drop) for drop in plan.drops_by_layer.values()]
+    for left in [prompt.limits, *limits] if prompt.merged_away is not None else limits:
+        tokens = real.sum(1) + (in_row * left).sum(1)
         if bool((tokens != tokens[0]).any()):
             raise CacheError(
                 f"rows of a later turn would keep {int(tokens.min())} to {int(tokens.max())} tokens, and the model's "

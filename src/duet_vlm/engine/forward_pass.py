@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..stage1 import Merge
 from ..tensors.tokens import take
+from .guiding import Guide
 from .plan import Plan
 from .present import Present
 from .restriction import Restriction, Rope
@@ -25,6 +26,8 @@ ARGUMENT = "duet"  # by which a pass travels from the core model to the decoder 
 @dataclass
 class Prefill:
     """A prompt with images or videos: B rows of S tokens.
+
+    Where sound is compressed, audio tokens count among the visual tokens in everything that is said here.
 
     Attributes:
         plan: the settings it runs under, whatever changes meanwhile.
@@ -41,6 +44,10 @@ class Prefill:
         sees_ahead: whether query tokens see the whole prompt, also what stands behind them.
         log_sizes: (B, S) float32, log of how many tokens each one stands for; None where that weighs nothing.
         decisions: what stage 1 did, in the order of encoding, for the trace.
+        audio: (B, S) bool, the audio tokens among the visual ones; None where sound is text or does not come.
+        sounds: how many of the spans are sounds; they are the last ones.
+        heard: what stage 1 did to the sounds, in the order of encoding, for the trace.
+        guide: what every window of a video keeps, where its sound decides; None elsewhere.
         deepstack: decoder layer -> (B, S, D), what is added to the hidden states before it; zeros at text.
         present: the tokens that are there now.
         kept: decoder layer -> (B, n) long, the places kept from there on.
@@ -63,6 +70,10 @@ class Prefill:
     sees_ahead: bool = False
     log_sizes: Tensor | None = None
     decisions: list[Merge] = field(default_factory=list)
+    audio: Tensor | None = None
+    sounds: int = 0
+    heard: list[Merge] = field(default_factory=list)
+    guide: Guide | None = None
     deepstack: dict[int, Tensor] = field(default_factory=dict)
     present: Present = field(init=False)
     kept: dict[int, Tensor] = field(default_factory=dict)
@@ -96,7 +107,9 @@ class Prefill:
     def record(self) -> PrefillRecord:
         """What is left of it for the trace."""
         at = {layer: drop.ranking_layer for layer, drop in self.plan.drops_by_layer.items()}
-        return PrefillRecord(self.visual, self.queries, self.decisions, self.kept, self.scores, self.ranked, at)
+        return PrefillRecord(
+            self.visual, self.queries, self.decisions, self.kept, self.scores, self.ranked, at, self.audio, self.heard
+        )
 
 
 @dataclass
@@ -152,6 +165,7 @@ class PrefillRecord:
         scores: decoder layer -> (B, n) float, of the tokens present there, as ranked.
         ranked: decoder layer -> (B, n) the places that its scores speak of, None for every token.
         ranked_at: decoder layer -> the layer whose weights made its scores.
+        audio, heard: as in `Prefill`.
     """
 
     visual: Tensor
@@ -161,3 +175,5 @@ class PrefillRecord:
     scores: dict[int, Tensor]
     ranked: dict[int, Tensor | None]
     ranked_at: dict[int, int]
+    audio: Tensor | None
+    heard: list[Merge]

@@ -74,8 +74,7 @@ class Engine:
             self._handles.append(model.register_forward_hook(self.after_model, always_call=True, **pre))
         if callable(getattr(model, "generate", None)):
             self._handles.append(wrap(model, "generate", self.around_generate))
-        if self.plan.config.merges:
-            self._handles += self.plan.family.hook_encoder(core, self.plan.config)
+        self._handles += self.plan.family.hook_encoders(core, self.plan.config)
 
     def _hook_of(self, layer: Any) -> Callable[..., Any]:
         if host.borrows(layer):
@@ -120,7 +119,7 @@ class Engine:
         host.check_chunks(self._model(), args, kwargs, self.plan.compresses and prompt.has_pixels(self.plan, kwargs))
         # images are encoded first, for this model alone, unless a draft model gets them too
         alone = kwargs.get("assistant_model") is None
-        with calls.generating(self), encoding.for_engine(alone):
+        with calls.generating(self, args, kwargs), encoding.for_engine(alone):
             return generate(*args, **kwargs)
 
     def before_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -228,8 +227,9 @@ class Engine:
             check_prunable(cache)
             check_equal_lengths(cache, plan.storing_layers)
         padded = padding.read_padding(ids, kwargs, past, call.together)
-        encoded = prompt.encode(plan, core, kwargs)
-        labels = calls.labels_of(call, calls.generation(self), ids, past)
+        generation = calls.generation(self)
+        encoded = prompt.encode(plan, core, kwargs, 1 if generation is None else generation.repeats(len(ids)))
+        labels = calls.labels_of(call, generation, ids, past)
         entry = prompt.read_prompt(plan, ids, encoded, padded, labels)
         if entry and past and plan.linear_layers:
             entrance.check_later_turn(entry[0])

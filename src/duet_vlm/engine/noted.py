@@ -13,7 +13,8 @@ class Noted:
     """What is written into one model's config, and how it is taken back."""
 
     def __init__(self) -> None:
-        self._wrote, self._before = False, None
+        self._wrote = False
+        self._before: Any = None
 
     def write(self, config: Any, settings: Settings) -> None:
         """Write settings that can be saved; none where they cannot.

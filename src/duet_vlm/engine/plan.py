@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from .. import host
+from ..config.audio import AudioSchedule
 from ..config.drops import Drop, check_lending, ranked_with_attention
 from ..config.layer_shape import lending_layers
 from ..config.settings import Settings
 from ..errors import DuetError
-from ..families import Family, family_of
+from ..families import Family, family_of, visual_token_ids
 from ..families.refusals import check_downsampling, check_whole_videos, refuse_renumbering
 from ..stage2.words import check_language
 from .merge_sizes import check_adds_mask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+AUDIO = "audio"  # the modality
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +42,7 @@ class Plan:
         layers: how many decoder layers there are.
         linear_layers: those of them that have linear attention.
         lending_layers: those whose keys and values the borrowing layers use, all layers behind the last of them.
+        audio: how much of a sound is kept where; None where sound is text.
     """
 
     config: Settings
@@ -52,6 +57,7 @@ class Plan:
     layers: int
     linear_layers: frozenset[int]
     lending_layers: frozenset[int]
+    audio: AudioSchedule | None = None
 
     @property
     def storing_layers(self) -> int:
@@ -61,7 +67,23 @@ class Plan:
     @property
     def compresses(self) -> bool:
         """Whether anything is merged or dropped."""
-        return self.config.compresses
+        return self.config.merges or bool(self.drops_by_layer) or self.audio is not None
+
+    @cached_property
+    def arguments(self) -> dict[str, tuple[str, ...]]:
+        """Modality -> the names under which a call brings what is to be encoded and compressed."""
+        audio = {} if self.audio is None else {AUDIO: self.family.audio_arguments}
+        return {**self.family.pixel_arguments, **audio}
+
+    @cached_property
+    def tokens(self) -> dict[str, int]:
+        """Modality -> the id of its placeholder in prompts, sound last."""
+        audio = {} if self.audio is None else {AUDIO: self.family.audio_token(self.model_config)}
+        return {**visual_token_ids(self.model_config), **audio}
+
+    def ranks(self, drop: Drop) -> bool:
+        """Whether a drop chooses: of visual tokens it may keep none, of sound it always keeps some."""
+        return drop.keep > 0 or self.audio is not None
 
     @classmethod
     def of(cls, model: Any, config: Settings, tokenizer: Any) -> Plan:
@@ -75,6 +97,7 @@ class Plan:
         linear, layers = host.linear_layers_of(decoder), len(decoder.layers)
         ranked = ranked_with_attention(config.drops, linear, layers)
         drops = {drop.layer: drop for drop in ranked if drop.keep < 1}
+        audio = AudioSchedule.of(config, layers)
         return cls(
             config=config,
             tokenizer=tokenizer,
@@ -84,10 +107,11 @@ class Plan:
             renumbers=renumbers(family, decoder, config),
             scales=host.scales_by_positions(decoder),
             drops_by_layer=drops,
-            ranking_layers=frozenset(drop.ranking_layer for drop in drops.values() if drop.keep > 0),
+            ranking_layers=frozenset(drop.ranking_layer for drop in drops.values() if drop.keep > 0 or audio),
             layers=layers,
             linear_layers=linear,
             lending_layers=lending_layers(model.config),
+            audio=audio,
         )
 
 
@@ -107,6 +131,7 @@ def check_plan(model: Any, config: Settings, tokenizer: Any) -> Family:
     if config.dominant is not None:
         check_whole_videos(family, model.config, config.stage1_method)
     family.check(model.config, config)
+    family.check_audio(model.config, config)
     if not host.renumbers(host.decoder_of(model)):
         refuse_renumbering(model.config.get_text_config(), config, "its layers have rotary embeddings of their own")
     host.check_attention(host.decoder_of(model), renumbers(family, host.decoder_of(model), config))

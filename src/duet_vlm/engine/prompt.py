@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DuetError
-from ..families import encoding, visual_token_ids
+from ..families import encoding
 from ..families.encoding import Outcome
 from ..host import cache_of
 from ..host.types import Core
@@ -18,46 +18,69 @@ from ..stage1 import Merge
 from ..stage2.queries import has_answer, query_places
 from ..tensors.tokens import number_runs, number_spans, spread
 from .forward_pass import Prefill
+from .guiding import Guide, guide_of
 from .merge_sizes import log_sizes
 from .padding import Padding
-from .plan import Plan
+from .plan import AUDIO, Plan
 
 
 def has_pixels(plan: Plan, kwargs: dict[str, Any]) -> bool:
-    """Whether a call brings images or videos that are not encoded yet."""
-    return plan.family.pixels_in(kwargs) is not None
+    """Whether a call brings images or videos that are not encoded yet, or sound that is to be compressed."""
+    return any(kwargs.get(name) is not None for names in plan.arguments.values() for name in names)
 
 
 def brings_images(plan: Plan, kwargs: dict[str, Any]) -> bool:
-    """Whether a call brings images or videos, as pixels or encoded already."""
+    """Whether a call brings images or videos, as pixels or encoded already, or sound that is to be compressed."""
     encoded = (kwargs.get("mm_encoder_outputs") or {}).values()
     return has_pixels(plan, kwargs) or any(output is not None for output in encoded)
 
 
 @torch.compiler.disable(recursive=False)
-def encode(plan: Plan, core: Core, kwargs: dict[str, Any]) -> dict[str, Any]:
+def encode(plan: Plan, core: Core, kwargs: dict[str, Any], repeats: int = 1) -> dict[str, Any]:
     """Encode the pixels here, as `generate` does, so that nothing of ours reaches the vision tower.
 
     Args:
         plan: the settings.
         core: the core model.
         kwargs: of its call.
+        repeats: how often `generate` has every tensor of a call one behind the other.
 
     Returns:
         The same with `mm_encoder_outputs` in the place of pixels.
     """
     outputs, others = dict(kwargs.get("mm_encoder_outputs") or {}), dict(kwargs)
-    for modality, names in plan.family.pixel_arguments.items():
-        if plan.family.pixels_in(kwargs, modality) is not None:
+    outputs.pop(AUDIO, None)  # no core model takes any
+    for modality, names in plan.arguments.items():
+        if any(kwargs.get(name) is not None for name in names):
             if outputs.get(modality) is not None:
                 raise DuetError(f"the {modality}s came both as pixels and encoded: give one of them.")
             encoder = getattr(core, f"get_{modality}_features")
-            wanted = [k for k in inspect.signature(encoder).parameters if k in kwargs]
+            given = {k: kwargs[k] for k in inspect.signature(encoder).parameters if k in kwargs}
+            if modality == AUDIO:  # it is not encoded before it is repeated, as images are
+                given = {k: x[::repeats] if isinstance(x, Tensor) else x for k, x in given.items()}
             with encoding.for_engine():
-                outputs[modality] = encoder(**{k: kwargs[k] for k in wanted}, return_dict=True)
+                outputs[modality] = encoder(**given, return_dict=True)
         for name in names:
             others.pop(name, None)
+    if outputs.get(AUDIO) is not None:
+        others |= _with_sound(core, others, plan.tokens[AUDIO], outputs[AUDIO], repeats)
     return plan.family.without_removed(others | {"mm_encoder_outputs": outputs})
+
+
+def _with_sound(core: Any, kwargs: dict[str, Any], token: int, output: Any, repeats: int) -> dict[str, Tensor]:
+    """Embed the prompt with what stage 1 made of its sounds, as the core model takes no encoded ones.
+
+    Nothing where their tokens are not those of the prompt, which stock reports.
+    """
+    outcome: Outcome = getattr(output, encoding.ATTRIBUTE)
+    ids, embeds = kwargs["input_ids"], kwargs.get("inputs_embeds")
+    output.pooler_output = outcome.features * repeats  # one for each sound
+    there = ids == token
+    if int(there.sum()) != sum(map(len, output.pooler_output)):
+        return {}
+    features = torch.cat([outcome.features[i] for i in order_of(output, outcome, there)])
+    embeds = core.get_input_embeddings()(ids) if embeds is None else embeds
+    return {"inputs_embeds": embeds.masked_scatter(there[..., None].to(embeds.device), features.to(embeds))}
 
 
 def outcome_of(plan: Plan, output: Any) -> Outcome | None:
@@ -131,7 +154,9 @@ def read_prompt(
     gone: Tensor | None = None
     log_s: Tensor | None = None
     outputs = dict(kwargs["mm_encoder_outputs"])
-    for modality, token in visual_token_ids(plan.model_config).items():
+    audio: Tensor | None = None
+    sounds, heard = 0, list[Merge]()
+    for modality, token in plan.tokens.items():
         output, there = outputs.get(modality), ids == token
         if output is None:
             continue
@@ -153,15 +178,20 @@ def read_prompt(
             sizes = torch.cat([outcome.sizes[i] for i in order]).to(there.device)
             removed = spread((sizes == 0)[:, None], there)[..., 0]
             gone = removed if gone is None else gone | removed
-            decisions += outcome.decisions
+            (heard if modality == AUDIO else decisions).extend(outcome.decisions)
             if plan.config.proportional:
                 here = log_sizes(sizes, there)
                 log_s = here if log_s is None else log_s + here
         numbers = number_runs(there) if modality in plan.family.runs else number_spans(there, lengths)
+        if modality == AUDIO:
+            audio, sounds = there, int(numbers.max())
         spans = torch.where(there, numbers + spans.max(), spans)
         visual = visual | there
     if not bool(visual.any()):
         return None
+    guide: Guide | None = None
+    if plan.config.audio_guides and audio is not None and gone is not None:
+        spans, guide = guide_of(spans, visual & (ids == plan.tokens.get("video", -1)), audio, gone)
     left = (spans if gone is None else spans.masked_fill(gone, 0)).flatten()
     limits = torch.zeros(int(spans.max()) + 1, dtype=torch.long, device=ids.device)
     queries, cache = ids[:, :0], cache_of(kwargs)
@@ -181,8 +211,14 @@ def read_prompt(
         sees_ahead=plan.family.sees_ahead(kwargs, 0 if cache is None else cache.get_seq_length()),
         log_sizes=log_s,
         decisions=decisions,
+        audio=audio,
+        sounds=sounds,
+        heard=heard,
+        guide=guide,
     )
-    return state, kwargs | {"mm_encoder_outputs": outputs}
+    outputs.pop(AUDIO, None)  # it is embedded
+    others = {name: x for name, x in kwargs.items() if name != "mm_encoder_outputs"}
+    return state, others | ({"mm_encoder_outputs": outputs} if outputs else {})
 
 
 def with_merged_features(plan: Plan, output: Any, outcome: Outcome, order: list[int]) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from ..stage1 import Merge
 from .forward_pass import PrefillRecord
 
@@ -67,12 +69,27 @@ class SampleTrace:
 
 
 @dataclass
+class AudioTrace:
+    """What was kept of the sounds of a prompt. What is said of images and visual tokens goes for sounds and theirs.
+
+    Attributes:
+        sounds: what stage 1 did, in the order in which sounds were encoded. A place is the number of an audio token in
+            order of time; all that are retained are anchors, also those that nothing was merged into.
+        samples: what each row of the batch kept of its audio tokens, in the order of the batch.
+    """
+
+    sounds: list[ImageTrace]
+    samples: list[SampleTrace]
+
+
+@dataclass
 class Trace:
     """What was kept of a prompt, in Python's own numbers and lists: `handle.trace`.
 
     Attributes:
         images: what stage 1 did, in the order in which images were encoded; empty where it was off.
         samples: what each row of the batch kept, in the order of the batch.
+        audio: the same of sound, where `audio_keep` compresses it and some came; else None.
 
     Example:
         >>> import duet_vlm
@@ -95,16 +112,21 @@ class Trace:
 
     images: list[ImageTrace]
     samples: list[SampleTrace]
+    audio: AudioTrace | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The trace as dicts and lists, ready for JSON."""
-        return asdict(self)
+        """The trace as dicts and lists, ready for JSON; without `audio` where there is none."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def of(cls, record: PrefillRecord, layers: int) -> Trace:
         """Read what a prompt kept on a model of `layers` decoder layers; the only place that copies it to the host."""
         images = [image for merge in record.decisions for image in _images(merge)]
-        return cls(images, [_sample(record, row, layers) for row in range(len(record.visual))])
+        if record.audio is None:
+            return cls(images, _samples(record, record.visual, layers))
+        sounds = [sound for merge in record.heard for sound in _images(merge)]
+        audio = AudioTrace(sounds, _samples(record, record.audio, layers))
+        return cls(images, _samples(record, record.visual & ~record.audio, layers), audio)
 
 
 def _images(merge: Merge) -> list[ImageTrace]:
@@ -124,8 +146,12 @@ def _images(merge: Merge) -> list[ImageTrace]:
     return images
 
 
-def _sample(record: PrefillRecord, row: int, layers: int) -> SampleTrace:
-    is_visual = record.visual[row].tolist()
+def _samples(record: PrefillRecord, visual: Tensor, layers: int) -> list[SampleTrace]:
+    """What each row kept of the tokens that `visual` (B, S) marks."""
+    return [_sample(record, row, one, layers) for row, one in enumerate(visual.tolist())]
+
+
+def _sample(record: PrefillRecord, row: int, is_visual: list[bool], layers: int) -> SampleTrace:
     visual = [i for i, flag in enumerate(is_visual) if flag]
     drops, counts = [], [len(visual)] * layers
     for layer, kept in sorted(record.kept.items()):

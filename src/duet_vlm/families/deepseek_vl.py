@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from . import fixed
-from .family import Make
+from .pixel_inputs import Make
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

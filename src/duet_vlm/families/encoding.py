@@ -125,7 +125,7 @@ class Stage1:
         family: the model's; it names the towers and the projector.
     """
 
-    encoders = ("get_image_features", "get_video_features")
+    encoders: tuple[str, ...] = ("get_image_features", "get_video_features")
 
     def __init__(self, core: Any, config: Settings, family: Family):
         self._core, self.config, self.family = Ref(core), config, family

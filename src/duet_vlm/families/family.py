@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..config.budget import as_grid
 from ..config.settings import Settings
 from ..errors import DuetError
+from .hearing import AudioInputs
 from .image_shape import ImageShape
 from .pixel_inputs import PixelInputs
 
@@ -22,11 +21,10 @@ if TYPE_CHECKING:
     from .video.processors import FrameProcessor
     from .video.sampling import Sampling
 
-Make = Callable[[tuple[int, ...]], Tensor]
 FAMILIES: dict[str, Family] = {}  # by the model_type of a config
 
 
-class Family(PixelInputs):
+class Family(PixelInputs, AudioInputs):
     """One model family; a family's file says what is not as here.
 
     A subclass is registered for the values of `config.model_type` that it is given, wherever it stands:
@@ -173,42 +171,6 @@ class Family(PixelInputs):
             return (config.vision_config.image_size // config.vision_config.patch_size,) * 2
         return (math.isqrt(self.visual_tokens(config) if tokens is None else tokens),) * 2
 
-    def crop_size(self, config: PreTrainedConfig) -> tuple[int, int, int]:
-        """Channels, height and width of what the tower sees at once."""
-        vision, side = config.vision_config, config.vision_config.image_size
-        height, width = (side, side) if isinstance(side, int) else side
-        return getattr(vision, "num_channels", 3), height, width
-
-    def usual_grid(self, config: PreTrainedConfig) -> tuple[int, int] | None:
-        """Rows and columns of patches of the image that is timed where a model takes any size; None elsewhere."""
-        return None
-
-    def pixels(
-        self, config: PreTrainedConfig, make: Make, count: int = 1, *,
-        grid: tuple[int, ...] | None = None, tiles: int = 1, size: tuple[int, int] | None = None,
-    ) -> dict[str, Tensor]:  # fmt: skip
-        """Make the arguments of `get_image_features` for `count` images, as the processor would hand them over.
-
-        Args:
-            make: (shape) -> the pixels.
-            grid: rows and columns of patches, for models whose images differ.
-            tiles: of each image.
-            size: (height, width) in pixels, for AnyRes models.
-        """
-        return {"pixel_values": make((count * tiles, *self.crop_size(config)))}
-
-    def blank_image(self, config: PreTrainedConfig) -> dict[str, Tensor]:
-        """Make them for one image without content, as small as the model takes; some towers take zeros for padding.
-
-        Returns:
-            float32 ones, and whatever integers go with them, on the CPU.
-        """
-        return self.pixels(config, torch.ones)
-
-    def extra_inputs(self, config: PreTrainedConfig, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Make what a processor gives beside ids (B, S): the kind of each token, and sizes for positions."""
-        return {}
-
     def sees_ahead(self, kwargs: dict[str, Any], past: int) -> bool:
         """Tell whether the text of a prompt sees what stands behind it, in a call behind `past` tokens of a cache."""
         return False
@@ -242,6 +204,10 @@ class Family(PixelInputs):
     def hook_encoder(self, core: nn.Module, duet: Settings) -> list[Any]:
         """Put stage 1 on a model's encoders; what it returns has `remove()`."""
         return self.stage1(core, duet, self).hook()
+
+    def hook_encoders(self, core: nn.Module, duet: Settings) -> list[Any]:
+        """Put stage 1 on what it is asked for: `hook_encoder` for images, `hook_audio` for sound."""
+        return [*(self.hook_encoder(core, duet) if duet.merges else ()), *self.hook_audio(core, duet)]
 
     def is_projector(self, name: str) -> bool:
         """Whether a parameter or module of this name lies in the projector between tower and language model."""

@@ -18,7 +18,8 @@ from ..errors import DuetError
 from ..host.attention import received
 from . import fixed
 from .encoding import EncoderCall
-from .family import Family, Make
+from .family import Family
+from .pixel_inputs import Make
 from .refusals import refuse_renumbering
 from .taps import Tap
 from .video.padded import Gemma4UnifiedVideoProcessor, Gemma4VideoProcessor

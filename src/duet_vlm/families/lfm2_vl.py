@@ -17,7 +17,7 @@ from ..errors import DuetError
 from ..host.attention import received
 from . import packed
 from .encoding import EncoderCall
-from .family import Make
+from .pixel_inputs import Make
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..config.settings import Settings
 from . import packed
 from .encoding import EncoderCall
-from .family import Make
+from .pixel_inputs import Make
 from .refusals import refuse_renumbering
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from torch import Tensor
 from ..config.settings import Settings
 from ..errors import DuetError
 from . import fixed
-from .family import Family, Make
+from .family import Family
+from .pixel_inputs import Make
 from .refusals import refuse_stage_1
 
 if TYPE_CHECKING:

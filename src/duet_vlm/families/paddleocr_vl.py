@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import packed
 from .encoding import EncoderCall
-from .family import Make
+from .pixel_inputs import Make
 from .qwen2_5_vl import Qwen25VL
 
 if TYPE_CHECKING:

@@ -1,14 +1,20 @@
-"""What a processor hands a model beside text: pixels, and how they are cut. Only a family says what that is called."""
+"""What a processor hands a model beside text: pixels, how they are cut, and how to make some.
+
+Only a family says what that is called.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+Make = Callable[[tuple[int, ...]], Tensor]  # of a shape, pixels
 
 
 class PixelInputs:
@@ -61,3 +67,39 @@ class PixelInputs:
     def frames_together(self, processor: Any) -> int:
         """Frames of a video that are encoded as one."""
         return 1
+
+    def crop_size(self, config: PreTrainedConfig) -> tuple[int, int, int]:
+        """Channels, height and width of what the tower sees at once."""
+        vision, side = config.vision_config, config.vision_config.image_size
+        height, width = (side, side) if isinstance(side, int) else side
+        return getattr(vision, "num_channels", 3), height, width
+
+    def usual_grid(self, config: PreTrainedConfig) -> tuple[int, int] | None:
+        """Rows and columns of patches of the image that is timed where a model takes any size; None elsewhere."""
+        return None
+
+    def pixels(
+        self, config: PreTrainedConfig, make: Make, count: int = 1, *,
+        grid: tuple[int, ...] | None = None, tiles: int = 1, size: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Make the arguments of `get_image_features` for `count` images, as the processor would hand them over.
+
+        Args:
+            make: (shape) -> the pixels.
+            grid: rows and columns of patches, for models whose images differ.
+            tiles: of each image.
+            size: (height, width) in pixels, for AnyRes models.
+        """
+        return {"pixel_values": make((count * tiles, *self.crop_size(config)))}
+
+    def blank_image(self, config: PreTrainedConfig) -> dict[str, Tensor]:
+        """Make them for one image without content, as small as the model takes; some towers take zeros for padding.
+
+        Returns:
+            float32 ones, and whatever integers go with them, on the CPU.
+        """
+        return self.pixels(config, torch.ones)
+
+    def extra_inputs(self, config: PreTrainedConfig, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Make what a processor gives beside ids (B, S): the kind of each token, and sizes for positions."""
+        return {}

@@ -15,8 +15,8 @@ from ..config.settings import Settings
 from ..host.attention import received
 from . import packed
 from .encoding import EncoderCall
-from .family import Make
 from .features import check_feature_layer, feature_layer
+from .pixel_inputs import Make
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -16,8 +16,9 @@ from ..errors import DuetError
 from ..host.attention import received
 from ..stage1 import Encoded
 from .encoding import EncoderCall, Stage1
-from .family import Family, Make
+from .family import Family
 from .frames import merged_frames
+from .pixel_inputs import Make
 from .refusals import refuse_renumbering
 from .taps import Tap
 from .video import pixels

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..host.attention import received
 from . import fixed
 from .encoding import EncoderCall
-from .family import Make
+from .pixel_inputs import Make
 from .video import pixels
 from .video.processors import HALVES, LANCZOS, FrameProcessor
 from .video.sampling import Sampling, ends_down

@@ -22,7 +22,7 @@ _RECORD = "duet_record"
 Note = Callable[[Tensor, Tensor, Tensor | None, Softmax], None]
 
 
-class _Seen(Exception):
+class Seen(Exception):
     """What was looked for is there: the rest of the module's forward is not needed."""
 
 
@@ -41,7 +41,7 @@ class _Entrance(nn.Module):
     """Stands in for a layer's attention and keeps what it is given."""
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
-        raise _Seen(args[0] if args else kwargs["hidden_states"])
+        raise Seen(args[0] if args else kwargs["hidden_states"])
 
 
 def _record(
@@ -64,20 +64,20 @@ def unwrapped(module: Any) -> Any:
     return getattr(module, "_orig_mod", module)
 
 
-def _twin(module: nn.Module) -> Any:
+def twin(module: nn.Module) -> Any:
     """A second module object that shares this one's attributes.
 
     The class is not asked to make it: under FSDP2 it would make another sharded module.
     """
-    twin = object.__new__(type(module))
-    twin.__dict__.update(module.__dict__)
-    return twin
+    second = object.__new__(type(module))
+    second.__dict__.update(module.__dict__)
+    return second
 
 
 def _recorder(attention: Any, needed: tuple[str, ...], note: Note) -> nn.Module:
     """A copy of the module that shares its weights, projects only what is needed and records instead of attending."""
     AttentionInterface.register(_RECORD, _record)  # a name nobody else uses; here, so that importing changes nothing
-    recorder: nn.Module = _twin(attention)
+    recorder: nn.Module = twin(attention)
     modules = dict(attention._modules)
     for name in ("q_proj", "k_proj", "v_proj"):
         width = getattr(modules.get(name), "out_features", None)
@@ -104,11 +104,11 @@ def attention_input(layer: nn.Module, hidden: Tensor, **kwargs: Any) -> Tensor:
         kwargs: what else the layer is called with.
     """
     layer = unwrapped(layer)
-    looking = _twin(layer)
+    looking = twin(layer)
     looking.__dict__.update(_modules={**layer._modules, "self_attn": _Entrance()})
     try:
         type(layer).forward(looking, hidden, **kwargs)
-    except _Seen as seen:
+    except Seen as seen:
         hidden_given: Tensor = seen.args[0]
         return hidden_given
     raise AssertionError(f"{type(layer).__name__} did not call self_attn")
@@ -131,11 +131,11 @@ def _first(attention: nn.Module, needed: str, hidden: Tensor, kwargs: dict[str, 
     """Queries, keys and softmax of a module that attends once; what follows its attention is not run."""
 
     def note(query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
-        raise _Seen(query, key, softmax)
+        raise Seen(query, key, softmax)
 
     try:
         _ask(attention, (needed,), hidden, note, {**kwargs, "attention_mask": None})
-    except _Seen as seen:
+    except Seen as seen:
         query, key, softmax = seen.args
         return query, key, softmax
     raise AssertionError(f"{type(attention).__name__} did not attend")

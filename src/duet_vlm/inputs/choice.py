@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..config.budget_rule import NONE, SAVED, Budget
 from ..config.methods import stages
@@ -108,6 +108,7 @@ def chosen(
     keep: float | None,
     default_keep: float | None = None,
     grid: tuple[int, ...] | None = None,
+    audio_keep: float | Literal["auto"] | None = None,
 ) -> Chosen:
     """The settings that a command line asks for; `grid` is the image's or frame's, where images differ in size.
 
@@ -121,7 +122,10 @@ def chosen(
     family_of(config)
     saved, given = getattr(config, "duet", None), tokens is not None or keep is not None
     check_choice(method, tokens, keep, saved is not None, default_keep is not None)
-    if method == SAVED or (method is None and saved is not None and not given):
+    own = method == SAVED or (method is None and saved is not None and not given)
+    if audio_keep is not None and (own or method == NONE):
+        raise DuetError("--audio-keep is for methods at a budget: leave it out, or give --keep or --tokens.")
+    if own:
         return Chosen(saved_config(config), SAVED, "the settings saved with the model")
     method = method or "duet"
     aside = "" if saved is None else "; the settings saved with the model were put aside"
@@ -132,7 +136,7 @@ def chosen(
     else:
         keep, budget_words = default_keep, "a third of the visual tokens (no budget was given)"
     with option_names():
-        settings = preset(method, model=config, tokens=tokens, keep=keep, grid=grid)
+        settings = preset(method, model=config, tokens=tokens, keep=keep, grid=grid, audio_keep=audio_keep)
     return Chosen(settings, method, f"{method}, {budget_words}{aside}")
 
 
@@ -142,5 +146,5 @@ def option_names(before: str = "--") -> Iterator[None]:
     try:
         yield
     except DuetError as error:
-        text = re.sub(r"\b(keep|tokens|grid|tiles)=", rf"{before}\1", str(error))
+        text = re.sub(r"\b(keep|tokens|grid|tiles|seconds)=", rf"{before}\1", str(error))
         raise type(error)(re.sub(r"(^|and )(keep|tokens|grid|tiles) (?=\S*\d)", rf"\1{before}\2 ", text)) from error

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..config.audio import AudioSchedule
 from ..config.decoder_shape import DecoderShape
 from ..config.drops import check_lending, ranked_with_attention
 from ..config.layer_shape import lending_layers
+from ..errors import DuetError
+from ..families import family_of
 from ..families.image_shape import ImageShape
 from ..presets import DuetConfig
 
@@ -22,6 +25,7 @@ def cost_report(
     grid: tuple[int, ...] | None = None,
     tiles: int | None = None,
     size: tuple[int, int] | None = None,
+    seconds: float | None = None,
 ) -> dict[str, Any]:
     """Tokens, FLOPs and KV bytes of one prompt's prefill, per decoder layer and in all, before and after.
 
@@ -33,24 +37,29 @@ def cost_report(
         grid: rows and columns of the image's patches, for models whose images differ.
         tiles: how many tiles the image is cut into, for models that do that.
         size: (height, width) of the image in pixels, for AnyRes models.
+        seconds: of a sound beside the image, for models that hear.
 
     Raises:
-        DuetError: a drop that a hybrid decoder cannot rank, or behind a layer that lends its keys and values.
+        DuetError: a drop that a hybrid decoder cannot rank, or behind a layer that lends its keys and values; a sound
+            for a model that hears nothing, or none where the settings compress it.
     """
     image, shape = ImageShape.of(config, grid, tiles, size), DecoderShape.of(config, bytes_per_value)
     if shape.linear is not None:
         ranked_with_attention(duet.drops, shape.linear.layers, shape.layers)  # refuses what `apply` would
     check_lending(duet.drops, lending_layers(config), shape.layers)
     counts = image.tokens_per_layer(duet, shape.layers)
-    before = image.visual_tokens + text_tokens
+    sound, heard = audio_per_layer(config, duet, seconds, shape.layers)
+    before = image.visual_tokens + sound + text_tokens
+    after = [n + m + text_tokens for n, m in zip(counts, heard, strict=True)]
     layers = [
         {
             "layer": i,
             "visual_tokens": n,
             "flops_before": shape.layer_flops(before, i),
-            "flops": shape.layer_flops(n + text_tokens, i),
+            "flops": shape.layer_flops(after[i], i),
             "kv_bytes_before": shape.layer_kv_bytes(before, i, compressed=False),
-            "kv_bytes": shape.layer_kv_bytes(n + text_tokens, i, duet.compresses),
+            "kv_bytes": shape.layer_kv_bytes(after[i], i, duet.compresses),
+            **({} if seconds is None else {"audio_tokens": heard[i]}),
         }
         for i, n in enumerate(counts)
     ]
@@ -63,11 +72,30 @@ def cost_report(
         "average_tokens": sum(counts) / len(counts),
         "last_layer_tokens": counts[-1],
         "flops_before": shape.prefill_flops([before] * shape.layers),
-        "flops": shape.prefill_flops([n + text_tokens for n in counts]),
+        "flops": shape.prefill_flops(after),
         "kv_bytes_before": sum(row["kv_bytes_before"] for row in layers),
         "kv_bytes": sum(row["kv_bytes"] for row in layers),
     }
+    if seconds is not None:
+        totals |= {"seconds": seconds, "audio_tokens": sound, "average_audio_tokens": sum(heard) / len(heard)}
     totals["flops_ratio"] = totals["flops_before"] / totals["flops"]
     # a schedule may keep no visual token, and there may be no text
     totals["kv_ratio"] = totals["kv_bytes_before"] / totals["kv_bytes"] if totals["kv_bytes"] else None
     return totals | {"config": duet.to_dict(), "layers": layers}
+
+
+def audio_per_layer(
+    config: PreTrainedConfig, duet: DuetConfig, seconds: float | None, layers: int
+) -> tuple[int, list[int]]:
+    """Audio tokens of a sound: those that come in, and what each decoder layer works on; all of them where it is text.
+
+    Raises:
+        DuetError: see `cost_report`.
+    """
+    if seconds is None:
+        if duet.audio_keep is not None:
+            raise DuetError(f"audio_keep {duet.audio_keep:g} compresses sound, and there is none: give seconds= too.")
+        return 0, [0] * layers
+    tokens = family_of(config).audio_tokens(config, seconds)
+    schedule = AudioSchedule.of(duet, layers)
+    return tokens, [tokens] * layers if schedule is None else schedule.tokens_per_layer(tokens, layers)

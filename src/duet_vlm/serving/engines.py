@@ -45,8 +45,13 @@ def choose(asked: str, config: Any, settings: DuetConfig, adapter: bool, here: b
         here: whether vLLM has to be installed, as it has where it shall run and not only be shown.
 
     Raises:
-        DuetError: vLLM is asked for and cannot serve the model, or is not there.
+        DuetError: sound is to be compressed; or vLLM is asked for and cannot serve the model, or is not there.
     """
+    if settings.audio_keep is not None:
+        raise DuetError(
+            f"audio_keep {settings.audio_keep:g} compresses sound, and duet serve takes none: leave audio_keep out of "
+            "the model's settings, or give a budget beside them."
+        )
     if asked == "transformers":
         return Engine("transformers", "it was asked for")
     against = obstacle(config, settings, adapter) or (_absent() if here else None)
