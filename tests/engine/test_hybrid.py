@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 import zoo
+import zoo_members
 import zoo_qwen
 from exactness import close, generate, kept
 from matrix import VIDEO_ROWS
@@ -29,7 +30,7 @@ def build(family: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(zoo_qwen.HYBRID, "layer_types", PUBLISHED)
     monkeypatch.setitem(zoo_qwen.QWEN_TEXT, "num_hidden_layers", len(PUBLISHED))
     kind = {"qwen3_5": "Qwen3_5", "qwen3_5_moe": "Qwen3_5Moe"}[family]
-    monkeypatch.setitem(zoo.FAMILIES, family, zoo.qwen_member(kind, zoo_qwen.video_with_times))
+    monkeypatch.setitem(zoo.FAMILIES, family, zoo_members.qwen_member(kind, zoo_qwen.video_with_times))
     return zoo.build(family)
 
 

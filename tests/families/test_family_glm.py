@@ -13,6 +13,7 @@ import pytest
 import torch
 import zoo
 import zoo_glm
+import zoo_members
 from exactness import close, generate, kept
 from matrix import ROWS, apply, settings
 from oracle import masked_stock
@@ -60,7 +61,7 @@ def test_settings_of_a_models_files_count() -> None:
 def videos(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A row of the zoo whose pictures are videos, for each of the model types; "glm4v_video" runs everywhere else."""
     row = f"{request.param}_video"
-    monkeypatch.setitem(zoo.FAMILIES, row, zoo.glm_member(request.param, "video"))
+    monkeypatch.setitem(zoo.FAMILIES, row, zoo_members.glm_member(request.param, "video"))
     return row
 
 
