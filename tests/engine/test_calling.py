@@ -22,7 +22,7 @@ def repeated(family: str, rows: zoo.Rows, times: int) -> dict[str, Any]:
     parts = [zoo.inputs(family, (row,), first=i) for i, row in enumerate(rows) for _ in range(times)]
     whole = tiny.stack([part["input_ids"][0] for part in parts], "left")
     for key in dict.fromkeys(k for part in parts for k in part):
-        if key.startswith(("pixel", "image_", "video_")):
+        if key.startswith(("pixel", "image_", "video_", "num_frames")):
             whole[key] = torch.cat([part[key] for part in parts if key in part])
     return zoo.extended(family, whole)
 
