@@ -32,7 +32,7 @@ def encoded(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
     """What a user gets who encodes the images of a batch alone, or its videos where it has no images."""
     if "pixel_values_videos" in batch:
         return model.model.get_video_features(batch["pixel_values_videos"], batch["video_grid_thw"], return_dict=True)
-    names = (*TILES, "image_merge_sizes")
+    names = (*TILES, "image_merge_sizes", "image_position_ids")
     return model.base_model.get_image_features(**{k: batch[k] for k in names if k in batch}, return_dict=True)
 
 

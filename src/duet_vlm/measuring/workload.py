@@ -137,7 +137,7 @@ def narrow(config: PreTrainedConfig) -> PreTrainedConfig:
         vision.intermediate_size = round(16 / vision.pixel_shuffle_ratio**2)
     if hasattr(config, "hidden_size"):  # some repeat that of their text
         config.hidden_size = 16
-    for name in ("num_attention_heads", "num_heads"):
+    for name in ("num_attention_heads", "num_heads", "num_key_value_heads"):
         if hasattr(vision, name):
             setattr(vision, name, 1)
     layer = getattr(config, "vision_feature_layer", -1)
@@ -146,6 +146,8 @@ def narrow(config: PreTrainedConfig) -> PreTrainedConfig:
     if getattr(text, "is_heterogeneous", False):
         text.per_layer_config = {}
     text.hidden_size, text.intermediate_size, text.vocab_size = 16, 16, 300
+    if getattr(text, "vocab_size_per_layer_input", None):
+        text.vocab_size_per_layer_input = text.vocab_size
     text.num_attention_heads, text.num_key_value_heads, text.head_dim = 1, 1, 16
     for name in ("linear_num_key_heads", "linear_num_value_heads"):
         if hasattr(text, name):

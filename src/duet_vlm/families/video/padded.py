@@ -34,13 +34,8 @@ class Gemma4VideoProcessor(FrameProcessor):
 
         side, budget = int(self.pooling_kernel_size), int(self.max_soft_tokens)
         if self.do_resize:
-            height, width = get_aspect_ratio_preserving_size(
-                height=frames.shape[-2],
-                width=frames.shape[-1],
-                patch_size=self.patch_size,
-                max_patches=budget * side**2,
-                pooling_kernel_size=side,
-            )
+            height, width = frames.shape[-2:]
+            height, width = get_aspect_ratio_preserving_size(height, width, self.patch_size, budget * side**2, side)
             frames = pixels.resize(frames, height, width, self.resample)
         edge, most = self.patch_size * self.at_once, budget * (side // self.at_once) ** 2
         flat = self.normalized(frames).unflatten(3, (-1, edge)).unflatten(2, (-1, edge))  # (T, 3, rows, y, columns, x)
