@@ -16,7 +16,7 @@ NEAR = {
     "llava_mistral", "idefics3", "qwen3_vl_moe", "qwen3_5_moe", "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker",
     "glm4v", "glm4v_moe", "glm46v", "glm_ocr", "glm4v_video", "aya_vision", "cohere2_vision", "vipllava",
     "llava_next_video", "ovis2", "video_llama_3", "ministral3", "gemma4_moe", "gemma4_unified", "minicpmv4_6",
-    "paddleocr_vl", "hunyuan_vl", "deepseek_vl", "deepseek_vl_hybrid", "janus",
+    "paddleocr_vl", "deepseek_vl", "deepseek_vl_hybrid", "janus",
     "qwen2_audio", "voxtral",
 }  # fmt: skip
 

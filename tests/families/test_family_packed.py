@@ -30,13 +30,11 @@ STAGE_1 = DuetConfig(dominant=3, contextual=2, cluster_width=2)
 GRIDS = [(16, 8), (8, 16), (16, 24)]  # rows and columns of patches
 SIZES = torch.tensor(GRIDS)
 PATCHES = sum(rows * columns for rows, columns in GRIDS)
-# family -> the layer that scores, and the module that is given the patches of each visual token side by side; Hunyuan's
-# projector is a convolution over rows and columns
-PARTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any] | None]] = {
+# family -> the layer that scores, and the module that is given the patches of each visual token side by side
+PARTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "minicpmv4_6": (lambda core: core.vision_tower.encoder.layers[-1], lambda core: core.merger.mlp[0].pre_norm),
     "minicpmv4_7": (lambda core: core.vision_tower.encoder.layers[-1], lambda core: core.merger.mlp[0].pre_norm),
     "paddleocr_vl": (lambda core: core.visual.vision_model.encoder.layers[-1], lambda core: core.projector.linear_1),
-    "hunyuan_vl": (lambda core: core.vision_tower.layers[-1], None),
     "lfm2_vl": (lambda core: core.vision_tower.encoder.layers[-1], lambda core: core.multi_modal_projector.layer_norm),
 }
 # MiniCPM-V's tower also without the merger in it, and with the merger behind its last layer
@@ -49,10 +47,9 @@ def images(family: str) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(5)
     if family.startswith("minicpm"):
         return {"pixel_values": zoo_minicpm.pixels(GRIDS, generator), "target_sizes": SIZES}
-    if family in ("paddleocr_vl", "hunyuan_vl"):
+    if family == "paddleocr_vl":
         grids = torch.cat([torch.ones(3, 1, dtype=torch.long), SIZES], 1)
-        pixels = torch.randn(PATCHES, 3, 4, 4, generator=generator)
-        return {"pixel_values": pixels if family == "paddleocr_vl" else pixels.flatten(1), "image_grid_thw": grids}
+        return {"pixel_values": torch.randn(PATCHES, 3, 4, 4, generator=generator), "image_grid_thw": grids}
     mask = (torch.arange(384) < SIZES.prod(1)[:, None]).long()
     pixels = torch.randn(3, 384, 48, generator=generator) * mask[..., None]
     return {"pixel_values": pixels, "spatial_shapes": SIZES, "pixel_attention_mask": mask}
@@ -107,7 +104,7 @@ def means(x: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("family", [family for family, (_, joins) in PARTS.items() if joins is not None])
+@FAMILIES
 @torch.no_grad()
 def test_the_projector_joins_squares_row_by_row(family: str) -> None:
     """Patches of random vectors in the place of what the tower returns."""
@@ -160,13 +157,7 @@ def test_scores_are_attention_received_within_an_image(family: str, kind: str) -
     for number, (scores, keys) in enumerate(statistics):
         averaged = means(scores[:, None], grids[number], side)[:, 0], means(keys, grids[number], side)
         decided = towers.agrees(found[number], *averaged, 3, 2, 2)
-        rows, columns = (n // side for n in grids[number])
-        places = range(rows * columns)
-        if family == "hunyuan_vl":  # a mark, rows with an end each, a mark
-            places = [1 + row * (columns + 1) + column for row in range(rows) for column in range(columns)]
-        expected = torch.zeros_like(stock[number])
-        expected[list(places)] = towers.in_place(stock[number][list(places)], decided)
-        close(output.duet.features[number], expected)
+        close(output.duet.features[number], towers.in_place(stock[number], decided))
 
 
 @FAMILIES
@@ -174,11 +165,9 @@ def test_grids_count_the_tokens_that_the_encoder_hands_over(family: str) -> None
     model, given = zoo.build(family), images(family)
     of_family = family_of(model.config)
     counts = [len(entry) for entry in model.model.get_image_features(**given).pooler_output]
-    shapes = [of_family.image_shape(model.config, grid) for grid in GRIDS]
-    assert [shape.visual_tokens for shape in shapes] == counts
-    assert [shape.row_ends for shape in shapes] == [rows // 2 + 2 if family == "hunyuan_vl" else 0 for rows, _ in GRIDS]
+    assert [of_family.tokens_of_grid(model.config, grid) for grid in GRIDS] == counts
     rows, columns = of_family.token_grid(model.config, given)
-    assert rows * columns == counts[0] - shapes[0].row_ends and of_family.grid_of(model.config, given) == (1, *GRIDS[0])
+    assert rows * columns == counts[0] and of_family.grid_of(model.config, given) == (1, *GRIDS[0])
     made = of_family.pixels(model.config, torch.ones, 2, grid=GRIDS[0])
     assert [len(entry) for entry in model.model.get_image_features(**made).pooler_output] == counts[:1] * 2
     with pytest.raises(DuetError, match="is less than one visual token"):

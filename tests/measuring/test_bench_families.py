@@ -32,7 +32,7 @@ ASKED: dict[str, dict[str, Any]] = {
     **{name: {"grid": (12, 18)} for name in GEMMA4},
     "video_llama_3": {"grid": (4, 6)},
     **{name: {"grid": (16, 24)} for name in ("minicpmv4_6", "minicpmv4_7")},
-    **{name: {"grid": (8, 12)} for name in ("paddleocr_vl", "hunyuan_vl", "lfm2_vl")},
+    **{name: {"grid": (8, 12)} for name in ("paddleocr_vl", "lfm2_vl")},
 }
 # visual tokens of an image, and how many of them both stages keep in each layer
 ONEVISION = zoo_fixed.onevision_tokens((48, 48))[1]
@@ -44,7 +44,7 @@ COUNTS = {
     **{name: (24, 8) for name in (*QWEN, *GLM, *GEMMA4)},
     "llava_onevision": (ONEVISION, 8),
     "vipllava": (36, 8), "llava_next_video": (36 + 6 * 13, 24), "mistral3": (24, 8), "ministral3": (24, 8),
-    "hunyuan_vl": (24 + 4 + 2, 8), "deepseek_vl": (36, 8), "deepseek_vl_hybrid": (36, 8), "janus": (36, 8),
+    "deepseek_vl": (36, 8), "deepseek_vl_hybrid": (36, 8), "janus": (36, 8),
     "video_llama_3": (24, 8),
     **{name: (24, 8) for name in ("minicpmv4_6", "minicpmv4_7", "paddleocr_vl", "lfm2_vl")},
 }  # fmt: skip

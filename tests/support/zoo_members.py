@@ -158,9 +158,6 @@ FAMILIES: dict[str, Member] = {
     "paddleocr_vl": Member(
         zoo_siglip.paddleocr_vl, zoo_siglip.paddleocr_vl_image, extras=zoo_qwen.extras, mrope=True, renumbers=False
     ),
-    "hunyuan_vl": Member(
-        zoo_siglip.hunyuan_vl, zoo_siglip.hunyuan_vl_image, extras=zoo_qwen.extras, mrope=True, renumbers=False
-    ),
     "lfm2_vl": Member(zoo_siglip.lfm2_vl, zoo_siglip.lfm2_vl_image),
     "deepseek_vl": Member(zoo_siglip.deepseek_vl, zoo_siglip.deepseek_vl_image, stage_1=(13, 4)),
     "deepseek_vl_hybrid": Member(

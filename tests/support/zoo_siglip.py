@@ -15,7 +15,6 @@ SIZES = [(8, 8), (4, 12), (12, 8), (8, 6)]  # rows and columns of patches, 2 x 2
 VISION: dict[str, Any] = dict(
     hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, patch_size=4
 )
-HUNYUAN_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2, 2]}
 PADDED = 96  # patches of the largest image, to which the others are padded
 
 
@@ -37,28 +36,6 @@ def paddleocr_vl_image(generator: torch.Generator) -> tuple[list[int], dict[str,
     patches = torch.randn(rows * columns, 3, 4, 4, generator=generator)
     ids = [START, *[IMAGE] * (rows * columns // 4), END]
     return ids, {"pixel_values": patches, "image_grid_thw": torch.tensor([[1, rows, columns]])}
-
-
-# ---- HunyuanOCR: positions of four axes, row ends and two marks among an image's placeholders ----
-
-
-def hunyuan_vl() -> Any:
-    text = QWEN_TEXT | {"head_dim": 16, "rope_parameters": dict(HUNYUAN_ROPE)}
-    config = transformers.HunYuanVLConfig(
-        vision_config=VISION | {"out_hidden_size": 32, "max_image_size": 32, "text_hidden_size": 32}, text_config=text,
-        image_token_id=IMAGE, im_start_id=START, im_end_id=END, im_newline_id=94, tie_word_embeddings=False,
-    )  # fmt: skip
-    return transformers.HunYuanVLForConditionalGeneration(config)
-
-
-def hunyuan_vl_image(generator: torch.Generator) -> tuple[list[int], dict[str, Tensor]]:
-    rows, columns = _grid(generator)
-    patches = torch.randn(rows * columns, 48, generator=generator)
-    tokens = rows // 2 * (columns // 2 + 1) + 2
-    return [START, *[IMAGE] * tokens, END], {
-        "pixel_values": patches,
-        "image_grid_thw": torch.tensor([[1, rows, columns]]),
-    }
 
 
 # ---- LFM2-VL: padded patches, a decoder of short convolutions ----

@@ -32,7 +32,7 @@ class Family(PixelInputs, AudioInputs):
 
     Attributes:
         positions: "renumber" or "keep", what the published method does after a drop, or what suits the decoder.
-        position_axes: of the decoder; more than one are made by the model itself, of ids and grids.
+        position_axes: of the decoder; three are made by the model itself, of ids and grids.
         dynamic: whether images have different numbers of visual tokens; then a small one clamps K1 and K2
             (docs/method.md, 1.8), and budgets are fractions or need the grid of an image.
         runs: modalities whose spans in stage 2 are the unbroken runs of visual tokens in the prompt, because the

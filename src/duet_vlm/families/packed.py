@@ -42,14 +42,6 @@ class PackedStage1(fixed.FixedStage1):
         """Rows and columns of these patches that make one visual token."""
         raise NotImplementedError
 
-    def places(self, grid: Grid) -> Tensor | None:
-        """Where an image's visual tokens, in `grid`, stand among what the encoder hands over of it; None for in a row.
-
-        Returns:
-            (n,) long.
-        """
-        return None
-
     def taps(self) -> list[Any]:
         return self.tower_taps()
 
@@ -67,22 +59,13 @@ class PackedStage1(fixed.FixedStage1):
     def after_encoder(self, call: EncoderCall, output: Any) -> None:
         if not call.scores:  # an encoder that has called another one, which is done
             return
-        parts, (high, wide) = [], self.block(call)
-        entries = [images.flatten(0, -2) for images in output.pooler_output]
-        if len(entries) < len(call.scores):  # an entry holds several, one behind the other
-            entries = list(torch.cat(entries).split([keys.shape[1] for keys in call.keys]))
-        for (rows, columns), scores, keys, features in zip(
-            self.grids(call), call.scores, call.keys, entries, strict=True
-        ):
-            grid = rows // high, columns // wide
-            statistics, places = torch.cat([scores[..., None], keys], dim=2), self.places(grid)
-            if places is None:
-                parts.append(self.merged(call, statistics, features[None], grid))
-                continue
-            places = places.to(features.device)
-            tokens, sizes = self.merged(call, statistics, features[None, places], grid)
-            whole = tokens.new_zeros(1, len(features), tokens.shape[2]).index_copy(1, places, tokens)
-            parts.append((whole, sizes.new_zeros(1, len(features)).index_copy(1, places, sizes)))
+        start, parts, (high, wide) = 0, [], self.block(call)
+        features = torch.cat([images.flatten(0, -2) for images in output.pooler_output])
+        for (rows, columns), scores, keys in zip(self.grids(call), call.scores, call.keys, strict=True):
+            part = slice(start, start + keys.shape[1])
+            statistics = torch.cat([scores[..., None], keys], dim=2)
+            parts.append(self.merged(call, statistics, features[None, part], (rows // high, columns // wide)))
+            start = part.stop
         call.features, call.sizes = (torch.cat([part[i][0] for part in parts]) for i in (0, 1))
 
 

@@ -96,7 +96,7 @@ class Workload:
         if self.family.position_axes == 1:
             inputs["position_ids"] = positions
         elif past:  # of three axes, which the model makes of the prompt
-            inputs["position_ids"] = (positions + self.core.rope_deltas).expand(self.family.position_axes, -1, -1)
+            inputs["position_ids"] = (positions + self.core.rope_deltas).expand(3, -1, -1)
         mask = torch.ones(len(ids), past + n, dtype=torch.long, device=ids.device)
         self.model(
             input_ids=ids, attention_mask=mask, use_cache=True, logits_to_keep=1,
