@@ -132,6 +132,11 @@ def _feed_forward(text: Any) -> int:
     """
     width, expert = getattr(text, "intermediate_size", None) or 0, getattr(text, "moe_intermediate_size", None)
     experts = getattr(text, "num_experts", None) or getattr(text, "n_routed_experts", None)
+    if hasattr(text, "intermediate_size_mlp"):  # of dense layers; a token passes one expert more than it is sent to
+        sparse = 3 * (text.num_experts_per_tok + 1) * width + text.num_local_experts
+        count = len(text.moe_layers)
+        total = count * sparse + (text.num_hidden_layers - count) * 3 * text.intermediate_size_mlp
+        return round(text.hidden_size * total / text.num_hidden_layers)
     if not experts or not expert:
         return int(3 * text.hidden_size * width)
     shared = getattr(text, "shared_expert_intermediate_size", None) or 0
@@ -139,6 +144,7 @@ def _feed_forward(text: Any) -> int:
     sparse = 3 * (text.num_experts_per_tok * expert + shared) + experts
     layers, every = range(text.num_hidden_layers), getattr(text, "decoder_sparse_step", 1)
     first, named = getattr(text, "first_k_dense_replace", 0), getattr(text, "mlp_only_layers", None) or ()
-    dense = sum(i < first or i in named or (i + 1) % every != 0 for i in layers)
+    kinds = getattr(text, "mlp_layer_types", None) or [None] * len(layers)
+    dense = sum(kinds[i] == "dense" or i < first or i in named or (i + 1) % every != 0 for i in layers)
     mean: int = round(text.hidden_size * (dense * 3 * width + (len(layers) - dense) * sparse) / len(layers))
     return mean
