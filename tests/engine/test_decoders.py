@@ -15,15 +15,15 @@ from duet_vlm import Drop, DuetConfig, DuetError
 RUN = (
     "Llama", "Mistral", "Qwen2", "Qwen3", "Qwen3Moe", "Gemma2", "Gemma3Text", "Olmo2", "Olmo3", "GptOss", "Cohere2",
     "SmolLM3", "Exaone4", "Phi3", "Glm4", "Nemotron", "Ernie4_5", "Arcee", "StableLm", "Persimmon", "Starcoder2",
-    "Qwen3_5Text", "Qwen3Next", "Ministral3", "Llama4Text", "DeepseekV2",
+    "Qwen3_5Text", "Qwen3Next", "Ministral3", "Llama4Text",
 )  # fmt: skip
-OWN: dict[str, dict[str, Any]] = {  # the drop before layer 2 of a hybrid is ranked at layer 0
+HYBRID = {  # the drop before layer 2 is ranked at layer 0
     kind: dict(
         layer_types=["full_attention", "linear_attention", "linear_attention", "full_attention"], head_dim=8,
         linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4,
     )
     for kind in ("Qwen3_5Text", "Qwen3Next")
-} | {"DeepseekV2": dict(num_key_value_heads=4, num_experts_per_tok=2, n_routed_experts=4, moe_intermediate_size=16)}  # fmt: skip
+}  # fmt: skip
 REFUSED = {
     "MiniMax": "MiniMaxDecoderLayer has no self_attn that knows its layer_idx and config",
     "FalconH1": "FalconH1Model keeps a LinearAttentionAndFullAttentionLayer",
@@ -33,7 +33,7 @@ LAYERED = ("Gemma3Text", "Olmo3")  # rotary embeddings of their own in layers of
 
 
 def build(kind: str) -> Any:
-    text = getattr(transformers, f"{kind}Config")(**{**tiny.TEXT, "num_hidden_layers": 4, **OWN.get(kind, {})})
+    text = getattr(transformers, f"{kind}Config")(**{**tiny.TEXT, "num_hidden_layers": 4, **HYBRID.get(kind, {})})
     config = transformers.LlavaConfig(
         vision_config=transformers.CLIPVisionConfig(**tiny.VISION), text_config=text, image_token_id=tiny.IMAGE,
         image_seq_length=tiny.PATCHES,
