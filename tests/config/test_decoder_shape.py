@@ -26,13 +26,13 @@ def parameters(module: Any, *names: str) -> int:
 
 def feed_forward(layer: Any, text: Any) -> int:
     """What one token runs through, without the gate of the shared expert, a vector."""
-    if hasattr(layer, "feed_forward"):
-        return parameters(layer.feed_forward)
-    experts = getattr(layer.mlp, "experts", None)
+    mlp = getattr(layer, "mlp", None) or layer.feed_forward
+    experts = getattr(mlp, "experts", None)
     if experts is None:
-        return parameters(layer.mlp)
-    chosen = parameters(experts) * text.num_experts_per_tok // text.num_experts
-    return chosen + parameters(layer.mlp, "gate", "shared_expert")
+        return parameters(mlp)
+    count = text.num_local_experts if hasattr(text, "num_local_experts") else text.num_experts
+    chosen = parameters(experts) * text.num_experts_per_tok // count
+    return chosen + parameters(mlp, "gate", "router", "shared_expert", "shared_experts")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -99,6 +99,16 @@ def test_widths_that_lfm2_makes_of_its_settings_are_counted(adjusted: bool) -> N
     for i, layer in enumerate(transformers.Lfm2Model(config).layers):
         flops = shape.layer_flops(TOKENS, i) - shape.attention_flops(TOKENS, i)
         assert flops == 2 * TOKENS * parameters(layer)
+
+
+@pytest.mark.parametrize("family", ["llama4", "deepseek_ocr2"])
+def test_layers_with_experts_and_without_are_averaged(family: str) -> None:
+    model = zoo.build(family)
+    text, layers = model.config.get_text_config(), zoo.decoder(model).layers
+    shape = DecoderShape.of(model.config)
+    expected = sum(parameters(layer.self_attn) + feed_forward(layer, text) for layer in layers) / len(layers)
+    found = (shape.layer_flops(TOKENS) - shape.attention_flops(TOKENS)) / (2 * TOKENS)
+    assert abs(found - expected) <= 0.5  # a mean, rounded
 
 
 def test_a_budget_saves_keys_where_there_are_keys_and_refuses_what_cannot_be_ranked() -> None:

@@ -15,7 +15,7 @@ from duet_vlm import Drop, DuetConfig, DuetError
 RUN = (
     "Llama", "Mistral", "Qwen2", "Qwen3", "Qwen3Moe", "Gemma2", "Gemma3Text", "Olmo2", "Olmo3", "GptOss", "Cohere2",
     "SmolLM3", "Exaone4", "Phi3", "Glm4", "Nemotron", "Ernie4_5", "Arcee", "StableLm", "Persimmon", "Starcoder2",
-    "Qwen3_5Text", "Qwen3Next", "Lfm2", "Ministral3", "Llama4Text", "DeepseekV2",
+    "Qwen3_5Text", "Qwen3Next", "Lfm2", "Ministral3", "Llama4Text",
 )  # fmt: skip
 CONVOLUTIONS = ["full_attention", "conv", "conv", "full_attention"]
 HYBRID: dict[str, dict[str, Any]] = {  # the drop before layer 2 is ranked at layer 0

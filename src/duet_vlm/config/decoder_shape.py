@@ -110,6 +110,11 @@ def _feed_forward(text: Any) -> int:
         width, step = int(2 * width / 3), text.block_multiple_of
         if text.block_ffn_dim_multiplier is not None:
             width = step * -(-int(text.block_ffn_dim_multiplier * width) // step)
+    if hasattr(text, "intermediate_size_mlp"):  # of dense layers; a token passes one expert more than it is sent to
+        sparse = 3 * (text.num_experts_per_tok + 1) * width + text.num_local_experts
+        count = len(text.moe_layers)
+        total = count * sparse + (text.num_hidden_layers - count) * 3 * text.intermediate_size_mlp
+        return int(round(text.hidden_size * total / text.num_hidden_layers))
     if not experts or not expert:
         return int(3 * text.hidden_size * width)
     if getattr(text, "enable_moe_block", False):  # beside the dense part
@@ -119,6 +124,7 @@ def _feed_forward(text: Any) -> int:
     sparse = 3 * (text.num_experts_per_tok * expert + shared) + experts
     layers, every = range(text.num_hidden_layers), getattr(text, "decoder_sparse_step", 1)
     first, named = getattr(text, "first_k_dense_replace", 0), getattr(text, "mlp_only_layers", None) or ()
-    dense = sum(i < first or i in named or (i + 1) % every != 0 for i in layers)
+    kinds = getattr(text, "mlp_layer_types", None) or [None] * len(layers)
+    dense = sum(kinds[i] == "dense" or i < first or i in named or (i + 1) % every != 0 for i in layers)
     mean: int = round(text.hidden_size * (dense * 3 * width + (len(layers) - dense) * sparse) / len(layers))
     return mean
