@@ -86,16 +86,11 @@ def line(*arguments: Any) -> tuple[dict[str, str], dict[str, str]]:
     result = duet("serve", "--print", *arguments)
     assert result.exit_code == 0 and result.stdout.count("\n") == 1, result.output
     words = shlex.split(result.stdout)
-    start = words.index("vllm")
-    assert words[0] == "env" and words[start + 1] == "serve"
-    return dict(word.split("=", 1) for word in words[1:start]), options_of(words[start + 2 :])
-
-
-def options_of(words: list[str]) -> dict[str, str]:
-    """Of the words behind `vllm serve`; the model is the first of them."""
-    model, *options = words
+    start = words.index("python")
+    assert words[0] == "env" and words[start : start + 3] == ["python", "-m", "vllm.entrypoints.openai.api_server"]
+    options = words[start + 3 :]
     assert len(options) % 2 == 0 and all(name.startswith("--") for name in options[::2])
-    return {"model": model, **dict(zip(options[::2], options[1::2], strict=True))}
+    return dict(word.split("=", 1) for word in words[1:start]), dict(zip(options[::2], options[1::2], strict=True))
 
 
 def test_the_line_for_vllm(model: Path) -> None:
@@ -110,7 +105,7 @@ def test_the_line_for_vllm(model: Path) -> None:
     assert json.loads(options.pop("--hf-overrides")) == {"duet": json.loads(json.dumps(config.to_dict()))}
     assert json.loads(options.pop("--limit-mm-per-prompt")) == {"image": 3}
     assert options == {
-        "model": str(strange), "--served-model-name": str(strange), "--host": "127.0.0.1", "--port": "8001",
+        "--model": str(strange), "--served-model-name": str(strange), "--host": "127.0.0.1", "--port": "8001",
         "--dtype": "bfloat16", "--max-model-len": "800", "--allowed-media-domains": "nowhere.invalid",
         "--middleware": "duet_vlm.serving.vllm_gate.Gate", "--max-num-queued-reqs": "9", "--shutdown-timeout": "600",
     }  # fmt: skip
@@ -137,7 +132,7 @@ def test_limits_that_are_none_are_refused(monkeypatch: pytest.MonkeyPatch, given
 
 def test_the_line_for_the_demonstration_model() -> None:
     _, options = line()
-    assert options["model"] == str(DEMO_FOLDER) and options["--served-model-name"] == "demo"
+    assert options["--model"] == str(DEMO_FOLDER) and options["--served-model-name"] == "demo"
     assert options["--dtype"] == "float32"
     assert options["--max-model-len"] == "1024"  # the model's own
     assert json.loads(options["--mm-processor-kwargs"]) == {"backend": "pil"}
@@ -163,8 +158,8 @@ def test_vllm_is_started_where_it_can_serve(model: Path, tmp_path: Path, monkeyp
     assert result.exit_code == 0, result.output
     assert "in vLLM, since vLLM is installed and can serve the model: duet, --keep 0.5." in result.stderr
     ((program, words, environment),) = started
-    assert program == words[0] == sys.executable and words[1:4] == ["-m", "vllm.entrypoints.cli.main", "serve"]
-    assert options_of(words[4:]) == expected[1]
+    assert program == words[0] == sys.executable and words[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
+    assert dict(zip(words[3::2], words[4::2], strict=True)) == expected[1]
     assert environment == {**os.environ, **expected[0]}
 
 

@@ -121,7 +121,7 @@ def test_models_that_are_not_compressed_are_refused() -> None:
     ):
         config_of(FULL, model_impl="transformers")
     for architecture in {*ModelRegistry.get_supported_archs()} - {*SERVED}:
-        if not architecture.startswith(PREFIX):
-            hook = MODELS_CONFIG_MAP[architecture]
+        hook: Any = MODELS_CONFIG_MAP.get(architecture)
+        if not architecture.startswith(PREFIX) and hook.stock is None:  # whose own rules want a whole config
             with pytest.raises(ValueError, match=f"{architecture} is not compressed in vLLM"):
                 hook.verify_and_update_model_config(SimpleNamespace(hf_config=SimpleNamespace(duet=FULL)))

@@ -118,11 +118,10 @@ def serve(
             raise DuetError(f"{name} {value} is for the transformers engine, and vllm serves: leave it out.")
     words = arguments(model, config, settings, limits, Place(*place), dtype, queue)
     if print_line:
-        print(shlex.join(["env", *(f"{k}={v}" for k, v in environment(limits).items()), "vllm", *words]))
+        print(shlex.join(["env", *(f"{k}={v}" for k, v in environment(limits).items()), "python", *words]))
         return
     _tell(f"serving {model} in vLLM, since {found.why}: {settings.words}.")
-    started = [sys.executable, "-m", "vllm.entrypoints.cli.main", *words]
-    os.execve(sys.executable, started, {**os.environ, **environment(limits)})
+    os.execve(sys.executable, [sys.executable, *words], {**os.environ, **environment(limits)})
 
 
 def _loaded(

@@ -38,7 +38,7 @@ def environment(limits: Limits) -> dict[str, str]:
 def arguments(
     model: str, config: Any, chosen: Chosen, limits: Limits, place: Place, dtype: str, queue: int | None = None
 ) -> list[str]:
-    """The words behind `vllm`.
+    """The words behind `python`.
 
     Args:
         model: as `--model` names it.
@@ -53,7 +53,8 @@ def arguments(
     most = limits.prompt_tokens + limits.new_tokens
     most = most if longest is None else min(most, longest)
     kinds = {"image": limits.images} | ({"video": 0} if hasattr(config, "video_token_id") else {})
-    words = ["serve", existing(model), "--served-model-name", model]
+    # the command `vllm serve` does not start where vLLM was installed by another name, as its builds for CPUs are
+    words = ["-m", "vllm.entrypoints.openai.api_server", "--model", existing(model), "--served-model-name", model]
     # the demonstration model is saved in half precision to be small; it computes in full
     dtype = "float32" if model == DEMO and dtype == "auto" else dtype
     words += ["--host", place.host, "--port", str(place.port), "--dtype", dtype, "--max-model-len", str(most)]
