@@ -23,4 +23,4 @@ RULES: dict[str, Callable[[Tensor], Rule]] = {
 def image(seed: int, batch: int, tokens: int, width: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, tokens, width, generator=generator)
-    return normalize(x, dim=-1), 0.05 + torch.rand(batch, tokens, generator=generator)
+    return normalize(x, dim=-1), 0.05 + 0.95 * torch.rand(batch, tokens, generator=generator)
