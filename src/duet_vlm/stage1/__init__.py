@@ -47,7 +47,7 @@ def shown_together(config: Settings, video: Encoded) -> list[Encoded]:
     if video.frames == 1 or config.stage1_method.whole_videos:
         return [video]
     parts = (x.chunk(video.frames, dim=1) for x in (video.scores, video.keys, video.features))
-    return [Encoded(*frame, video.grid) for frame in zip(*parts, strict=True)]
+    return [Encoded(scores, keys, features, video.grid) for scores, keys, features in zip(*parts, strict=True)]
 
 
 def method_of(config: Settings) -> Method:
