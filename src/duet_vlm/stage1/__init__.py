@@ -46,8 +46,8 @@ def shown_together(config: Settings, video: Encoded) -> list[Encoded]:
     """What the config's method is shown at a time: all of a video, or each of its frames."""
     if video.frames == 1 or config.stage1_method.whole_videos:
         return [video]
-    scores, keys, features = (x.chunk(video.frames, dim=1) for x in (video.scores, video.keys, video.features))
-    return [Encoded(*frame, grid=video.grid) for frame in zip(scores, keys, features, strict=True)]
+    parts = (x.chunk(video.frames, dim=1) for x in (video.scores, video.keys, video.features))
+    return [Encoded(scores, keys, features, video.grid) for scores, keys, features in zip(*parts, strict=True)]
 
 
 def method_of(config: Settings) -> Method:
