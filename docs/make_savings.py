@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from duet_vlm import DuetConfig
-from duet_vlm.families import FAMILIES
 from duet_vlm.inputs.image_sizes import Layout, layout
 from duet_vlm.inputs.shapes import SHAPES, shape_config
 from duet_vlm.measuring.costs import cost_report
@@ -27,11 +26,11 @@ HEAD = """| model type | `--shape` | visual tokens | prefill | keys and values |
 
 
 def table() -> str:
-    """One row a family, in the order of the page's first table: the first shape that is of it."""
+    """One row a family, of the first shape that is of it."""
     first: dict[str, str] = {}
     for name in SHAPES:
         first.setdefault(str(shape_config(name).model_type), name)
-    return HEAD + "".join(_row(kind, first[kind]) for kind in sorted(FAMILIES, key=list(first).index))
+    return HEAD + "".join(_row(kind, name) for kind, name in first.items())
 
 
 def _row(kind: str, name: str) -> str:

@@ -95,6 +95,7 @@ KNOWN: dict[tuple[str, int, int], tuple[Layout, int]] = {
     # 3 x 2 tiles of 448 pixels cover nine tenths of the image, and the whole; 256 tokens each
     ("ovis2-2b", 1280, 720): (Layout(tiles=7), 7 * 256),
 }
+WITHOUT_SHAPE: set[str] = set()  # families of whose checkpoints no sizes are known here
 NOT_LAID_OUT = {"llava-1.5-13b", "command-a-vision-112b"}  # as llava-1.5-7b; its processor needs torchvision
 
 
@@ -108,7 +109,7 @@ def test_every_shape_is_checked() -> None:
 
 
 def test_every_family_has_a_shape() -> None:
-    assert {shape_config(name).model_type for name in SHAPES} == set(FAMILIES)
+    assert {shape_config(name).model_type for name in SHAPES} | WITHOUT_SHAPE == set(FAMILIES)
 
 
 @pytest.mark.parametrize("name", LAYERS)

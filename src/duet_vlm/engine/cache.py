@@ -225,10 +225,11 @@ def pruned_layer(cache: Cache, i: int) -> PrunedLayer:
     while len(layers) <= i:
         layers.append(PrunedLayer())
     layer = layers[i]
-    if not isinstance(layer, PrunedLayer):
-        check_prunable(cache)
-        layer = layers[i] = PrunedLayer(layer)
-    return layer
+    if isinstance(layer, PrunedLayer):
+        return layer
+    check_prunable(cache)
+    pruned = layers[i] = PrunedLayer(layer)
+    return pruned
 
 
 def is_pruned(cache: Cache | None) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +23,7 @@ from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.refs import Ref, wrap
 from ..stage1 import Merge
-
-if TYPE_CHECKING:
-    from .family import Family
+from .parts import Parts
 
 ATTRIBUTE = "duet"  # of an encoder's output
 
@@ -127,7 +125,7 @@ class Stage1:
 
     encoders: tuple[str, ...] = ("get_image_features", "get_video_features")
 
-    def __init__(self, core: Any, config: Settings, family: Family):
+    def __init__(self, core: Any, config: Settings, family: Parts):
         self._core, self.config, self.family = Ref(core), config, family
 
     @property

@@ -27,8 +27,9 @@ PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")  # how packed rows are an
 def cache_of(kwargs: Mapping[str, Any]) -> Any:
     """The key-value cache among a call's keyword arguments, by whichever name the caller uses; None without one."""
     for name in CACHE_NAMES:
-        if kwargs.get(name) is not None:
-            return kwargs[name]
+        cache = kwargs.get(name)
+        if cache is not None:
+            return cache
     return None
 
 
