@@ -136,7 +136,8 @@ def _feed_forward(text: Any) -> int:
         sparse = 3 * (text.num_experts_per_tok + 1) * width + text.num_local_experts
         count = len(text.moe_layers)
         total = count * sparse + (text.num_hidden_layers - count) * 3 * text.intermediate_size_mlp
-        return int(round(text.hidden_size * total / text.num_hidden_layers))
+        average: int = round(text.hidden_size * total / text.num_hidden_layers)
+        return average
     if not experts or not expert:
         return int(3 * text.hidden_size * width)
     shared = getattr(text, "shared_expert_intermediate_size", None) or 0
