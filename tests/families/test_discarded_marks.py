@@ -37,7 +37,9 @@ def encoded(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def features(output: Any) -> torch.Tensor:
-    return torch.cat([f.flatten(0, -2) for f in output.pooler_output])
+    # Llama 4's encoder hands over nothing pooled
+    found = output.last_hidden_state if output.pooler_output is None else output.pooler_output
+    return torch.cat([f.flatten(0, -2) for f in found])
 
 
 def image_batch(family: str, seed: int = 1) -> dict[str, Any]:

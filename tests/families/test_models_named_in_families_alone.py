@@ -67,6 +67,7 @@ def test_every_argument_of_pixels_is_looked_for() -> None:
             "attention_mask",
             "token_type_ids",
             "mm_token_type_ids",
+            "position_ids",
         }
     assert [name for name in sorted(names) if not ARGUMENT.fullmatch(name)] == []
 
