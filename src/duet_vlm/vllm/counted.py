@@ -41,6 +41,10 @@ class CountedProcessor(BaseMultiModalProcessor):
 
     counts = True
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        visual_tokens()  # they are there, at zero, from the start
+
     def get_dummy_mm_inputs(self, *args: Any, **kwargs: Any) -> Any:
         quiet = copy.copy(self)
         quiet.counts = False
