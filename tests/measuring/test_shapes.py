@@ -49,7 +49,7 @@ NAMED = {
     "aya-vision-8b": (32, 8.6), "command-a-vision-112b": (64, 112), "videollama3-7b": (28, 8), "ovis2-2b": (28, 2.2),
     "qwen2.5-omni-7b": (28, 8.9),  # with the audio encoder, without talker and vocoder
     "glm-4.1v-9b": (40, 10), "glm-4.6v-flash": (40, 10), "glm-4.5v": (46, 108), "glm-ocr": (16, 1.1),
-    "qwen3.5-9b": (32, 9.4), "qwen3.5-35b-a3b": (40, 35),
+    "paligemma-3b": (18, 2.92), "qwen3.5-9b": (32, 9.4), "qwen3.5-35b-a3b": (40, 35),
 }  # fmt: skip
 LAYERS = {name: layers for name, (layers, _) in (COUNTED | NAMED).items()}
 # (shape, width, height) -> the layout, and the visual tokens of the whole image
@@ -60,6 +60,7 @@ KNOWN: dict[tuple[str, int, int], tuple[Layout, int]] = {
     ("llava-next-7b", 640, 480): (Layout(size=(480, 640)), 2340),
     ("llava-next-video-7b", 672, 672): (Layout(size=(672, 672)), 2928),
     ("vip-llava-7b", 1280, 720): (Layout(), 576),
+    ("paligemma-3b", 1280, 720): (Layout(), 256),
     ("video-llava-7b", 1280, 720): (Layout(), 256),
     # one crop of 27 x 27 patches with 27 row ends, and the base
     ("llava-onevision-7b", 384, 384): (Layout(size=(384, 384)), 27 * 28 + 729),
@@ -95,7 +96,12 @@ KNOWN: dict[tuple[str, int, int], tuple[Layout, int]] = {
     # 3 x 2 tiles of 448 pixels cover nine tenths of the image, and the whole; 256 tokens each
     ("ovis2-2b", 1280, 720): (Layout(tiles=7), 7 * 256),
 }
-WITHOUT_SHAPE: set[str] = set()  # families of whose checkpoints no sizes are known here
+# families of whose checkpoints no sizes are written down yet
+WITHOUT_SHAPE = {
+    "deepseek_ocr2", "deepseek_vl", "deepseek_vl_hybrid", "gemma4_unified", "got_ocr2", "granite4_vision", "janus",
+    "lfm2_vl", "llama4", "minicpmv4_6", "minicpmv4_7", "paddleocr_vl", "qwen2_audio", "qwen3_omni_moe_thinker",
+    "voxtral",
+}  # fmt: skip
 NOT_LAID_OUT = {"llava-1.5-13b", "command-a-vision-112b"}  # as llava-1.5-7b; its processor needs torchvision
 
 

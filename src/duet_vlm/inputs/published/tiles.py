@@ -116,4 +116,9 @@ SHAPES: dict[str, Shape] = {
             "min_patches": 1, "max_patches": 9, "crop_to_patches": True, "use_covering_area_grid": True,
         },
     ),
+    # google/paligemma-3b-pt-224, by the defaults of transformers' config: SigLIP so400m and Gemma 2B
+    "paligemma-3b": Shape(
+        {"model_type": "paligemma"},
+        {"image_processor_type": "SiglipImageProcessor", "size": {"height": 224, "width": 224}},
+    ),
 }  # fmt: skip
