@@ -32,10 +32,9 @@ from .names import (
     takes,
 )
 
-KEPT = (
-    cache_utils.DynamicLayer, cache_utils.DynamicSlidingWindowLayer, cache_utils.LinearAttentionLayer,
-    cache_utils.DummyLayer,
-)  # fmt: skip
+# an older transformers, which serves tensors alone, lacks the last
+_KEPT = ("DynamicLayer", "DynamicSlidingWindowLayer", "LinearAttentionLayer", "DummyLayer")
+KEPT = tuple(getattr(cache_utils, name) for name in _KEPT if hasattr(cache_utils, name))
 OLDEST = (5, 23)  # of transformers, for the engine; what needs tensors only works with older ones
 
 
