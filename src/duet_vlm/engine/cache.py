@@ -8,16 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import (
-    Cache,
-    DummyLayer,
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-    LinearAttentionLayer,
-)
+from transformers import cache_utils
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
 
 from ..errors import CacheError, DuetError
 from .merge_sizes import append_sizes
+
+# stands for a layer that borrows keys; where a transformers does not have it, `apply` says that it is too old
+DummyLayer: Any = getattr(cache_utils, "DummyLayer", None)
 
 
 @dataclass(frozen=True, eq=False)
