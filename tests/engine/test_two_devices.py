@@ -98,7 +98,8 @@ def split(model: Any, homes: Homes, first: int = 2) -> None:
         homes.settle(parameter, FIRST)
     decoder = zoo.decoder(model)
     tied = model.lm_head.weight is model.get_input_embeddings().weight
-    later = [*decoder.layers[first:], decoder.norm, *([] if tied else [model.lm_head])]
+    norm = decoder.embedding_norm if hasattr(decoder, "embedding_norm") else decoder.norm  # LFM2's name of it
+    later = [*decoder.layers[first:], norm, *([] if tied else [model.lm_head])]
 
     def moved(x: Any) -> Any:
         return x.to(SECOND) if isinstance(x, Tensor) else x
@@ -112,7 +113,7 @@ def split(model: Any, homes: Homes, first: int = 2) -> None:
 
         module.forward = forward
     if tied:
-        decoder.norm.register_forward_hook(lambda m, a, out: out.to(FIRST))
+        norm.register_forward_hook(lambda m, a, out: out.to(FIRST))
 
 
 @family

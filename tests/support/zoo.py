@@ -30,8 +30,9 @@ def build(family: str, attention: str = "sdpa", dtype: torch.dtype = torch.float
     """A model with large random weights, so that attention is far from uniform."""
     torch.manual_seed(seed)
     model = member(family).make().eval()
-    if dtype != torch.float32:
-        model = model.to(dtype)  # which makes complex buffers real
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():  # `model.to` makes complex ones real
+            tensor.data = tensor.data.to(dtype)
     model.set_attn_implementation(attention)
     tiny.randomize(model, torch.Generator().manual_seed(seed))
     model.generation_config.pad_token_id = PAD

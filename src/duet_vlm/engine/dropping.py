@@ -67,7 +67,7 @@ def run_to_no_effect(layer: DecoderLayer, hidden: Tensor, kwargs: dict[str, Any]
     """Run the modules that a prompt with images runs here, without any effect but gradients of 0; (B, n, D) stays."""
     i, device = host.layer_number(layer), host.device_of(layer, hidden.device)
     hidden = hidden.to(device)
-    text.prompt.to(device)
+    text.prompt.move(device)
     if i == 0:
         hidden = hidden + text.zero.to(hidden)
     if i in text.prompt.plan.ranking_layers:

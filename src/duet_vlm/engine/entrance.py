@@ -61,7 +61,7 @@ def _compressed(
     """Take the filler off, go to the layer's device, add deepstack features, rank and drop."""
     device = host.device_of(layer, hidden.device)
     hidden = filler.without(hidden, prompt.present.count).to(device)
-    prompt.to(device)
+    prompt.move(device)
     if i in prompt.deepstack:
         hidden = hidden + prompt.present.vectors(prompt.deepstack[i])
     return dropping.compress(layer, hidden, kwargs, prompt, watch)

@@ -92,8 +92,11 @@ class Prefill:
         self.restrictions.clear()
         return take(hidden, index)
 
-    def to(self, device: torch.device) -> None:
-        """Go on at a decoder layer that computes on another device."""
+    def move(self, device: torch.device) -> None:
+        """Go on at a decoder layer that computes on another device.
+
+        Not called `to`, by which accelerate's hooks would put None in its place among the arguments of a module.
+        """
         if self.visual.device == device:
             return
         for one in fields(self):

@@ -190,7 +190,7 @@ class Engine:
             return None
         if state.present.kept is not None:
             hidden = output.last_hidden_state
-            state.to(hidden.device)
+            state.move(hidden.device)
             output.last_hidden_state = state.present.filled(hidden)
         self.last = state.record()
         return output

@@ -188,7 +188,9 @@ class Stage1:
         if isinstance(output, tuple):
             return output
         self.after_encoder(call, output)
-        if call.features is not None:
+        if call.features is not None and only:
+            output[ATTRIBUTE] = self.outcome(call, output)  # accelerate's hooks copy an output's items alone
+        elif call.features is not None:
             setattr(output, ATTRIBUTE, self.outcome(call, output))
         return output
 
