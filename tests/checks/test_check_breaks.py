@@ -32,7 +32,7 @@ from check_cases import (
 from torch import Tensor, nn
 
 from duet_vlm import DuetConfig
-from duet_vlm.engine import cache, dropping, handle, segments
+from duet_vlm.engine import cache, dropping, handle, noted, segments
 
 # ---- models and libraries that are broken on purpose: exactly one promise each ----
 
@@ -86,13 +86,7 @@ def a_method_stays(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 def settings_stay(model: Any, patch: pytest.MonkeyPatch) -> None:
-    real = handle.Duet.remove
-
-    def remove(self: Any) -> None:
-        self.engine.wrote = False
-        real(self)
-
-    patch.setattr(handle.Duet, "remove", remove)
+    patch.setattr(noted.Noted, "take_back", lambda self, config: None)
 
 
 def a_module_tells_the_cache(model: Any, patch: pytest.MonkeyPatch) -> None:
@@ -103,9 +97,9 @@ def a_module_tells_the_cache(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 def decoding_forgets_what_is_gone(model: Any, patch: pytest.MonkeyPatch) -> None:
     """Ours alone: keys are numbered without gaps in the prompt, and queries with gaps afterwards."""
-    patch.setattr(segments, "_ropes", lambda hidden, positions, layers, rotary: [
-        (layer.held.removed, rotary(hidden, positions)) for layer in layers
-    ])  # fmt: skip
+    patch.setattr(segments, "_ropes", lambda hidden, positions, layers, rotary: {
+        id(layer.held.removed): rotary(hidden, positions) for layer in layers
+    })  # fmt: skip
 
 
 def a_module_looks_at_other_rows(model: Any, patch: pytest.MonkeyPatch) -> None:

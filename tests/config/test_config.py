@@ -29,6 +29,7 @@ ALL = [
     ),
     DuetConfig(dominant=0.25, contextual=0.05, merging="visionzip"),
     DuetConfig(downsample=(3, 4)),
+    DuetConfig(audio_keep=0.5, audio_guides=True),
     DuetConfig(),
 ]  # fmt: skip
 
@@ -128,7 +129,7 @@ def test_a_list_of_drops_that_changes_later_changes_no_config() -> None:
     assert len(config.drops) == 2
 
 
-@pytest.mark.parametrize("config", ALL, ids=["by hand", "fractions", "downsample", "nothing"])
+@pytest.mark.parametrize("config", ALL, ids=["by hand", "fractions", "downsample", "sound", "nothing"])
 def test_a_config_is_the_same_after_every_journey(config: DuetConfig) -> None:
     journeys = [
         DuetConfig.from_dict(config.to_dict()),

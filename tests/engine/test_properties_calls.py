@@ -27,8 +27,10 @@ from duet_vlm.families import facts_of
 
 ENCODERS = {"image": "get_image_features", "video": "get_video_features"}
 PIXELS = {"image": ("pixel_values", "image_sizes", "image_grid_thw", "image_merge_sizes", "pixel_attention_mask",
-                    "target_sizes", "spatial_shapes", "high_res_pixel_values"),
-          "video": ("pixel_values_videos", "video_grid_thw", "video_merge_sizes", "target_sizes_videos")}  # fmt: skip
+                    "target_sizes", "spatial_shapes", "high_res_pixel_values", "image_position_ids"),
+          "video": ("pixel_values_videos", "video_grid_thw", "video_merge_sizes", "target_sizes_videos",
+                    "video_position_ids", "num_frames_per_video")}  # fmt: skip
+NOT_BESIDE_FEATURES = ("image_sizes", "pixel_attention_mask", "high_res_pixel_values")
 
 
 class Case:
@@ -89,7 +91,7 @@ def features_encoded_alone(case: Case) -> None:
             known = {k: case.batch[k] for k in (first, *others) if k in case.batch}
             outputs[kind] = encoder(**known, return_dict=True)
             rest.pop(first)
-            rest = {k: v for k, v in rest.items() if k not in ("image_sizes", "pixel_attention_mask")}
+            rest = {k: v for k, v in rest.items() if k not in NOT_BESIDE_FEATURES}
     case.same(case.model(**rest, mm_encoder_outputs=outputs, use_cache=False).logits)
 
 

@@ -16,8 +16,8 @@ from duet_vlm.families.llava import Llava
 
 ROOT = Path(duet_vlm.__file__).parent
 # the demonstration model is a LLaVA of ours; the host is what transformers calls things; shapes are those of published
-# models; the plug-in for vLLM has families of its own
-EXCEPT = ("families", "demo", "host", "shapes.py", "shape_parts.py", "vllm")
+# models, also as folders for vLLM; the plug-in for vLLM has families of its own
+EXCEPT = ("families", "demo", "host", "shapes.py", "shape_parts.py", "published", "shape_folder.py", "vllm")
 OTHERS = [p for p in sorted(ROOT.rglob("*.py")) if not {*p.relative_to(ROOT).parts} & {*EXCEPT}]
 # names of modules that mean other things elsewhere
 WORDS = {"visual", "merger", "connector", "projector", "downsample"}

@@ -10,7 +10,7 @@ import zoo
 from matrix import settings
 
 import duet_vlm
-from duet_vlm.families import cls_tower, fixed, llava_next, qwen2_5_vl
+from duet_vlm.families import cls_tower, fixed, frames, llava_next
 from duet_vlm.measuring.timing import Clock, time_in_hooks
 from duet_vlm.stage1 import merge
 
@@ -37,7 +37,7 @@ def test_time_of_stage_1_is_without_the_towers(family: str, monkeypatch: pytest.
     model, batch = zoo.build(family), zoo.inputs(family, ((5, "i", 9),))
     tower = next(part for name, part in model.model.named_children() if name.startswith(("vision", "visual")))
     tower.register_forward_hook(lambda *_: step(1000))
-    for room in (cls_tower, fixed, qwen2_5_vl, llava_next):
+    for room in (cls_tower, fixed, frames, llava_next):
         monkeypatch.setattr(room, "merge", merged)
     with duet_vlm.apply(model, settings(family), tokenizer=tiny.Words()), time_in_hooks(model.model, clock) as spent:
         model.model.get_image_features(**{k: v for k, v in batch.items() if k.startswith(("pixel", "image_"))})
