@@ -78,7 +78,7 @@ def _with_sound(core: Any, kwargs: dict[str, Any], token: int, output: Any, repe
     there = ids == token
     if int(there.sum()) != sum(map(len, output.pooler_output)):
         return {}
-    features = torch.cat([outcome.features[i] for i in order_of(output, outcome, there)])
+    features = torch.cat([outcome.features[i] for i in order_of(output.pooler_output, outcome, there)])
     embeds = core.get_input_embeddings()(ids) if embeds is None else embeds
     return {"inputs_embeds": embeds.masked_scatter(there[..., None].to(embeds.device), features.to(embeds))}
 
