@@ -19,7 +19,10 @@ PLACE = re.compile(r"(?<=<!-- docs/make_savings.py -->\n).*?(?=<!-- end -->)", r
 IMAGE = (1280, 720)
 TEXT = 64
 KEEP = (0.33, 0.11)
-TILES = {"command-a-vision-112b": 9}  # 4 x 2 and a thumbnail; its processor needs torchvision
+# of those whose processors need torchvision: 4 x 2 tiles and a thumbnail; 4 x 3 and a thumbnail; one tile of 512 x 512
+LAID = {
+    "command-a-vision-112b": Layout(tiles=9), "llama-4-scout": Layout(tiles=13), "lfm2-vl-1.6b": Layout(grid=(32, 32)),
+}  # fmt: skip
 HEAD = """| model type | `--shape` | visual tokens | prefill | keys and values | FLOPs saved at 0.33, 0.11 | KV saved |
 |---|---|---|---|---|---|---|
 """
@@ -34,8 +37,8 @@ def table() -> str:
 
 
 def _row(kind: str, name: str) -> str:
-    config, tiles = shape_config(name), TILES.get(name)
-    laid = Layout(tiles=tiles) if tiles else layout(config, None, name, IMAGE)
+    config = shape_config(name)
+    laid = LAID[name] if name in LAID else layout(config, None, name, IMAGE)
     reports: list[dict[str, Any]] = []
     for keep in KEEP:
         duet = DuetConfig.preset("duet", model=config, keep=keep, grid=laid.grid)

@@ -49,6 +49,9 @@ NAMED = {
     "aya-vision-8b": (32, 8.6), "command-a-vision-112b": (64, 112), "videollama3-7b": (28, 8), "ovis2-2b": (28, 2.2),
     "qwen2.5-omni-7b": (28, 8.9),  # with the audio encoder, without talker and vocoder
     "glm-4.1v-9b": (40, 10), "glm-4.6v-flash": (40, 10), "glm-4.5v": (46, 108), "glm-ocr": (16, 1.1),
+    "deepseek-vl-1.3b": (24, 1.98), "deepseek-vl-7b": (30, 7.34), "janus-pro-1b": (24, 2.09),
+    "llama-4-scout": (48, 109), "lfm2-vl-1.6b": (16, 1.6), "paddleocr-vl": (18, 0.9),
+    "qwen3-omni-30b-a3b": (48, 31.7),  # the thinker with the audio encoder
     "paligemma-3b": (18, 2.92), "qwen3.5-9b": (32, 9.4), "qwen3.5-35b-a3b": (40, 35),
 }  # fmt: skip
 LAYERS = {name: layers for name, (layers, _) in (COUNTED | NAMED).items()}
@@ -61,6 +64,13 @@ KNOWN: dict[tuple[str, int, int], tuple[Layout, int]] = {
     ("llava-next-video-7b", 672, 672): (Layout(size=(672, 672)), 2928),
     ("vip-llava-7b", 1280, 720): (Layout(), 576),
     ("paligemma-3b", 1280, 720): (Layout(), 256),
+    ("deepseek-vl-1.3b", 1280, 720): (Layout(), 576),
+    ("deepseek-vl-7b", 1280, 720): (Layout(), 576),
+    ("janus-pro-1b", 1280, 720): (Layout(), 576),
+    # 32 pixels a token: 22 x 40
+    ("qwen3-omni-30b-a3b", 1280, 704): (Layout(grid=(44, 80)), 22 * 40),
+    # 28 pixels a token: 26 x 46
+    ("paddleocr-vl", 1288, 728): (Layout(grid=(52, 92)), 26 * 46),
     ("video-llava-7b", 1280, 720): (Layout(), 256),
     # one crop of 27 x 27 patches with 27 row ends, and the base
     ("llava-onevision-7b", 384, 384): (Layout(size=(384, 384)), 27 * 28 + 729),
@@ -98,11 +108,11 @@ KNOWN: dict[tuple[str, int, int], tuple[Layout, int]] = {
 }
 # families of whose checkpoints no sizes are written down yet
 WITHOUT_SHAPE = {
-    "deepseek_ocr2", "deepseek_vl", "deepseek_vl_hybrid", "gemma4_unified", "got_ocr2", "granite4_vision", "janus",
-    "lfm2_vl", "llama4", "minicpmv4_6", "minicpmv4_7", "paddleocr_vl", "qwen2_audio", "qwen3_omni_moe_thinker",
-    "voxtral",
+    "deepseek_ocr2", "gemma4_unified", "got_ocr2", "granite4_vision", "minicpmv4_6", "minicpmv4_7",
+    "qwen2_audio", "voxtral",
 }  # fmt: skip
-NOT_LAID_OUT = {"llava-1.5-13b", "command-a-vision-112b"}  # as llava-1.5-7b; its processor needs torchvision
+TORCHVISION = {"command-a-vision-112b", "llama-4-scout", "lfm2-vl-1.6b"}  # needed by their image processors
+NOT_LAID_OUT = {"llava-1.5-13b", *TORCHVISION}  # the first as llava-1.5-7b
 
 
 def duet(*arguments: Any) -> Any:
@@ -168,7 +178,7 @@ def test_a_photo_with_padding_has_as_many_tokens_as_its_processor_writes(family:
     assert ImageShape.of(config, laid.grid, laid.tiles, laid.size).visual_tokens == written
 
 
-@pytest.mark.parametrize("shape", [shape for shape in LAYERS if shape != "command-a-vision-112b"])
+@pytest.mark.parametrize("shape", [shape for shape in LAYERS if shape not in TORCHVISION])
 def test_budget_and_its_image_size(shape: str) -> None:
     known = next(key for key in [*KNOWN, (shape, 336, 336)] if key[0] == shape)
     size = f"{known[1]}x{known[2]}"

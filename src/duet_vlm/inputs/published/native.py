@@ -42,4 +42,29 @@ SHAPES: dict[str, Shape] = {
         },
         {"image_processor_type": "Gemma4ImageProcessor", "max_soft_tokens": 280},
     ),
+    # LiquidAI/LFM2-VL-1.6B: SigLIP 2 so400m and LFM2-1.2B, of whose 16 layers 6 have attention
+    "lfm2-vl-1.6b": Shape(
+        {
+            "model_type": "lfm2_vl", "projector_hidden_size": 2560, "downsample_factor": 2,
+            "vision_config": {
+                **SO400M, "model_type": "siglip2_vision_model", "patch_size": 16, "num_patches": 256,
+                "vision_use_head": False,
+            },
+            "text_config": dict(
+                model_type="lfm2", vocab_size=65536, hidden_size=2048, intermediate_size=12288, num_hidden_layers=16,
+                num_attention_heads=32, num_key_value_heads=8, block_multiple_of=256, block_auto_adjust_ff_dim=True,
+                block_ffn_dim_multiplier=1.0,
+                layer_types=["full_attention" if i in (2, 5, 8, 10, 12, 14) else "conv" for i in range(16)],
+            ),
+        },
+        {"image_processor_type": "Lfm2VlImageProcessor"},
+    ),
+    # PaddlePaddle/PaddleOCR-VL: a tower as SigLIP so400m's and ERNIE 4.5 0.3B, the defaults of transformers' config
+    "paddleocr-vl": Shape(
+        {
+            "model_type": "paddleocr_vl", "tie_word_embeddings": False,
+            "text_config": {"model_type": "paddleocr_vl_text", "tie_word_embeddings": False},
+        },
+        {"image_processor_type": "PaddleOCRVLImageProcessor"},
+    ),
 }  # fmt: skip

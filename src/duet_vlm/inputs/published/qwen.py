@@ -63,6 +63,23 @@ SHAPES: dict[str, Shape] = {
         ),
         _PROCESSOR_3,
     ),
+    # Qwen/Qwen3-Omni-30B-A3B-Instruct, the thinker alone, with an audio encoder of the defaults of transformers
+    "qwen3-omni-30b-a3b": Shape(
+        {
+            "model_type": "qwen3_omni_moe_thinker", "image_token_id": 151655, "video_token_id": 151656,
+            "audio_token_id": 151675, "tie_word_embeddings": False,
+            "vision_config": {"model_type": "qwen3_omni_moe_vision_encoder", "spatial_merge_size": 2, **_DEEPSTACK,
+                              "out_hidden_size": 2048},
+            "audio_config": {"model_type": "qwen3_omni_moe_audio_encoder", "output_dim": 2048},
+            "text_config": dict(
+                model_type="qwen3_omni_moe_text", vocab_size=152064, hidden_size=2048, intermediate_size=768,
+                moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8, num_hidden_layers=48,
+                num_attention_heads=32, num_key_value_heads=4, head_dim=128,
+                rope_parameters={"rope_type": "default", **_ROPE_3},
+            ),
+        },
+        _PROCESSOR_3,
+    ),
     # Qwen/Qwen3-VL-30B-A3B-Instruct
     "qwen3-vl-30b-a3b": Shape(
         qwen_vl_config(

@@ -13,6 +13,16 @@ _COHERE2_111B = dict(
     model_type="cohere2", hidden_size=12288, intermediate_size=36864, num_hidden_layers=64, num_attention_heads=96,
     num_key_value_heads=8, head_dim=128, logit_scale=0.25, rope_parameters={"rope_type": "default", "rope_theta": 5e4},
 )  # fmt: skip
+_SIGLIP_L_384 = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, image_size=384, patch_size=16)
+_DEEPSEEK_1B = llama_config(
+    102400, hidden_size=2048, intermediate_size=5632, num_hidden_layers=24, num_attention_heads=16,
+    num_key_value_heads=16,
+)  # fmt: skip
+_DEEPSEEK_7B = llama_config(
+    102400, hidden_size=4096, intermediate_size=11008, num_hidden_layers=30, num_attention_heads=32,
+    num_key_value_heads=32,
+)  # fmt: skip
+_DEEPSEEK_TOWER = {"model_type": "siglip_vision_model", "intermediate_size": 4096, **_SIGLIP_L_384}
 
 SHAPES: dict[str, Shape] = {
     # OpenGVLab/InternVL3-8B-hf: InternViT-300M and Qwen2.5-7B
@@ -120,5 +130,37 @@ SHAPES: dict[str, Shape] = {
     "paligemma-3b": Shape(
         {"model_type": "paligemma"},
         {"image_processor_type": "SiglipImageProcessor", "size": {"height": 224, "width": 224}},
+    ),
+    # deepseek-community/deepseek-vl-1.3b-chat, and 7b-chat, which has SAM beside SigLIP
+    "deepseek-vl-1.3b": Shape(
+        {
+            "model_type": "deepseek_vl", "tie_word_embeddings": False, "vision_config": _DEEPSEEK_TOWER,
+            "text_config": _DEEPSEEK_1B,
+        },
+        {"image_processor_type": "DeepseekVLImageProcessor", "size": {"height": 384, "width": 384}},
+    ),
+    "deepseek-vl-7b": Shape(
+        {
+            "model_type": "deepseek_vl_hybrid", "tie_word_embeddings": False, "vision_config": _DEEPSEEK_TOWER,
+            "text_config": _DEEPSEEK_7B,
+        },
+        {
+            "image_processor_type": "DeepseekVLHybridImageProcessor", "size": {"height": 384, "width": 384},
+            "high_res_size": {"height": 1024, "width": 1024},
+        },
+    ),
+    # deepseek-community/Janus-Pro-1B
+    "janus-pro-1b": Shape(
+        {
+            "model_type": "janus", "tie_word_embeddings": False,
+            "vision_config": {"mlp_ratio": 4, "projection_dim": 2048, "depth": 2, **_SIGLIP_L_384},
+            "text_config": _DEEPSEEK_1B,
+        },
+        {"image_processor_type": "JanusImageProcessor", "size": {"height": 384, "width": 384}},
+    ),
+    # meta-llama/Llama-4-Scout-17B-16E-Instruct, the defaults of transformers' config but for the side of a tile
+    "llama-4-scout": Shape(
+        {"model_type": "llama4", "vision_config": {"model_type": "llama4_vision_model", "image_size": 336}},
+        {"image_processor_type": "Llama4ImageProcessor"},
     ),
 }  # fmt: skip
