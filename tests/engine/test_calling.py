@@ -23,7 +23,7 @@ def repeated(family: str, rows: zoo.Rows, times: int) -> dict[str, Any]:
     parts = [zoo.inputs(family, (row,), first=i) for i, row in enumerate(rows) for _ in range(times)]
     whole = tiny.stack([part["input_ids"][0] for part in parts], "left")
     for key in dict.fromkeys(k for part in parts for k in part):
-        if key not in whole and not key.endswith("token_type_ids"):
+        if key not in whole and key != "position_ids" and not key.endswith("token_type_ids"):
             along = zoo.FAMILIES[family].along.get(key, 0)
             found = [part[key] for part in parts if key in part]
             if isinstance(found[0], torch.Tensor):
