@@ -20,7 +20,8 @@ QUESTION, TOKENS = "who is on the left of the red square ?", 8
 
 
 def pictures() -> list[Image.Image]:
-    return [Image.effect_noise((40, 30), 90).convert("RGB"), Image.effect_noise((25, 50), 90).convert("RGB")]
+    """None so long that Gemma 4's processor makes more rows of it than the zoo's model has positions."""
+    return [Image.effect_noise((40, 30), 90).convert("RGB"), Image.effect_noise((30, 45), 90).convert("RGB")]
 
 
 @pytest.mark.parametrize("family", saved_video.FAMILIES)
