@@ -18,14 +18,16 @@ import duet_vlm
 
 def towers(model: Any) -> list[Any]:
     names = ("vision_tower", "image_tower", "video_tower", "visual", "vision_model", "audio_tower")
-    return [getattr(model.base_model, name) for name in names if hasattr(model.base_model, name)]
+    found = [getattr(model.base_model, name, None) for name in names]
+    # the unified Gemma 4 has none: its patches are projected
+    return [tower for tower in found if tower is not None] or [model.base_model.embed_vision]
 
 
 def watched(model: Any) -> tuple[list[weakref.ref[Any]], list[Any]]:
     """Weak references to what the towers give from now on, and the hooks that take them."""
     seen: list[weakref.ref[Any]] = []
     hooks = [
-        tower.register_forward_hook(lambda m, a, out: seen.append(weakref.ref(out.last_hidden_state)))
+        tower.register_forward_hook(lambda m, a, out: seen.append(weakref.ref(out.get("last_hidden_state", out[0]))))
         for tower in towers(model)
     ]
     return seen, hooks

@@ -13,7 +13,7 @@ from oracle import masked_prefill, token_sizes
 import duet_vlm
 from duet_vlm import Drop, DuetConfig
 from duet_vlm.config.registry import RANKINGS, STAGE1, at_encoder
-from duet_vlm.families import encoding
+from duet_vlm.families import audience
 from duet_vlm.stage1 import Encoded
 
 LATE = [Drop(2, 0.5), Drop(4, 0.25)]
@@ -100,7 +100,7 @@ def test_a_smaller_image_is_what_the_encoder_sees() -> None:
         expected = core.multi_modal_projector(tower.hidden_states[-2][:, 1:])[0]
         stock = core.get_image_features(pixels, return_dict=True).pooler_output[0]
         with duet_vlm.apply(model, DuetConfig(downsample=(2, 3))):
-            with encoding.for_engine():
+            with audience.for_engine():
                 features = core.get_image_features(pixels, return_dict=True).duet.features[0]
             assert torch.equal(core.get_image_features(pixels, return_dict=True).pooler_output[0], stock)
     assert expected.shape == (6, features.shape[1])

@@ -13,7 +13,7 @@ from matrix import VIDEO_ROWS, apply, rows_of, seeing, settings
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, DuetError
-from duet_vlm.families.encoding import for_engine
+from duet_vlm.families.audience import for_engine
 
 TILES = (
     "pixel_values",

@@ -13,7 +13,7 @@ from torch import Tensor
 import duet_vlm
 from duet_vlm import DuetConfig, DuetError
 from duet_vlm.config.registry import STAGE1
-from duet_vlm.families import encoding
+from duet_vlm.families import audience
 from duet_vlm.stage1 import Encoded, selected
 
 ROWS: zoo.Rows = ((5, "v", 6), (2, "v", 3, "v", 6))
@@ -53,7 +53,7 @@ def test_a_video_keeps_what_the_method_keeps_of_all_its_frames(family: str, name
     stock = encode(model, batch).pooler_output
     dominant, contextual = 3, 2
     with duet_vlm.apply(model, DuetConfig(dominant, contextual, merging=name)) as handle:
-        with encoding.for_engine():
+        with audience.for_engine():
             outcome = encode(model, batch).duet
         model(**batch)
         trace = handle.trace

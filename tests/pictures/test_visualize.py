@@ -14,7 +14,7 @@ from saved import photo
 
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, Trace
-from duet_vlm.families import encoding
+from duet_vlm.families import audience
 from duet_vlm.pictures.drawing import borders, wrap
 from duet_vlm.pictures.frames import Shown, change, seen
 from duet_vlm.pictures.picture_words import as_written, words_of
@@ -34,7 +34,7 @@ def traced(family: str, config: DuetConfig) -> tuple[Trace, torch.Tensor, torch.
     with torch.no_grad():
         stock = model.model.get_image_features(**images, return_dict=True).pooler_output[0]
         with duet_vlm.apply(model, config) as handle:
-            with encoding.for_engine():
+            with audience.for_engine():
                 output = model.model.get_image_features(**images, return_dict=True)
             merged = output.duet.features[0] if config.merges else output.pooler_output[0]
             model(**batch)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed import get_world_size, is_available, is_initialized
 
 from ..families import family_of
-from ..families.encoding import for_engine
+from ..families.audience import for_engine
 from ..host.types import Core
 
 

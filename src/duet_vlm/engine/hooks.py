@@ -14,7 +14,7 @@ from torch import nn
 
 from .. import host
 from ..errors import DuetError
-from ..families import encoding
+from ..families import audience
 from ..host.refs import Ref, wrap
 from ..host.types import Core, DecoderLayer
 from . import (
@@ -119,7 +119,7 @@ class Engine:
         host.check_chunks(self._model(), args, kwargs, self.plan.compresses and prompt.has_pixels(self.plan, kwargs))
         # images are encoded first, for this model alone, unless a draft model gets them too
         alone = kwargs.get("assistant_model") is None
-        with calls.generating(self, args, kwargs), encoding.for_engine(alone):
+        with calls.generating(self, args, kwargs), audience.for_engine(alone, handed_on=True):
             return generate(*args, **kwargs)
 
     def before_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -219,7 +219,7 @@ class Engine:
             return TextOnly.of(plan, ids, distributed.encode_blank(core)), kwargs
         if ids.shape[1] == 1 or not images or not plan.compresses:
             return otherwise, kwargs
-        encoding.for_everyone()  # what `generate` encodes before its first forward is encoded now
+        audience.for_everyone()  # what `generate` encodes before its first forward is encoded now
         host.check_attention(host.decoder_of(core), plan.renumbers)
         if plan.config.proportional:
             merge_sizes.check_adds_mask(host.decoder_of(core))

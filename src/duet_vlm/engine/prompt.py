@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DuetError
-from ..families import encoding
+from ..families import audience, encoding
 from ..families.encoding import Outcome
 from ..host import cache_of
 from ..host.types import Core
@@ -58,7 +58,7 @@ def encode(plan: Plan, core: Core, kwargs: dict[str, Any], repeats: int = 1) -> 
             given = {k: kwargs[k] for k in inspect.signature(encoder).parameters if k in kwargs}
             if modality == AUDIO:  # it is not encoded before it is repeated, as images are
                 given = {k: x[::repeats] if isinstance(x, Tensor) else x for k, x in given.items()}
-            with encoding.for_engine():
+            with audience.for_engine():
                 outputs[modality] = encoder(**given, return_dict=True)
         for name in names:
             others.pop(name, None)

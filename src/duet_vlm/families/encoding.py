@@ -23,6 +23,7 @@ from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.refs import Ref, wrap
 from ..stage1 import Merge
+from . import audience
 from .parts import Parts
 
 ATTRIBUTE = "duet"  # of an encoder's output
@@ -84,22 +85,6 @@ class EncoderCall:
 
 
 _call: ContextVar[EncoderCall | None] = ContextVar("duet_vlm_encoder_call", default=None)
-_engine_only: ContextVar[bool] = ContextVar("duet_vlm_engine_only", default=False)
-
-
-@contextlib.contextmanager
-def for_engine(only: bool = True) -> Iterator[None]:
-    """Inside, encoders work for the engine alone: what stock would make of removed tokens need not be computed."""
-    token = _engine_only.set(only)
-    try:
-        yield
-    finally:
-        _engine_only.reset(token)
-
-
-def for_everyone() -> None:
-    """Until the `for_engine` around it ends, whoever calls an encoder gets what stock gives."""
-    _engine_only.set(False)
 
 
 @contextlib.contextmanager
@@ -174,7 +159,7 @@ class Stage1:
 
     @torch.compiler.disable  # in the graphs of some towers no hook runs
     def around_encoder(self, encoder: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        only = _engine_only.get()
+        only = audience.engine_only()
         arguments = dict(inspect.signature(encoder).bind(*args, **kwargs).arguments)
         reason = self.cannot_follow(arguments)
         if reason is not None:
@@ -188,8 +173,8 @@ class Stage1:
         if isinstance(output, tuple):
             return output
         self.after_encoder(call, output)
-        if call.features is not None and only:
-            output[ATTRIBUTE] = self.outcome(call, output)  # accelerate's hooks copy an output's items alone
+        if call.features is not None and only and audience.handed_on():
+            output[ATTRIBUTE] = self.outcome(call, output)
         elif call.features is not None:
             setattr(output, ATTRIBUTE, self.outcome(call, output))
         return output

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..config.decoder_shape import DecoderShape
-from ..families import encoding, family_of
+from ..families import audience, family_of
 from ..families.image_shape import ImageShape
 from ..families.random_images import pixels_of, prompts_of, usual_grid
 from ..host import cache_argument, decoder_of, layers_with_keys
@@ -76,7 +76,7 @@ class Workload:
     @torch.no_grad()
     def encode(self) -> Any:
         """Tower, stage 1 where it is on, projector: what `generate` does first."""
-        with encoding.for_engine():  # as inside generate
+        with audience.for_engine():  # as inside generate
             return self.core.get_image_features(**self.encoder_inputs, return_dict=True)
 
     def prefill(self, features: Any) -> DynamicCache:
