@@ -13,11 +13,10 @@ settings.load_profile("same draws")
 
 # rows of the zoo that are near to another row: `make test-families` runs their tests, `make test` those of the rest
 NEAR = {
-    "llava_mistral", "idefics3", "qwen3_vl_moe", "qwen3_5_moe", "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker",
-    "glm4v", "glm4v_moe", "glm46v", "glm_ocr", "glm4v_video", "aya_vision", "cohere2_vision", "vipllava",
-    "llava_next_video", "ovis2", "video_llama_3", "ministral3", "gemma4_moe", "gemma4_unified", "minicpmv4_6",
-    "paddleocr_vl", "deepseek_vl", "deepseek_vl_hybrid", "janus",
-    "qwen2_audio", "voxtral",
+    "llava_mistral", "idefics3", "qwen2_vl", "qwen3_vl_moe", "qwen3_5_moe", "qwen2_5_omni_thinker",
+    "qwen3_omni_moe_thinker", "glm4v", "glm4v_moe", "glm46v", "glm_ocr", "glm4v_video", "aya_vision", "cohere2_vision",
+    "vipllava", "llava_next_video", "ovis2", "video_llama_3", "ministral3", "gemma4", "gemma4_moe", "gemma4_unified",
+    "minicpmv4_6", "paddleocr_vl", "deepseek_vl", "deepseek_vl_hybrid", "janus", "qwen2_audio", "voxtral",
 }  # fmt: skip
 
 

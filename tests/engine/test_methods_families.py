@@ -31,7 +31,17 @@ ROWS: zoo.Rows = ((5, "i", 9), (2, "i", 3, "i", 6), (12,))
 # the last takes few methods, see test_family_gemma4.py
 WITHOUT = ("llava", "llava_mistral", "gemma4_unified")
 
-family = pytest.mark.parametrize("family", [f for f in zoo.SEEING if f not in WITHOUT and not zoo.FAMILIES[f].more])
+# a crop, a packed image, a square of a projector, a frame, a tile, a hybrid decoder: the others are as one of these
+KINDS = ("llava_next", "qwen2_5_vl", "gemma3", "video_llava", "internvl", "qwen3_5")
+
+family = pytest.mark.parametrize(
+    "family",
+    [
+        f if f in KINDS else pytest.param(f, marks=pytest.mark.near)
+        for f in zoo.SEEING
+        if f not in WITHOUT and not zoo.FAMILIES[f].more
+    ],
+)
 method = pytest.mark.parametrize("name", [*STAGE_1, *STAGE_2, *OPTIONS])
 
 
