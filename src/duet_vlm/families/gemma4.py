@@ -43,7 +43,6 @@ class Gemma4Stage1(fixed.FixedStage1):
         attention = self.tower.encoder.layers[-1].self_attn
         return [*Tap(self).hook(self.tower, attention), self.projector.register_forward_hook(self.after_projector)]
 
-    @torch.no_grad()  # with checkpoints, what a layer saves must be the same when it is computed again, without a call
     def before_attention(self, call: EncoderCall, attention: Any, hidden: Tensor, others: dict[str, Any]) -> None:
         cos, sin = others["position_embeddings"]
         for number, places in enumerate(call.tower_kwargs["pixel_position_ids"]):

@@ -23,6 +23,10 @@ _GATED_DELTA = dict(
 )  # fmt: skip
 _PROCESSOR_2 = qwen2_vl_processor(14, 3136, 12845056)
 _PROCESSOR_3 = qwen2_vl_processor(16, 65536, 16777216)
+_TEXT_30B_A3B = dict(
+    hidden_size=2048, moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8, num_hidden_layers=48,
+    num_attention_heads=32, num_key_value_heads=4, head_dim=128,
+)  # fmt: skip
 
 SHAPES: dict[str, Shape] = {
     # Qwen/Qwen2-VL-7B-Instruct
@@ -72,9 +76,7 @@ SHAPES: dict[str, Shape] = {
                               "out_hidden_size": 2048},
             "audio_config": {"model_type": "qwen3_omni_moe_audio_encoder", "output_dim": 2048},
             "text_config": dict(
-                model_type="qwen3_omni_moe_text", vocab_size=152064, hidden_size=2048, intermediate_size=768,
-                moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8, num_hidden_layers=48,
-                num_attention_heads=32, num_key_value_heads=4, head_dim=128,
+                **_TEXT_30B_A3B, model_type="qwen3_omni_moe_text", vocab_size=152064, intermediate_size=768,
                 rope_parameters={"rope_type": "default", **_ROPE_3},
             ),
         },
@@ -86,9 +88,7 @@ SHAPES: dict[str, Shape] = {
             "qwen3_vl_moe",
             dict(**_DEEPSTACK, out_hidden_size=2048),
             dict(
-                vocab_size=151936, hidden_size=2048, intermediate_size=6144, moe_intermediate_size=768,
-                num_experts=128, num_experts_per_tok=8, num_hidden_layers=48, num_attention_heads=32,
-                num_key_value_heads=4, head_dim=128, tie_word_embeddings=False,
+                **_TEXT_30B_A3B, vocab_size=151936, intermediate_size=6144, tie_word_embeddings=False,
             ),
             _ROPE_3,
         ),
