@@ -72,7 +72,7 @@ def test_rounds_that_are_not_whole(changed: dict[str, int], message: str) -> Non
 
 def test_why_an_engine_ended() -> None:
     killed = [
-        "(EngineCore pid=7) ERROR 11-27 20:35:02 [multiproc_executor.py:316] Worker proc VllmWorker-0 died unexpectedly "
+        "(EngineCore pid=7) ERROR [multiproc_executor.py:316] Worker proc VllmWorker-0 died unexpectedly "
         "(exit code: -9), shutting down executor.\n",
         "(EngineCore pid=7) ERROR 11-27 20:35:02 [core.py:9] RuntimeError: cancelled\n",
     ]

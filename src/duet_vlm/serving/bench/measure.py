@@ -127,7 +127,7 @@ def _arguments(
 ) -> dict[str, Any]:
     """What all engines are told; everything else is vLLM's own choice."""
     longest, clients = visual_tokens + options.text_tokens + options.answer_tokens, max(options.concurrency)
-    tokens = (clients + 1) * (math.ceil(longest / BLOCK) + 1) * BLOCK
+    tokens = (clients + 1) * math.ceil(longest / BLOCK) * BLOCK
     text = config.get_text_config()
     per_token = DecoderShape.of(config, 4 if options.dtype == "float32" else 2).layer_kv_bytes(1)
     return {
