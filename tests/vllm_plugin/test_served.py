@@ -28,14 +28,14 @@ def test_the_demonstration_model() -> None:
 @pytest.mark.parametrize(("name", "groups"), [("pyramiddrop", True), ("fastv", False)])
 def test_stage_2_alone(name: str, groups: bool) -> None:
     wanted = references()[name]
-    with engine(duet=wanted["duet"] | {"kv_groups": groups}) as llm:
+    with engine(duet=wanted["duet"] | {"kv_groups": groups}, enforce_eager=groups) as llm:
         check(llm.generate([*map(request, wanted["rows"])], greedy(12)), wanted["rows"])
 
 
 @pytest.fixture(scope="module")
 def methods() -> Iterator[LLM]:
     """One engine for every method: what it merges and ranks by is changed between two requests."""
-    with engine(duet=references()["methods/published"]["duet"]) as llm:
+    with engine(duet=references()["methods/published"]["duet"], enforce_eager=True) as llm:
         yield llm
 
 

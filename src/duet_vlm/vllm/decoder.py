@@ -59,7 +59,7 @@ class Decoder:
         self.drops = {drop.layer: drop for drop in config.drops if drop.keep < 1}
         self.ranked_by = {drop.ranking_layer: drop for drop in self.drops.values() if drop.keep > 0}
         self.stages = Stages(list(self.drops.values()), runs, [layer.self_attn.attn for layer in model.layers])
-        self.twins = {number: Twin(layer) for number, layer in enumerate(model.layers) if number in self.ranked_by}
+        self.twins = {number: Twin(model.layers[number]) for number in self.ranked_by}
         self.layers = list(model.layers)
         self.positions: StagePositions | None = None
         if renumbers:

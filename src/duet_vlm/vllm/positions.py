@@ -48,6 +48,7 @@ class StagePositions:
             longest: the most tokens of a step.
             axes: of a position.
         """
+        longest += 1  # never as many as there are tokens: a compiler would take the two for one number
         size = (len(layers), longest) if axes == 1 else (len(layers), axes, longest)
         self._all = torch.zeros(size, dtype=torch.long)
         self._stages = torch.tensor(stages)
