@@ -32,7 +32,7 @@ class Server:
 
     Attributes:
         process: it.
-        client: asks it.
+        client, http: ask it.
     """
 
     def __init__(self) -> None:
@@ -49,29 +49,41 @@ class Server:
             [sys.executable, "-c", script, *map(str, words)], env=environment, stderr=subprocess.STDOUT,
             stdout=(FOLDER / "server.log").open("w"), start_new_session=True,
         )  # fmt: skip
-        self.url = f"http://127.0.0.1:{port}"
-        self.client = OpenAI(base_url=f"{self.url}/v1", api_key="none", timeout=LONGEST, max_retries=0)
+        url = f"http://127.0.0.1:{port}"
+        self.http = httpx.Client(base_url=url, timeout=LONGEST)
+        self.client = OpenAI(base_url=f"{url}/v1", api_key="none", timeout=LONGEST, max_retries=0)
 
     def wait(self) -> None:
         """Until it takes requests."""
         while not self.healthy():
             assert self.process.poll() is None, (FOLDER / "server.log").read_text()[-4000:]
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def close(self) -> None:
         """End it, and what it started."""
+        self.http.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def left(self) -> bool:
+        """Whether any process of it is still there, a few seconds after it ended."""
+        for _ in range(50):
+            try:
+                os.killpg(self.process.pid, 0)
+            except ProcessLookupError:
+                return False
+            time.sleep(0.2)
+        return True
+
     def healthy(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health").status_code == 200
+            return self.http.get("/health").status_code == 200
         except httpx.TransportError:
             return False
 
     def visual_tokens(self) -> list[float]:
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        lines = self.http.get("/metrics").text.splitlines()
         found = dict(line.rsplit(" ", 1) for line in lines if line.startswith("duet_visual_tokens"))
         return [float(found[f"duet_visual_tokens_{name}_total"]) for name in ("in", "kept", "saved")]
 
@@ -82,10 +94,10 @@ class Server:
 
     def post(self, **body: Any) -> httpx.Response:
         asked = {"model": "demo", "max_tokens": 2, "messages": [{"role": "user", "content": "How many ?"}]} | body
-        return httpx.post(f"{self.url}/v1/chat/completions", content=json.dumps(asked), headers=JSON, timeout=LONGEST)
+        return self.sent(json.dumps(asked))
 
-
-JSON = {"Content-Type": "application/json"}
+    def sent(self, content: str | bytes, kind: str = "application/json") -> httpx.Response:
+        return self.http.post("/v1/chat/completions", content=content, headers={"Content-Type": kind})
 
 
 @pytest.fixture(scope="module")
@@ -189,8 +201,7 @@ def test_a_bad_request_is_told_why_and_harms_nobody(server: Server) -> None:
         (b"hello", "text/plain", 415),
         (b"[1", "application/json", 400),
     ):
-        url = f"{server.url}/v1/chat/completions"
-        assert httpx.post(url, content=content, headers={"Content-Type": kind}).status_code == status
+        assert server.sent(content, kind).status_code == status
     assert server.ask(image(SCENE), text("How many circles are there?")).choices[0].message.content is not None
 
 
@@ -204,3 +215,4 @@ def test_a_signal_lets_a_stream_end(server: Server) -> None:
         reasons.append(event.choices[0].finish_reason)
     assert pieces > 250 and reasons[-1] == "length"
     assert server.process.wait(LONGEST) in (0, -signal.SIGTERM)
+    assert not server.left()
