@@ -79,6 +79,10 @@ def test_why_an_engine_ended() -> None:
     assert last_words(killed) == "its worker was killed, which a system does that has no memory left"
     failed = ["INFO started\n", "ERROR [a.py:1] ValueError: no such model.\n", "ERROR [b.py:2] RuntimeError: failed\n"]
     assert last_words(failed) == "ValueError: no such model"
+    cancelled = "ERROR [c.py:3] RuntimeError: cancelled\n"
+    assert (
+        last_words([cancelled, *failed]) == "ValueError: no such model" and last_words([cancelled]) == cancelled[15:-1]
+    )
     assert last_words(["only this\n"]) == "only this" and last_words([]) == "it said nothing"
 
 

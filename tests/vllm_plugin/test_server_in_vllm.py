@@ -24,7 +24,7 @@ from vllm_engine import FOLDER, references
 
 ROWS = [row for row in references()["demo"]["rows"] if len(row["images"]) < 2]
 LONGEST = 600.0  # seconds after which an answer never comes
-BYTES, PIXELS = 20_000, 200_000
+BYTES, PIXELS = 100_000, 200_000
 
 
 class Server:
@@ -167,7 +167,7 @@ BAD += [
         ([image("data:text/html;base64,aGk=")], "is no picture in base64"),
         ([image(sent(noise(8), "PPM"))], "these bytes are no picture"),
         ([image(CUT)], ""),
-        ([image(sent(noise(100)))], f"more than the {BYTES} bytes"),
+        ([image(sent(noise(200)))], f"more than the {BYTES} bytes"),
         ([image(sent(Image.new("RGB", (500, 500))))], f"500x500 pixels: {PIXELS} are allowed"),
         ([image(SCENE)] * 3, "3 pictures: 2 are allowed"),
         ([image("http://127.0.0.1/a.png")], "is not at a public address"),

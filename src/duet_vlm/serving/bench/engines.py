@@ -82,9 +82,11 @@ class Engine:
 def last_words(log: Iterable[str]) -> str:
     """Why an engine ended, by the lines of its log: the first error that vLLM tells of, as others follow from it."""
     lines = [line.strip() for line in log]
-    if any(_KILLED.search(line) for line in lines):  # what follows says "cancelled"
+    if any(_KILLED.search(line) for line in lines):
         return "its worker was killed, which a system does that has no memory left"
     errors = [line.rpartition("] ")[2] for line in lines if "Error: " in line]
+    # who waits for another process that ends says so, before or after that one's reason
+    errors = [error for error in errors if not error.endswith("Error: cancelled")] or errors
     return (errors or lines[-1:] or ["it said nothing"])[0].rstrip(".")
 
 
