@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 TEXT_LAYERS = 8
-FOLDER = Path(__file__).parent / "weights"
 
 
 def config() -> LlavaConfig:
@@ -51,4 +50,6 @@ def load(path: str | Path | None = None) -> tuple[LlavaForConditionalGeneration,
         >>> model.config.image_seq_length, len(model.model.language_model.layers)
         (400, 8)
     """
-    return load_folder(FOLDER if path is None else path)
+    from ..inputs.model_folders import PAGES_FOLDER
+
+    return load_folder(PAGES_FOLDER if path is None else path)
