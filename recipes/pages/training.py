@@ -18,12 +18,14 @@ from recipes.demo.loop import Stage
 if TYPE_CHECKING:
     from recipes.demo.distributed import Workers
 
-_STEPS = ("vision_steps", "warmup_steps", "few_steps", "full_steps")
+_STEPS = ("vision_steps", "again_steps", "warmup_steps", "few_steps", "full_steps")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Steps and pages per step (over all processes) of each stage; the defaults made the shipped weights.
+
+    The vision stage runs twice: numbers are read last, and a second cycle of the rate reads them.
 
     The hints have weight 1 in the warm-up, fall to 0.5 in the few stage, and from 0.5 to 0 over the first half of the
     full stage.
@@ -31,6 +33,8 @@ class Recipe:
 
     vision_steps: int = 3600
     vision_pages: int = 24
+    again_steps: int = 1000
+    again_pages: int = 24
     warmup_steps: int = 900
     warmup_pages: int = 16
     warmup_tokens: int = 64
@@ -50,6 +54,7 @@ class Recipe:
         """The stages as the training loop takes them."""
         return (
             Stage("vision", 11, self.vision_steps, (1.5e-3,), 100, save_every=self.save_every),
+            Stage("vision_again", 15, self.again_steps, (1.3e-3,), 60, save_every=self.save_every),
             Stage("warmup", 12, self.warmup_steps, (1.5e-3,), 100, floor=0.3, save_every=self.save_every),
             Stage("few", 13, self.few_steps, (1e-3, 3e-4), floor=0.6, save_every=self.save_every),
             Stage("full", 14, self.full_steps, (7e-4, 2e-4), save_every=self.save_every),
@@ -77,16 +82,17 @@ def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled:
     seeing = torch.nn.ModuleDict({"tower": model.model.vision_tower, "heads": heads})
     everything = torch.nn.ModuleDict({"model": model, "vision_heads": heads})
     everything.to(workers.device)
-    vision, *language = recipe.stages()
+    vision, again, *language = recipe.stages()
     report = Reporter(workers)
     done = {stage.name: finished(folder, stage) if resume else None for stage in recipe.stages()}
     if not any(done[stage.name] for stage in language):
-        if (seen := done["vision"]) is not None:
-            seeing.load_state_dict(seen)
-        else:
-            train_vision(model.model.vision_tower, heads, vision, recipe.vision_pages, folder, workers, resume, report)
-    if until == "vision":
-        return
+        for stage, pages in ((vision, recipe.vision_pages), (again, recipe.again_pages)):
+            if (seen := done[stage.name]) is not None:
+                seeing.load_state_dict(seen)
+            elif stage is again or done[again.name] is None:
+                train_vision(model.model.vision_tower, heads, stage, pages, folder, workers, resume, report)
+            if until == stage.name:
+                return
     from recipes.pages.language import train_language
 
     if compiled:

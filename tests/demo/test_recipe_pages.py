@@ -118,8 +118,8 @@ def test_a_step_learns_from_answers_and_hints() -> None:
 
 def test_an_interrupted_training_ends_like_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = Recipe(
-        vision_steps=1, vision_pages=2, warmup_steps=1, warmup_pages=2, few_steps=1, few_pages=2, full_steps=2,
-        full_pages=2, save_every=1,
+        vision_steps=1, vision_pages=2, again_steps=1, again_pages=2, warmup_steps=1, warmup_pages=2, few_steps=1,
+        few_pages=2, full_steps=2, full_pages=2, save_every=1,
     )  # fmt: skip
     train(tmp_path / "whole", tiny, processes=1, compiled=False)
     train(tmp_path / "cut", tiny, processes=1, compiled=False, until="few")
