@@ -15,58 +15,22 @@ from typing import Annotated, Any
 import typer
 from PIL import Image
 
-from duet_vlm import Drop, DuetConfig
+from duet_vlm import DuetConfig
 from duet_vlm.console.terminal import plain_errors
 from duet_vlm.demo import evaluate as scenes
 from duet_vlm.demo.model import load as load_demo
-from duet_vlm.evaluation.ablations import nearest
 from duet_vlm.evaluation.evaluate import evaluate
 from duet_vlm.evaluation.records import Record
 from duet_vlm.evaluation.runs import Run
-from duet_vlm.families import facts_of
 from duet_vlm.pages import splits as pages
 from duet_vlm.pages.model import load as load_pages
+from recipes.selection.candidates import candidates, register
 
 BATCH = 36
 SUITES: dict[str, tuple[Callable[..., Any], Callable[[int], Iterator[tuple[Any, list[Any]]]]]] = {
     "demo": (load_demo, partial(scenes.examples, scenes.VALIDATION_SEED)),
     "pages": (load_pages, partial(pages.examples, pages.VALIDATION_SEED)),
 }
-NAMED = (
-    "duet", "visionzip", "divprune", "pyramiddrop", "random", "scope", "mmr", "tops", "scope+duet", "divprune+duet",
-    "mmr+duet",
-)  # fmt: skip
-# options behind scope, all tokens chosen or a sixth of them merged
-OPTIONS: dict[str, dict[str, Any]] = {
-    "scope": {},
-    "scope, query all": {"query": "all"},
-    "scope, positions kept": {"positions": "keep"},
-    "scope, rest": {"rest": True},
-    "scope, rest, proportional": {"rest": True, "proportional": True},
-    "divprune": {"merging": "divprune"},
-    "mmr": {"merging": "mmr"},
-    "visionzip, diverse": {"merging": "visionzip", "diverse": True},
-}
-
-
-def candidates(model: Any, keep: float, only: list[str]) -> list[Run]:
-    """Named methods, and the options at the published drop layers, at a third and two thirds, a quarter and a half."""
-    facts = facts_of(model.config)
-    whole, layers = facts.visual_tokens, facts.layers
-    assert whole is not None
-    configs = {name: DuetConfig.preset(name, model=model, keep=keep) for name in NAMED}
-    for late, gone in ((layers // 2, 3 * layers // 4), (layers // 3, 2 * layers // 3), (layers // 4, layers // 2)):
-        for name, changes in OPTIONS.items():
-            many = [_behind(entering, [Drop(late, 0.5), Drop(gone, 0.0)], changes) for entering in range(4, whole + 1)]
-            configs[f"{name}, {late}:.5 {gone}:0"] = nearest(many, keep * whole, whole, layers)
-    return [Run(name, config, keep) for name, config in configs.items() if not only or name in only]
-
-
-def _behind(entering: int, drops: list[Drop], changes: dict[str, Any]) -> DuetConfig:
-    merging = changes.get("merging", "scope")
-    contextual = round(entering / 6) if merging == "visionzip" else int("rest" in changes)
-    made = {"merging": merging, **changes}
-    return DuetConfig(dominant=entering - contextual, contextual=contextual, drops=drops, **made)
 
 
 def main(
@@ -88,7 +52,11 @@ def main(
             for image in [Image.fromarray(picture.image)]
             for q in questions
         ]
-        runs = [Run("none", DuetConfig()), *(run for share in keep for run in candidates(loaded, share, only))]
+        register()
+        found = [candidates(loaded, share, only) for share in keep]
+        runs = [Run("none", DuetConfig()), *(run for some, _ in found for run in some)]
+        for problem in (problem for _, some in found for problem in some):
+            typer.echo(problem)
         results = evaluate(loaded, processor, records, runs, out, batch_size=BATCH, seed=0)
         json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
