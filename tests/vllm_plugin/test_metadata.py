@@ -191,6 +191,12 @@ def test_forward_of_vllm_finds_the_places_of_every_stage(
     assert found == places
 
 
+def test_one_token_alone_is_not_what_a_compiler_sees_first(decoder: Any) -> None:
+    asked = [[(IMAGE, 14, 1)], [(IMAGE, 0, 12)], [(TEXT, 9, 1)], ANSWERS, [(IMAGE, 14, 1)]]
+    skipped = [getattr(ran(decoder, rows, "cpu")[1], "skip_compiled", None) for rows in asked]
+    assert skipped == [True, None, True, False, False]
+
+
 def test_layers_of_a_stage_share_a_backend() -> None:
     attentions, backend = [Attention(i).attn for i in range(4)], CPUAttentionBackend
     Stages(DROPS, (), attentions)

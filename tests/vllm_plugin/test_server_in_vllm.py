@@ -24,7 +24,7 @@ from vllm_engine import FOLDER, references
 
 ROWS = [row for row in references()["demo"]["rows"] if len(row["images"]) < 2]
 LONGEST = 600.0  # seconds after which an answer never comes
-BYTES, PIXELS = 100_000, 200_000
+BYTES, PIXELS = 100_000, 210_000
 
 
 class Server:
@@ -154,7 +154,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
         ([], ""),
         (None, ""),
         ("How many ?", ""),
-        ([{"role": "user"}], ""),
         ([{"role": "user", "content": 5}], ""),
         ([{"role": "user", "content": "How " * 2000}], ""),
     )
@@ -192,10 +191,12 @@ BAD += [
 
 
 def test_a_bad_request_is_told_why_and_harms_nobody(server: Server) -> None:
+    wrong = []
     for changed, message in BAD:
         answer = server.post(**changed)
-        assert 400 <= answer.status_code < 500, (changed, answer.text)
-        assert message in answer.json()["error"]["message"], (changed, answer.text)
+        if not 400 <= answer.status_code < 500 or message not in answer.json()["error"]["message"]:
+            wrong.append((str(changed)[:200], answer.status_code, answer.text[:200]))
+    assert wrong == []
     for content, kind, status in (
         (b"{", "application/json", 400),
         (b"hello", "text/plain", 415),

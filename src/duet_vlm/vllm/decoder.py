@@ -61,6 +61,7 @@ class Decoder:
         self.stages = Stages(list(self.drops.values()), runs, [layer.self_attn.attn for layer in model.layers])
         self.twins = {number: Twin(model.layers[number]) for number in self.ranked_by}
         self.layers = list(model.layers)
+        self._compiled = False  # whether vLLM's own forward has run with more than one token
         self.positions: StagePositions | None = None
         if renumbers:
             self.layers = [twin(layer, self_attn=twin(layer.self_attn)) for layer in model.layers]
@@ -88,22 +89,26 @@ class Decoder:
         context, step = get_forward_context(), self.stages.step
         told = isinstance(context.attn_metadata, dict) and context.attn_metadata
         if step is None or not told or not step.compressed:
-            if self.positions is not None:
-                self.positions.write(positions)
-            return None
+            return self._left_to_vllm(context, positions)
         slots: dict[str, Tensor] = dict(context.slot_mapping)
         for names, here in step.slots:
             slots |= dict.fromkeys(names, here)
         context.slot_mapping = slots
         if not step.entering:
-            if self.positions is not None:
-                self.positions.write(positions, step.places)
-            return None
+            return self._left_to_vllm(context, positions, step.places)
         model = self._model[0]
         hidden = model.embed_input_ids(input_ids) if inputs_embeds is None else inputs_embeds
         tokens, padded = step.stages[0].tokens, len(hidden)
         out = _Pass(self, step, positions[..., :tokens], hidden[:tokens], adds).run(model)
         return out if padded == tokens else nn.functional.pad(out, (0, 0, 0, padded - tokens))
+
+    def _left_to_vllm(self, context: Any, positions: Tensor, places: Mapping[int, Tensor] | None = None) -> None:
+        """Make ready for vLLM's own forward."""
+        if self.positions is not None:
+            self.positions.write(positions, places)
+        # a graph that is made of one token is one for one token, and vLLM makes it of what comes first
+        self._compiled = self._compiled or positions.shape[-1] > 1
+        context.skip_compiled = not self._compiled
 
     def asked(self, prompt: Prompt) -> Tensor:
         """(1, q) long places of the query tokens of a prompt, on the host."""
