@@ -89,21 +89,23 @@ class Decoder:
         context, step = get_forward_context(), self.stages.step
         told = isinstance(context.attn_metadata, dict) and context.attn_metadata
         if step is None or not told or not step.compressed:
-            return self._left_to_vllm(context, positions)
+            self._leave(context, positions)
+            return None
         slots: dict[str, Tensor] = dict(context.slot_mapping)
         for names, here in step.slots:
             slots |= dict.fromkeys(names, here)
         context.slot_mapping = slots
         if not step.entering:
-            return self._left_to_vllm(context, positions, step.places)
+            self._leave(context, positions, step.places)
+            return None
         model = self._model[0]
         hidden = model.embed_input_ids(input_ids) if inputs_embeds is None else inputs_embeds
         tokens, padded = step.stages[0].tokens, len(hidden)
         out = _Pass(self, step, positions[..., :tokens], hidden[:tokens], adds).run(model)
         return out if padded == tokens else nn.functional.pad(out, (0, 0, 0, padded - tokens))
 
-    def _left_to_vllm(self, context: Any, positions: Tensor, places: Mapping[int, Tensor] | None = None) -> None:
-        """Make ready for vLLM's own forward."""
+    def _leave(self, context: Any, positions: Tensor, places: Mapping[int, Tensor] | None = None) -> None:
+        """Make a step ready for vLLM's own forward."""
         if self.positions is not None:
             self.positions.write(positions, places)
         # a graph that is made of one token is one for one token, and vLLM makes it of what comes first
