@@ -149,45 +149,19 @@ def noise(side: int) -> Image.Image:
 SCENE = sent(Image.new("RGB", (112, 112), "red"))
 CUT = "data:image/png;base64," + base64.b64encode(base64.b64decode(sent(noise(40)).partition(",")[2])[:3000]).decode()
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"messages": chat}, message)
-    for chat, message in (
-        ([], ""),
-        (None, ""),
-        ("How many ?", ""),
-        ([{"role": "user", "content": 5}], ""),
-        ([{"role": "user", "content": "How " * 2000}], ""),
-    )
-]
-BAD += [
     ({"messages": [{"role": "user", "content": [*of, text("How many ?")]}]}, message)
     for of, message in (
         ([image("data:image/png;base64,!!!")], "is not written in base64"),
         ([image("data:image/png;base64,")], "these bytes are no picture"),
         ([image("data:text/html;base64,aGk=")], "is no picture in base64"),
         ([image(sent(noise(8), "PPM"))], "these bytes are no picture"),
-        ([image(CUT)], ""),
         ([image(sent(noise(200)))], f"more than the {BYTES} bytes"),
         ([image(sent(Image.new("RGB", (500, 500))))], f"500x500 pixels: {PIXELS} are allowed"),
         ([image(SCENE)] * 3, "3 pictures: 2 are allowed"),
         ([image("http://127.0.0.1/a.png")], "is not at a public address"),
         ([image("file:///etc/passwd")], "is neither a data URL nor one of http or https"),
-        ([image(None)], ""),
-        ([{"type": "image_url"}], ""),
-        ([{"type": "video_url", "video_url": {"url": SCENE}}], ""),
-        ([{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}], ""),
-        ([{"type": "image_embeds", "image_embeds": "aGk="}], ""),
-        ([{"type": "strange"}], ""),
     )
 ]
-BAD += [
-    (changed, "")
-    for changed in (
-        {"model": "other"}, {"max_tokens": -1}, {"temperature": -1}, {"temperature": float("nan")}, {"top_p": 2},
-        {"top_p": "a"}, {"n": 0}, {"n": 10**7}, {"seed": "a"}, {"stop": 5}, {"logprobs": True, "top_logprobs": 10**6},
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "strange"}}}},
-        {"logit_bias": {"a": 1}}, {"max_tokens": 10**9}, {"features": {"mm_hashes": {}}},
-    )
-]  # fmt: skip
 
 
 def test_a_bad_request_is_told_why_and_harms_nobody(server: Server) -> None:
