@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from ..errors import DuetError, closest, shown
-from . import registry
+from . import pixelprune, registry
 from .choices import CHOICES, Combine, Positions, Query
 from .drops import Drop, as_drops, check_order, set_fields
 from .values import as_count, as_share, as_sides, check_flag, is_whole
-from .versions import FIRST, VERSION, check_version
+from .versions import VERSION, check_version, readable
 
 _LANGUAGE = re.compile("[A-Za-z]{2,8}")
 
@@ -55,6 +55,8 @@ class Settings:
             place, so that content alone counts.
         downsample: (rows, columns) of patches to which an image is shrunk before the encoder. It is a stage 1 of its
             own, so `dominant` stays None.
+        pixelprune: the largest difference between two pixels, in levels of 0 to 255, at which a block of patches repeats
+            its neighbour and is left out before the encoder; 0 for copies alone. `dominant` then chooses of the others.
         audio_keep: how much of a sound is kept, as a fraction of its audio tokens, on average over the decoder layers;
             in both stages, at the layers of `drops` (docs/audio.md). None leaves sound alone, as text.
         audio_guides: True lets a video's sound say how much of each of its windows a drop keeps (docs/audio.md).
@@ -86,6 +88,7 @@ class Settings:
     ranking: str | Callable[..., Any] = "attention"
     debias: bool = False
     downsample: tuple[int, int] | None = None
+    pixelprune: float | None = None
     audio_keep: float | None = None
     audio_guides: bool = False
 
@@ -115,6 +118,7 @@ class Settings:
         elif self.audio_guides:
             raise DuetError("audio_guides has no meaning for sound that is not compressed: give audio_keep, too.")
         self._check_options()
+        set_fields(self, pixelprune=pixelprune.checked(self))
         check_order(self.drops)
 
     @property
@@ -159,8 +163,8 @@ class Settings:
 
     @property
     def merges(self) -> bool:
-        """Whether stage 1 is on: it merges, selects or downsamples."""
-        return self.dominant is not None or self.downsample is not None
+        """Whether stage 1 is on: it merges, selects, downsamples or leaves out what repeats."""
+        return any(one is not None for one in (self.dominant, self.downsample, self.pixelprune))
 
     @property
     def compresses(self) -> bool:
@@ -203,12 +207,10 @@ class Settings:
                     f"{name} {registry.called(getattr(self, name))} has no name to be saved under: give it one with "
                     f"duet_vlm.{register}, and make the config again."
                 )
-        return {"version": FIRST if self.audio_keep is None else VERSION} | self._values()
+        return readable(self._values())
 
     def _values(self) -> dict[str, Any]:
         data = {one.name: getattr(self, one.name) for one in fields(self)}
-        if self.audio_keep is None:
-            del data["audio_keep"], data["audio_guides"]  # so that an older package reads the others
         data["drops"] = [asdict(drop) for drop in self.drops]
         return data if self.downsample is None else data | {"downsample": list(self.downsample)}
 
