@@ -44,3 +44,12 @@ def checked(settings: Settings) -> float | None:
 
 def _is_able(row: registry.Stage1Method) -> bool:
     return row.at == "encoder" and "grid" not in row.needs and not row.whole_videos
+
+
+def check_countable(settings: Settings) -> None:
+    """Raises DuetError where it is asked what settings cost, or how long they take, without a picture to look at."""
+    if settings.pixelprune is not None:
+        raise DuetError(
+            "what pixelprune leaves out depends on the picture, and here there is none: count it on yours with "
+            "`duet run` or `duet eval`, or leave pixelprune out."
+        )

@@ -91,7 +91,7 @@ class Pruning:
         """The tower's arguments with the kept patches alone."""
         side = tower.config.spatial_merge_size
         patches = blocks.flat.repeat_interleave(side**2)
-        told = given | at_their_places(given, blocks, patches, side) | {"hidden_states": given["hidden_states"][patches]}
+        told = given | at_places(given, blocks, patches, side) | {"hidden_states": given["hidden_states"][patches]}
         if hasattr(tower, "fullatt_block_indexes"):
             told |= in_windows(tower, given, blocks)
         if hasattr(tower, "num_grid_per_side"):
@@ -118,7 +118,7 @@ def frames_of(grids: Tensor) -> list[tuple[int, int]]:
     return [(int(rows), int(columns)) for frames, rows, columns in grids.tolist() for _ in range(int(frames))]
 
 
-def at_their_places(given: dict[str, Any], blocks: Blocks, patches: Tensor, side: int) -> dict[str, Any]:
+def at_places(given: dict[str, Any], blocks: Blocks, patches: Tensor, side: int) -> dict[str, Any]:
     """Positions of the patches (n,) that are kept, and where each image or frame ends among them.
 
     Args:

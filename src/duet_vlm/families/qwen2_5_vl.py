@@ -18,8 +18,8 @@ from ..stage1 import Encoded
 from .encoding import EncoderCall, Stage1
 from .family import Family
 from .frames import merged_frames
-from .pixelprune import Pruning, merged_kept
 from .pixel_inputs import Make
+from .pixelprune import Pruning, merged_kept
 from .refusals import refuse_renumbering
 from .taps import Tap
 from .video import pixels
