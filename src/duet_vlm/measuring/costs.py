@@ -41,8 +41,9 @@ def cost_report(
         seconds: of a sound beside the image, for models that hear.
 
     Raises:
-        DuetError: settings whose count depends on the picture (pixelprune); a drop that a hybrid decoder cannot rank, or behind a layer that lends its keys and values; a sound
-            for a model that hears nothing, or none where the settings compress it.
+        DuetError: settings whose counts the picture decides (pixelprune); a drop that a hybrid decoder cannot rank, or
+            behind a layer that lends its keys and values; a sound for a model that hears nothing, or none where the
+            settings compress it.
     """
     check_countable(duet)
     image, shape = ImageShape.of(config, grid, tiles, size), DecoderShape.of(config, bytes_per_value)
