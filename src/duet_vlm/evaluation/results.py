@@ -52,7 +52,9 @@ def evaluate_both(model: str, work: Path, limit: int, seed: int, process: Proces
     from .evaluate import evaluate
     from .request import read_request
 
-    pictures = [name for name in names() if name not in STAGE1 or not STAGE1[name].whole_videos]
+    pictures = [  # the demonstration model's tower takes them whole
+        name for name in names() if name not in STAGE1 or (STAGE1[name].budgeted and not STAGE1[name].whole_videos)
+    ]
     methods = [*pictures, "visionzip+fastv"]
     request = read_request(
         model, DEMO, methods=methods, tokens=[], keep=KEEP, limit=limit, strict=False, dtype="float32", device=None,
