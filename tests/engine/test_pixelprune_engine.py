@@ -23,7 +23,7 @@ FAMILIES = (
 LATE: dict[str, Any] = dict(drops=[Drop(2, 0.5), Drop(4, 0.25)])
 CONFIGS: dict[str, dict[str, Any]] = {
     "alone": {},
-    "stage 1": dict(dominant=4, contextual=2, cluster_width=3, proportional=True),
+    "stage 1": dict(dominant=2, contextual=1, cluster_width=3, proportional=True),
     "both stages": dict(dominant=0.3, contextual=0.1, merging="scope", **LATE),
     "stage 2": dict(query="all", **LATE),
 }
