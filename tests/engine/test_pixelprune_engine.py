@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 import zoo
-from exactness import close, generate, kept, per_layer
+from exactness import close, generate, kept, per_layer, weights
 from matrix import rows_of
 from oracle import masked_stock
 from repeats import pictures, repeating, tokens_kept
@@ -53,8 +53,6 @@ def batch_of(family: str, rows: zoo.Rows, padding: str = "left", first: int = 0)
 @config
 @torch.no_grad()
 def test_prefill_and_decoding_equal_masks(family: str, attention: str, name: str) -> None:
-    from exactness import weights
-
     model, batch = zoo.build(family, attention), batch_of(family, rows_of(family))
     with apply(model, name) as handle:
         out = generate(model, batch, 3)

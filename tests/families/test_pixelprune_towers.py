@@ -13,6 +13,7 @@ from torch import Tensor
 
 import duet_vlm
 from duet_vlm import DuetConfig, DuetError
+from duet_vlm.engine.trace import _images
 from duet_vlm.families import audience, family_of
 
 FAMILIES = (
@@ -66,8 +67,6 @@ def stock_deepstack(output: Any) -> list[Any]:
 
 
 def images_of(output: Any) -> list[Any]:
-    from duet_vlm.engine.trace import _images
-
     return [image for merge in output.duet.decisions for image in _images(merge)]
 
 
