@@ -88,7 +88,8 @@ def test_padded_batch_equals_one_by_one(family: str, name: str, padding: str) ->
             single = batch_of(family, rows[row : row + 1], first=row)
             alone = model(**single, use_cache=False).logits[0]
             close(together[row, batch["attention_mask"][row].bool()], alone)
-            assert per_layer(handle)[0] == counts[row] or not counts[row][0]
+            if counts[row][0]:  # a row of text has no trace of its own
+                assert per_layer(handle)[0] == counts[row]
     assert counts[0][0] != counts[1][0]
 
 

@@ -135,6 +135,7 @@ def encode(model: Any, batch: dict[str, Any], modality: str = "image") -> Any:
 
 def only(family: str, modality: str = "image", count: int = 3, seed: int = 1) -> dict[str, Any]:
     """Images, or videos, alone, of several sizes."""
-    row: tuple[int | str, ...] = (2, *(["i" if modality == "image" else "v"] * count))
+    shown = "v" if modality == "video" and zoo.has_video(family) else "i"  # GLM's videos are a family of the zoo
+    row: tuple[int | str, ...] = (2, *([shown] * count))
     batch = zoo.inputs(family, (row,), seed=seed)
     return {name: x for name, x in batch.items() if name not in ("input_ids", "attention_mask")}

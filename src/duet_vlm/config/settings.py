@@ -118,7 +118,8 @@ class Settings:
         elif self.audio_guides:
             raise DuetError("audio_guides has no meaning for sound that is not compressed: give audio_keep, too.")
         self._check_options()
-        set_fields(self, pixelprune=pixelprune.checked(self))
+        beside = {name: getattr(self, name) for name in ("downsample", "dominant", "merging")}
+        set_fields(self, pixelprune=pixelprune.checked(self.pixelprune, **beside))
         check_order(self.drops)
 
     @property

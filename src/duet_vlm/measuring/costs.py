@@ -45,7 +45,7 @@ def cost_report(
             behind a layer that lends its keys and values; a sound for a model that hears nothing, or none where the
             settings compress it.
     """
-    check_countable(duet)
+    check_countable(duet.pixelprune)
     image, shape = ImageShape.of(config, grid, tiles, size), DecoderShape.of(config, bytes_per_value)
     if shape.linear is not None:
         ranked_with_attention(duet.drops, shape.linear.layers, shape.layers)  # refuses what `apply` would

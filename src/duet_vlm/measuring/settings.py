@@ -78,12 +78,12 @@ def settings(
             saved = chosen(config, method, None, None).config
             counts = image.tokens_per_layer(saved, full)
             parts = 1 if image.unit == "image" else image.crops
-            check_countable(saved)
+            check_countable(saved.pixelprune)
             listed.append(Setting(method, sum(counts) / full / parts, scaled(saved, full, layers, linear)))
             continue
         for budget in [Budget()] if method in WITHOUT_BUDGET else Budget.several(budgets, keep):
             whole = preset(method, model=config, tokens=budget.tokens, keep=budget.keep, grid=grid)
-            check_countable(whole)
+            check_countable(whole.pixelprune)
             listed.append(Setting(method, budget.tokens, scaled(whole, full, layers, linear), budget.keep))
     return listed
 
