@@ -55,11 +55,11 @@ class Settings:
             place, so that content alone counts.
         downsample: (rows, columns) of patches to which an image is shrunk before the encoder. It is a stage 1 of its
             own, so `dominant` stays None.
-        pixelprune: the largest difference of two pixels, in levels of 0 to 255, at which a block of patches repeats its
-            neighbour and is left out before the encoder; 0 for copies alone. `dominant` then chooses of the others.
         audio_keep: how much of a sound is kept, as a fraction of its audio tokens, on average over the decoder layers;
             in both stages, at the layers of `drops` (docs/audio.md). None leaves sound alone, as text.
         audio_guides: True lets a video's sound say how much of each of its windows a drop keeps (docs/audio.md).
+        pixelprune: the largest difference of two pixels, in levels of 0 to 255, at which a block of patches repeats its
+            neighbour and is left out before the encoder; 0 for copies alone. `dominant` then chooses of the others.
 
     Raises:
         DuetError: a value is not possible, or two of them contradict each other.
@@ -88,9 +88,9 @@ class Settings:
     ranking: str | Callable[..., Any] = "attention"
     debias: bool = False
     downsample: tuple[int, int] | None = None
-    pixelprune: float | None = None
     audio_keep: float | None = None
     audio_guides: bool = False
+    pixelprune: float | None = None
 
     def __post_init__(self) -> None:
         set_fields(self, drops=as_drops(self.drops))
