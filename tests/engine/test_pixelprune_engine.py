@@ -90,7 +90,7 @@ def test_padded_batch_equals_one_by_one(family: str, name: str, padding: str) ->
             close(together[row, batch["attention_mask"][row].bool()], alone)
             if counts[row][0]:  # a row of text has no trace of its own
                 assert per_layer(handle)[0] == counts[row]
-    assert counts[0][0] != counts[1][0]
+    assert 0 < counts[0][0] < int(zoo.visual(batch)[0].sum())
 
 
 @family
