@@ -23,7 +23,7 @@ from duet_vlm.families import audience, family_of
 from duet_vlm.families.pixelprune import KeptStage1, Pruning
 from duet_vlm.pages.paper import font
 
-SIZES = {"timed": (672, 448), "large": (1288, 896)}  # width and height in pixels, multiples of a block's 28
+SIZES = {"timed": (672, 448), "large": (1288, 896)}  # width and height in pixels; the processor shrinks the second
 LETTER = "the total of all items is due within ten days of this letter and may be paid at any office of the bank"
 WORDS = LETTER.split()
 LAYERS, DEPTH, FULL = 2, 32, 4  # timed; published; of these with full attention
