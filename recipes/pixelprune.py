@@ -77,7 +77,9 @@ def model(layers: int) -> Any:
                   window_size=112, patch_size=14, fullatt_block_indexes=[layers - 1])  # fmt: skip
     text = dict(hidden_size=3584, intermediate_size=16, num_hidden_layers=1, num_attention_heads=28, vocab_size=300,
                 num_key_value_heads=4)  # fmt: skip
-    ids = dict(image_token_id=290, video_token_id=291, vision_start_token_id=292, vision_end_token_id=293)
+    ids: dict[str, Any] = dict(
+        image_token_id=290, video_token_id=291, vision_start_token_id=292, vision_end_token_id=293
+    )
     torch.manual_seed(0)
     config = Qwen2_5_VLConfig(vision_config=vision, text_config=text, **ids)
     return AutoModelForImageTextToText.from_config(config).eval()

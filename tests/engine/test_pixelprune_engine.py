@@ -11,10 +11,11 @@ import zoo
 from exactness import close, generate, kept, per_layer, weights
 from matrix import rows_of
 from oracle import masked_stock
-from repeats import pictures, repeating, tokens_kept
+from repeats import kept_of, pictures, repeating, tokens_kept
 
 import duet_vlm
-from duet_vlm import Drop, DuetConfig
+from duet_vlm import Drop, DuetConfig, DuetError
+from duet_vlm.config.registry import STAGE1, at_encoder
 
 FAMILIES = (
     "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "glm_ocr", "paddleocr_vl", "mistral3", "qwen2_vl", "qwen3_vl_moe",
@@ -142,3 +143,26 @@ def test_a_config_is_saved_and_read_with_the_model() -> None:
         assert saved["version"] == 3 and DuetConfig.from_dict(saved) == handle.config
         handle.use(DuetConfig(dominant=4))
         assert "pixelprune" not in model.config.duet and model.config.duet["version"] == 1
+
+
+@pytest.mark.parametrize("merging", at_encoder())
+@pytest.mark.parametrize("share", [0.6, 1.1])
+@torch.no_grad()
+def test_every_stage_1_chooses_of_what_is_left_or_is_refused(merging: str, share: float) -> None:
+    """As many as its fractions of the whole image say, or as there are; with a share above 1 that is one."""
+    settings: dict[str, Any] = dict(pixelprune=0, dominant=0.3, contextual=0.15, merging=merging)
+    if "grid" in STAGE1[merging].needs or STAGE1[merging].whole_videos:
+        with pytest.raises(DuetError, match=f"merging '{merging}' needs whole images, and pixelprune leaves holes"):
+            DuetConfig(**settings)
+        return
+    model, batch = zoo.build("qwen2_5_vl"), repeating(zoo.inputs("qwen2_5_vl", ((2, "i", 3, "i", 6),)), share)
+    with duet_vlm.apply(model, DuetConfig(**settings)) as handle:
+        model(**batch)
+        assert handle.trace is not None
+        images = handle.trace.images
+    for image, picture in zip(images, pictures(batch), strict=True):
+        kept_here = kept_of(picture).flatten().nonzero()[:, 0].tolist()
+        wanted = int(0.3 * len(image.scores)) + int(0.15 * len(image.scores))
+        left = image.dominant + image.anchors
+        assert len(set(left)) == len(left) == min(wanted, len(kept_here)) and set(left) <= set(kept_here)
+        assert {place for cluster in image.clusters for place in cluster} <= set(kept_here) - set(left)

@@ -33,7 +33,8 @@ class Blocks:
     @cached_property
     def counts(self) -> list[int]:
         """Kept blocks of each; this reads them on the host."""
-        return torch.stack([kept.sum() for kept in self.kept]).tolist()  # type: ignore[no-any-return]
+        counts: list[int] = torch.stack([kept.sum() for kept in self.kept]).tolist()
+        return counts
 
     @cached_property
     def all_kept(self) -> bool:
@@ -68,8 +69,9 @@ def in_blocks(pixels: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     Rows and columns of patches that fill no block are left out.
     """
     rows, columns = (n // side for n in grid)
-    squares = pixels.unflatten(0, grid)[: rows * side, : columns * side]
-    return squares.unflatten(1, (columns, side)).unflatten(0, (rows, side)).transpose(1, 2).flatten(2, 3)
+    squares: Tensor = pixels.unflatten(0, grid)[: rows * side, : columns * side]
+    squares = squares.unflatten(1, (columns, side)).unflatten(0, (rows, side)).transpose(1, 2).flatten(2, 3)
+    return squares
 
 
 def patches_of(kept: Tensor, grid: tuple[int, int], side: int) -> Tensor:

@@ -41,4 +41,4 @@ class Qwen3VL(Qwen25VL, model_types=("qwen3_vl", "qwen3_vl_moe")):
     """Each block attends across a whole frame; the decoder adds deepstack features after its first layers."""
 
     video_processor: type[FrameProcessor] | None = Qwen3VLVideoProcessor
-    pruning = Qwen3Pruning
+    pruning: type[Pruning] | None = Qwen3Pruning
