@@ -81,7 +81,7 @@ def model(layers: int) -> Any:
         image_token_id=290, video_token_id=291, vision_start_token_id=292, vision_end_token_id=293
     )
     torch.manual_seed(0)
-    config = Qwen2_5_VLConfig(vision_config=vision, text_config=text, **named)
+    config = Qwen2_5_VLConfig(vision_config=vision, text_config=text, **ids)
     return AutoModelForImageTextToText.from_config(config).eval()
 
 
