@@ -16,6 +16,7 @@ METHOD = Stage1Method(name="pixelprune", paper="2604.00886", at="pixels", order=
 ROUNDING = 1e-4  # of a threshold above 0: a whole level may come out a little larger once it was normalised
 
 
+@torch.no_grad()
 def pixelprune(blocks: Tensor, threshold: float, scale: Tensor) -> Tensor:
     """Tell which blocks of one image, or of one frame, are kept.
 
