@@ -1,8 +1,10 @@
 """One thread, from which tiny models lose nothing; and the same draws every time, but in `make test-long`."""
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -18,6 +20,24 @@ NEAR = {
     "vipllava", "llava_next_video", "ovis2", "video_llama_3", "ministral3", "gemma4", "gemma4_moe", "gemma4_unified",
     "minicpmv4_6", "paddleocr_vl", "deepseek_vl", "deepseek_vl_hybrid", "janus", "qwen2_audio", "voxtral",
 }  # fmt: skip
+
+
+def _seed() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What fixtures draw without a seed of their own is the same every time, whatever ran before."""
+    _seed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """And what a test draws is the same, whether its fixtures were there already or not."""
+    _seed()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
