@@ -45,7 +45,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not long and not near and not published" $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
-# The families that are near to another one.
+# The families that are near to another one, and of the other ones what the matrix under sdpa does not say.
 test-families: $(VENV)/.installed-dev
 	$(PYTEST) -m "not long and near"
 

@@ -47,19 +47,12 @@ def _row(kind: str, name: str) -> str:
     hears = isinstance(family_of(config), AudioOnly)
     reports: list[dict[str, Any]] = []
     for keep in KEEP:
-        sound: dict[str, Any] = {"audio_keep": keep} if hears else {}
-        for method in ("duet", "none+duet"):
-            duet = DuetConfig.preset(method, model=config, keep=keep, grid=laid.grid, **sound)
-            try:
-                reports.append(
-                    cost_report(
-                        config, duet, TEXT, grid=laid.grid, tiles=laid.tiles, size=laid.size,
-                        seconds=SECONDS if hears else None,
-                    )
-                )  # fmt: skip
-                break
-            except DuetError:  # no stage 1
-                continue
+        more = {"audio_keep": keep} if hears else {}
+        duet = _settings(config, model=config, keep=keep, grid=laid.grid, **more)
+        seconds = SECONDS if hears else None
+        reports.append(
+            cost_report(config, duet, TEXT, grid=laid.grid, tiles=laid.tiles, size=laid.size, seconds=seconds)
+        )
     whole = reports[0]
     tokens = f"{whole['audio_tokens']} of sound" if hears else whole["visual_tokens"]
     flops, values = (
@@ -70,6 +63,16 @@ def _row(kind: str, name: str) -> str:
         f"| `{kind}` | `{name}` | {tokens} | {whole['flops_before'] / 1e12:.1f} TFLOP "
         f"| {whole['kv_bytes_before'] / 2**20:.0f} MiB | {flops} | {values} |\n"
     )
+
+
+def _settings(config: Any, **asked: Any) -> DuetConfig:
+    """Of both stages, or of stage 2 alone where the family refuses stage 1."""
+    both = DuetConfig.preset("duet", **asked)
+    try:
+        family_of(config).check(config, both)
+    except DuetError:
+        return DuetConfig.preset("none+duet", **asked)
+    return both
 
 
 TABLE = Table(__file__, "families.md", table)

@@ -19,7 +19,16 @@ NEAR = {
     "qwen3_omni_moe_thinker", "glm4v", "glm4v_moe", "glm46v", "glm_ocr", "glm4v_video", "aya_vision", "cohere2_vision",
     "vipllava", "llava_next_video", "ovis2", "video_llama_3", "ministral3", "gemma4", "gemma4_moe", "gemma4_unified",
     "minicpmv4_6", "paddleocr_vl", "deepseek_vl", "deepseek_vl_hybrid", "janus", "qwen2_audio", "voxtral",
+    "video_llava", "smolvlm",
 }  # fmt: skip
+# rows with a decoder or a tower of a kind of its own: `make test` holds the engine's matrix of them under sdpa, and
+# `make test-families` everything else that the other rows are put through
+MATRIX_ALONE = {
+    "llava_onevision", "qwen3_vl", "omni_with_sound", "gemma4_shared", "paligemma", "mistral3", "llama4", "minicpmv4_7",
+    "lfm2_vl",
+}  # fmt: skip
+# the matrix, and a file that says itself which rows are near
+BY_ROW = ("test_matrix.py", "test_methods_families.py")
 
 
 def _seed() -> None:
@@ -43,7 +52,8 @@ def pytest_runtest_call() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if parameters.get("family") in NEAR:
+        family, eager = parameters.get("family"), parameters.get("attention") == "eager"
+        if family in NEAR or (family in MATRIX_ALONE and (eager or item.path.name not in BY_ROW)):
             item.add_marker(pytest.mark.near)
 
 
