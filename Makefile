@@ -54,7 +54,7 @@ test-published: $(VENV)/.installed-dev $(PUBLISHED)/.fetched
 	PYTHONPATH=$(PUBLISHED)/site $(PYTEST) tests/published
 
 test-long: $(VENV)/.installed-dev
-	$(PYTEST) --hypothesis-profile=default -m long
+	$(PYTEST) --hypothesis-profile=anew -m long
 
 test-oldest: $(VENV)-oldest/.installed
 	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -W default -n $(JOBS) -m "not long" $(ENGINE)
