@@ -27,7 +27,7 @@ NEAR = {
 # `make test-families` everything else that the other rows are put through
 MATRIX_ALONE = {
     "llava_onevision", "qwen3_vl", "omni_with_sound", "gemma4_shared", "paligemma", "mistral3", "llama4", "minicpmv4_7",
-    "lfm2_vl",
+    "lfm2_vl", "internvl",
 }  # fmt: skip
 # the matrix, and a file that says itself which rows are near
 BY_ROW = ("test_matrix.py", "test_methods_families.py")
