@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from ..errors import DuetError, closest, shown
-from . import registry
+from . import pixelprune, registry
 from .choices import CHOICES, Combine, Positions, Query
 from .drops import Drop, as_drops, check_order, set_fields
 from .values import as_count, as_share, as_sides, check_flag, is_whole
-from .versions import FIRST, VERSION, check_version
+from .versions import VERSION, check_version, readable
 
 _LANGUAGE = re.compile("[A-Za-z]{2,8}")
 
@@ -58,6 +58,8 @@ class Settings:
         audio_keep: how much of a sound is kept, as a fraction of its audio tokens, on average over the decoder layers;
             in both stages, at the layers of `drops` (docs/audio.md). None leaves sound alone, as text.
         audio_guides: True lets a video's sound say how much of each of its windows a drop keeps (docs/audio.md).
+        pixelprune: the largest difference of two pixels, in levels of 0 to 255, at which a block of patches repeats its
+            neighbour and is left out before the encoder; 0 for copies alone. `dominant` then chooses of the others.
 
     Raises:
         DuetError: a value is not possible, or two of them contradict each other.
@@ -88,6 +90,7 @@ class Settings:
     downsample: tuple[int, int] | None = None
     audio_keep: float | None = None
     audio_guides: bool = False
+    pixelprune: float | None = None
 
     def __post_init__(self) -> None:
         set_fields(self, drops=as_drops(self.drops))
@@ -115,6 +118,8 @@ class Settings:
         elif self.audio_guides:
             raise DuetError("audio_guides has no meaning for sound that is not compressed: give audio_keep, too.")
         self._check_options()
+        beside = {name: getattr(self, name) for name in ("downsample", "dominant", "merging")}
+        set_fields(self, pixelprune=pixelprune.checked(self.pixelprune, **beside))
         check_order(self.drops)
 
     @property
@@ -159,8 +164,8 @@ class Settings:
 
     @property
     def merges(self) -> bool:
-        """Whether stage 1 is on: it merges, selects or downsamples."""
-        return self.dominant is not None or self.downsample is not None
+        """Whether stage 1 is on: it merges, selects, downsamples or leaves out what repeats."""
+        return any(one is not None for one in (self.dominant, self.downsample, self.pixelprune))
 
     @property
     def compresses(self) -> bool:
@@ -203,12 +208,10 @@ class Settings:
                     f"{name} {registry.called(getattr(self, name))} has no name to be saved under: give it one with "
                     f"duet_vlm.{register}, and make the config again."
                 )
-        return {"version": FIRST if self.audio_keep is None else VERSION} | self._values()
+        return readable(self._values())
 
     def _values(self) -> dict[str, Any]:
         data = {one.name: getattr(self, one.name) for one in fields(self)}
-        if self.audio_keep is None:
-            del data["audio_keep"], data["audio_guides"]  # so that an older package reads the others
         data["drops"] = [asdict(drop) for drop in self.drops]
         return data if self.downsample is None else data | {"downsample": list(self.downsample)}
 

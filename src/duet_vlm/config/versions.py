@@ -1,7 +1,9 @@
 """The version of a config as it is saved, apart from the package's own: it grows when an older package cannot read it.
 
 1: the first. Release 0.1 wrote the same fields without a version.
-2: with `audio_keep`; without it, version 1 is written still.
+2: with `audio_keep`.
+3: with `pixelprune`.
+A config that has none of these is written as version 1 still.
 """
 
 from __future__ import annotations
@@ -11,7 +13,21 @@ from typing import Any
 from ..errors import DuetError, shown
 from .values import is_whole
 
-FIRST, VERSION = 1, 2
+FIRST, VERSION = 1, 3
+# a setting that came later -> the version that it came with, and what has no meaning without it
+LATER: dict[str, tuple[int, tuple[str, ...]]] = {"audio_keep": (2, ("audio_guides",)), "pixelprune": (3, ())}
+
+
+def readable(values: dict[str, Any]) -> dict[str, Any]:
+    """Values of settings as they are saved: without later ones that are None, so that an older package reads them."""
+    version, left = FIRST, dict(values)
+    for name, (since, beside) in LATER.items():
+        if values[name] is not None:
+            version = max(version, since)
+            continue
+        for one in (name, *beside):
+            del left[one]
+    return {"version": version} | left
 
 
 def check_version(version: Any) -> None:

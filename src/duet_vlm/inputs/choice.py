@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..config.budget_rule import NONE, SAVED, Budget
+from ..config.budget_rule import NONE, SAVED, WITHOUT_BUDGET, Budget
 from ..config.methods import stages
 from ..errors import DuetError
 from ..presets import DuetConfig, preset, saved_config
@@ -75,7 +75,7 @@ def check_choices(
         if not budgets and brings is not False:
             return []
         methods = ["duet"]
-    compressed = [method for method in methods if method not in (NONE, SAVED)]
+    compressed = [method for method in methods if method not in WITHOUT_BUDGET]
     with option_names():
         if tokens and keep:
             Budget.parse("duet", tokens[0], keep[0])
@@ -131,6 +131,9 @@ def chosen(
     aside = "" if saved is None else "; the settings saved with the model were put aside"
     if method == NONE:
         return Chosen(DuetConfig(), method, f"nothing compressed{aside}")
+    if method in WITHOUT_BUDGET:
+        with option_names():
+            return Chosen(preset(method, model=config, grid=grid, audio_keep=audio_keep), method, f"{method}{aside}")
     if given:
         budget_words = f"--tokens {tokens:g}" if keep is None else f"--keep {keep:g}"
     else:
