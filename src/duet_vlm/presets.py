@@ -38,8 +38,8 @@ class DuetConfig(Settings):
         comes as near as whole rows and columns allow. Where the authors published settings for a budget, these are
         given (docs/method.md, Budgets).
 
-        A name is that of a method ("duet", "visionzip", "pyramiddrop"); "duet-plus", which is "duet" with the options
-        that beat it; or a stage 1 and a stage 2 joined by "+" ("visionzip+fastv", "random+duet", "duet+none").
+        A name is that of a method ("duet", "visionzip", "pyramiddrop"); "duet-plus", the best that there is of two
+        stages; or a stage 1 and a stage 2 joined by "+" ("visionzip+fastv", "random+duet", "duet+none").
         docs/methods.md lists them all. Behind a stage 1, stage 2 keeps its authors' drop layers and ratios, and the
         number of tokens that stage 1 retains meets the budget. A stage 2 alone meets it by its ratios. "pixelprune"
         takes no budget, as the picture says how much of it repeats; a stage 2 behind it meets one by its ratios.
@@ -118,7 +118,16 @@ def preset(
             solved = solver.shares(share) if whole is None else solver.counts(share * whole, whole)
         case Budget(tokens=float(count)):
             solved = solver.counts_of_any_image(count) if whole is None else solver.counts(count, whole)
-    return DuetConfig.from_dict(solved | CHANGES.get(name, {}) | changes | {"audio_keep": audio_keep})
+    settings = solved | CHANGES.get(name, {}) | changes | {"audio_keep": audio_keep}
+    return DuetConfig.from_dict(_with_rest(settings) if "contextual" not in changes else settings)
+
+
+def _with_rest(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings whose `rest` has a token to be: one of those that would be chosen, where nothing else is merged."""
+    if not settings.get("rest") or settings.get("contextual") or settings.get("dominant") is None:
+        return settings
+    dominant = settings["dominant"]
+    return settings | {"dominant": dominant - 1 if isinstance(dominant, int) else dominant, "contextual": 1}
 
 
 def saved_config(model_config: PreTrainedConfig) -> DuetConfig:

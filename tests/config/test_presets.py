@@ -145,12 +145,17 @@ def test_random_and_uniform_behind_duets_drops_keep_what_duet_keeps() -> None:
 
 
 @pytest.mark.parametrize("budget", [dict(tokens=192), dict(keep=0.2)])
-def test_duet_plus_is_duet_with_options(budget: dict[str, float]) -> None:
-    duet = DuetConfig.preset("duet", model=llava(), **budget)
+def test_duet_plus_is_scope_before_the_stage_2_of_duet_with_options(budget: dict[str, float]) -> None:
+    plain = DuetConfig.preset("scope+duet", model=llava(), **budget)
     plus = DuetConfig.preset("duet-plus", model=llava(), **budget)
-    assert plus == replace(duet, merging="visionzip", diverse=True)
-    assert DuetConfig.preset("duet-plus", model=llava(), **budget, diverse=False) == replace(plus, diverse=False)
-    assert tokens_per_layer(plus, 576, 32) == tokens_per_layer(duet, 576, 32)
+    options = dict(rest=True, proportional=True, positions="keep")
+    assert isinstance(plain.dominant, int) and plus == replace(
+        plain, dominant=plain.dominant - 1, contextual=1, **options
+    )
+    assert DuetConfig.preset("scope+duet", model=llava(), **budget, **options) == plus
+    changed = DuetConfig.preset("duet-plus", model=llava(), **budget, rest=False, proportional=False)
+    assert changed == replace(plain, positions="keep")
+    assert tokens_per_layer(plus, 576, 32) == tokens_per_layer(plain, 576, 32)
 
 
 def test_stages_are_joined_by_name() -> None:

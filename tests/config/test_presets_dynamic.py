@@ -74,6 +74,12 @@ class TestQwen:
         assert str(error.value).endswith(".") and len(str(error.value)) < 260
 
 
+def test_duet_plus_of_any_image_has_a_token_for_the_rest() -> None:
+    plus, plain = (DuetConfig.preset(n, model=TestQwen().model(), keep=0.2) for n in ("duet-plus", "scope+duet"))
+    assert isinstance(plain.dominant, float) and (plus.dominant, plus.contextual) == (plain.dominant, 1)
+    assert (plus.rest, plus.proportional, plus.positions, plus.drops) == (True, True, "keep", plain.drops)
+
+
 def test_fractions_round_down_and_contextual_is_at_least_one() -> None:
     assert stage1_counts(DuetConfig(dominant=0.65, contextual=0.05), 64) == (41, 3)
     assert stage1_counts(DuetConfig(dominant=0.5, contextual=0.001), 64) == (32, 1)

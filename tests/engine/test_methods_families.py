@@ -21,7 +21,8 @@ LATE = [Drop(2, 0.5), Drop(4, 0.25)]
 STAGE_1 = {name: dict(merging=name, drops=LATE) for name in at_encoder() if name != "duet"}
 STAGE_2 = {name: dict(drops=LATE, ranking=name, query="all") for name in RANKINGS if name != "attention"}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "duet-plus": dict(drops=LATE, merging="visionzip", diverse=True),
+    "duet-plus": dict(drops=LATE, merging="scope", rest=True, proportional=True, positions="keep"),
+    "diverse": dict(drops=LATE, merging="visionzip", diverse=True),
     "options": dict(
         drops=LATE, combine="mean", diverse=True, rest=True, proportional=True, debias=True, ranking="sparsevlm"
     ),

@@ -11,15 +11,15 @@ from .registry import SCHEDULES, STAGE1, named
 
 Fields = dict[str, Any]
 
-# name -> what it changes of its stages: merges all that is not dominant, and dominant tokens that differ
-CHANGES: dict[str, Fields] = {"duet-plus": {"merging": "visionzip", "diverse": True}}
+# name -> what it changes of its stages: all that is not chosen is one token, which has its attention; places are kept
+CHANGES: dict[str, Fields] = {"duet-plus": {"rest": True, "proportional": True, "positions": "keep"}}
 
 
 def names() -> dict[str, tuple[str, str]]:
     """Plain name -> its stage 1 and its stage 2: both where they are of one paper, else one alone, the first first."""
     first = {name: (name, name if _both(name) else "none") for name in STAGE1 if name != "duet"}
     second = {name: ("none", name) for name in SCHEDULES if name not in STAGE1}
-    return {"duet": ("duet", "duet"), "duet-plus": ("duet", "duet"), **first, **second, "none": ("none", "none")}
+    return {"duet": ("duet", "duet"), "duet-plus": ("scope", "duet"), **first, **second, "none": ("none", "none")}
 
 
 def _both(name: str) -> bool:

@@ -23,7 +23,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "diverse dominant tokens": {"diverse": True},
     "one token for the rest": {"rest": True},
     "diverse, and the rest": {"diverse": True, "rest": True},
-    "diverse, global clusters (duet-plus)": {"diverse": True, "merging": "visionzip"},
+    "diverse, global clusters": {"diverse": True, "merging": "visionzip"},
     "attention by cluster size": {"proportional": True},
     "position bias out of the ranking": {"debias": True},
     "positions kept": {"positions": "keep"},
