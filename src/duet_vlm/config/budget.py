@@ -55,6 +55,12 @@ def stage1_counts(config: Settings, visual_tokens: int, dynamic: bool = False) -
     return dominant, contextual
 
 
+def least_of(config: Settings, visual_tokens: int) -> int:
+    """The least that `coverage` keeps of an image of `visual_tokens`; no more than the most."""
+    floor, most = config.coverage_floor, sum(stage1_counts(config, visual_tokens, dynamic=True))
+    return min(most, max(1, keep_count(floor, visual_tokens)) if isinstance(floor, float) else floor)
+
+
 def tokens_per_layer(config: Settings, visual_tokens: int, layers: int, dynamic: bool = False) -> list[int]:
     """Visual tokens of one image that each of the `layers` decoder layers works on."""
     return after_drops(config, sum(stage1_counts(config, visual_tokens, dynamic)), layers)

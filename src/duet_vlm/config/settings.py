@@ -11,8 +11,9 @@ from ..errors import DuetError, closest, shown
 from . import registry
 from .choices import CHOICES, Combine, Positions, Query
 from .drops import Drop, as_drops, check_order, set_fields
+from .per_image import check_per_image
 from .values import as_count, as_share, as_sides, check_flag, is_whole
-from .versions import FIRST, VERSION, check_version
+from .versions import VERSION, check_version, since_later, version_of
 
 _LANGUAGE = re.compile("[A-Za-z]{2,8}")
 
@@ -58,6 +59,10 @@ class Settings:
         audio_keep: how much of a sound is kept, as a fraction of its audio tokens, on average over the decoder layers;
             in both stages, at the layers of `drops` (docs/audio.md). None leaves sound alone, as text.
         audio_guides: True lets a video's sound say how much of each of its windows a drop keeps (docs/audio.md).
+        coverage: stage 1 stops as soon as the mean, over all tokens of an image, of the cosine to the nearest chosen
+            token is at least this share of 1 (docs/methods.md); `dominant` is then the most that an image keeps.
+        coverage_floor: the least that it keeps, int or float as `dominant`.
+        history: the counts of every image before the last one of a prompt are multiplied by this share.
 
     Raises:
         DuetError: a value is not possible, or two of them contradict each other.
@@ -88,6 +93,9 @@ class Settings:
     downsample: tuple[int, int] | None = None
     audio_keep: float | None = None
     audio_guides: bool = False
+    coverage: float | None = None
+    coverage_floor: int | float = 1
+    history: float | None = None
 
     def __post_init__(self) -> None:
         set_fields(self, drops=as_drops(self.drops))
@@ -115,6 +123,7 @@ class Settings:
         elif self.audio_guides:
             raise DuetError("audio_guides has no meaning for sound that is not compressed: give audio_keep, too.")
         self._check_options()
+        check_per_image(self)
         check_order(self.drops)
 
     @property
@@ -203,12 +212,13 @@ class Settings:
                     f"{name} {registry.called(getattr(self, name))} has no name to be saved under: give it one with "
                     f"duet_vlm.{register}, and make the config again."
                 )
-        return {"version": FIRST if self.audio_keep is None else VERSION} | self._values()
+        values = self._values()
+        return {"version": version_of(values)} | values
 
     def _values(self) -> dict[str, Any]:
         data = {one.name: getattr(self, one.name) for one in fields(self)}
-        if self.audio_keep is None:
-            del data["audio_keep"], data["audio_guides"]  # so that an older package reads the others
+        for name in since_later(data):
+            del data[name]  # so that an older package reads the others
         data["drops"] = [asdict(drop) for drop in self.drops]
         return data if self.downsample is None else data | {"downsample": list(self.downsample)}
 

@@ -212,7 +212,19 @@ def paused() -> AbstractContextManager[None]:
 
 def settings_of(config: Settings) -> tuple[Any, ...]:
     """Return the settings that stage 1 depends on."""
-    names = ("dominant", "contextual", "cluster_width", "merging", "combine", "diverse", "rest", "downsample")
+    names = (
+        "dominant",
+        "contextual",
+        "cluster_width",
+        "merging",
+        "combine",
+        "diverse",
+        "rest",
+        "downsample",
+        "coverage",
+        "coverage_floor",
+        "history",
+    )
     return tuple(getattr(config, name) for name in names)
 
 

@@ -15,7 +15,7 @@ from ..config.settings import Settings
 from ..host import tiles_of
 from ..host.refs import wrap
 from ..stage1 import Encoded, Merge, merge
-from . import cls_tower, encoding
+from . import cls_tower
 from .anyres import AnyRes
 from .downsample import Downsample
 from .encoding import EncoderCall, Stage1
@@ -105,23 +105,6 @@ class LlavaNextStage1(Packed, cls_tower.ClsStage1):
             weights=None if weights is None else torch.zeros_like(scores).index_copy(1, inside, weights.to(scores)),
             **{name: inside[getattr(merged, name)] for name in ("dominant", "anchors", "members")},
         )
-
-    def gathered(self, kept: list[Tensor]) -> Tensor:
-        """(1, retained tokens of all crops, D)."""
-        return torch.cat([part.flatten(0, 1) for part in kept])[None]
-
-    def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
-        return merge.retained(patches)
-
-    def placed(self, projected: Tensor, decisions: list[Merge], length: int) -> tuple[Tensor, Tensor]:
-        done, places = 0, []
-        for part in decisions:
-            crops = torch.arange(done, done + len(part.places), device=projected.device) * length
-            done += len(crops)
-            places.append((part.places + crops[:, None]).flatten())
-        sizes = torch.cat([part.sizes.flatten() for part in decisions])
-        tokens, counts = encoding.placed(projected, torch.cat(places)[None], sizes[None], done * length)
-        return tokens.unflatten(1, (done, length))[0], counts.unflatten(1, (done, length))[0]
 
 
 def shares(core: Any, config: Settings, size: tuple[int, int]) -> list[Share]:

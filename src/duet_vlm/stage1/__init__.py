@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import torch
 
-from ..config.budget import stage1_counts
+from ..config.budget import least_of, stage1_counts
 from ..config.registry import called
 from ..config.settings import Settings
 from ..errors import DuetError, shown
+from ..tensors.greedy_rules import Stop
 from .common import Encoded, Merge, Method, join, selected, spaced
 from .options import discards, diversified, with_rest
 
@@ -22,8 +23,9 @@ def merge(config: Settings, encoded: Encoded, reserved: int = 0, dynamic: bool =
     """Merge these images as the config says: by its counts, its method and its options.
 
     Args:
-        config: its `dominant`, `contextual`, `cluster_width`, `merging`, `combine`, `diverse` and `rest`.
-        encoded: B images of equal size, or one whole video, which retains the counts of a frame times its frames.
+        config: its `dominant`, `contextual`, `cluster_width`, `merging`, `combine`, `diverse`, `rest` and `coverage`.
+        encoded: B images of equal size, or one whole video, which retains the counts of a frame times its frames. With
+            `coverage` it is one image.
         reserved: how many of the dominant tokens are no patches (CLS, where it enters the sequence).
         dynamic: whether images may be too small for the counts, which are then lowered.
     """
@@ -31,6 +33,9 @@ def merge(config: Settings, encoded: Encoded, reserved: int = 0, dynamic: bool =
     dominant, contextual = (frames * n for n in stage1_counts(config, encoded.tokens // frames, dynamic))
     method, width = method_of(config), config.cluster_width
     dominant -= reserved
+    if config.coverage is not None:
+        floor = frames * least_of(config, encoded.tokens // frames) - reserved
+        encoded = replace(encoded, stop=Stop(config.coverage, max(1, min(floor, dominant))))
     if config.diverse:
         encoded = diversified(encoded, dominant)
     merged = method(encoded, dominant, contextual, width)

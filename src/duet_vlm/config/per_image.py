@@ -1,0 +1,54 @@
+"""Budgets that differ from image to image: `coverage`, by what an image shows, and `history`, by its age. Plain data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import DuetError
+from . import registry
+from .drops import set_fields
+from .values import as_count, as_share
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+
+def check_per_image(settings: Settings) -> None:
+    """Keep `coverage`, `coverage_floor` and `history` as Python's own numbers.
+
+    Raises:
+        DuetError: a value is not possible, or the other settings leave it no meaning.
+    """
+    set_fields(settings, coverage_floor=as_count("coverage_floor", settings.coverage_floor, minimum=1))
+    if settings.coverage is not None:
+        set_fields(settings, coverage=as_share("coverage", settings.coverage))
+        _check_coverage(settings)
+    elif settings.coverage_floor != 1 or isinstance(settings.coverage_floor, float):
+        raise DuetError(
+            f"coverage_floor {settings.coverage_floor!r} is the least that coverage takes, and there is none: give "
+            "coverage too, or leave it out."
+        )
+    if settings.history is not None:
+        set_fields(settings, history=as_share("history", settings.history))
+        if settings.dominant is None:
+            raise DuetError(
+                f"history {settings.history:g} lowers what stage 1 retains of older images, and it is off: give "
+                "dominant too, or leave history out."
+            )
+
+
+def _check_coverage(settings: Settings) -> None:
+    told = f"coverage {settings.coverage:g}"
+    if settings.dominant is None:
+        raise DuetError(f"{told} needs stage 1: give dominant too, the most tokens of an image, as 1.0 for all.")
+    if not settings.stage1_method.one_by_one:
+        able = " or ".join(repr(row.name) for row in registry.STAGE1.values() if row.one_by_one)
+        raise DuetError(
+            f"{told} is for methods that choose one token after another, and merging "
+            f"{registry.called(settings.merging)} is none of them: merge with {able}."
+        )
+    if settings.contextual:
+        raise DuetError(f"{told} merges nothing, so contextual {settings.contextual!r} has no meaning: leave it 0.")
+    floor, ceiling = settings.coverage_floor, settings.dominant
+    if isinstance(floor, float) == isinstance(ceiling, float) and floor > ceiling:
+        raise DuetError(f"coverage_floor {floor!r} is above dominant {ceiling!r}, the most of an image: lower it.")
