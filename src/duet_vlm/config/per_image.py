@@ -1,4 +1,4 @@
-"""Budgets that differ from image to image: `coverage`, by what an image shows, and `history`, by its age. Plain data."""
+"""Budgets that differ from image to image: `coverage`, by what an image shows, and `history`, by its age."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class ClsStage1(Stage1):
         return merge.retained(patches)
 
     def placed(self, projected: Tensor, decisions: list[Merge], length: int) -> tuple[Tensor, Tensor]:
-        """Place the (1, total, D) projected tokens of all images: (B, length, D), zeros elsewhere, and sizes (B, length)."""
+        """Place projected tokens (1, total, D): (B, length, D), zeros where one was removed, and sizes (B, length)."""
         done, places, sizes = 0, [], []
         for part in decisions:
             where, counts = self.places(part)
