@@ -20,6 +20,8 @@ def budget(
     method: options.Methods = None,
     tokens: options.TokensList = None,
     keep: options.KeepList = None,
+    coverage: options.CoverageList = None,
+    history: options.History = None,
     image: options.ImageSize = None,
     grid: options.Grid = None,
     tiles: options.Tiles = None,
@@ -49,18 +51,21 @@ def budget(
     terminal.check_json(json_file)
     heard = None if audio_keep is None else options.share_or_auto("--audio-keep", audio_keep)
     target = Target.of(model, shape, image=image, grid=grid, tiles=tiles)
-    choices = settings_asked(method, tokens, keep)
-    for one in choices:
-        check_choice(*one, target.brings)
-    check_choices(method, tokens or [], keep or [], target.brings, default=True)
+    choices = settings_asked(method, tokens, keep, coverage)
+    for name, one in choices:
+        check_choice(name, one.tokens, one.keep, target.brings, coverage=one.coverage)
+    check_choices(method, tokens or [], keep or [], target.brings, True, coverage or [])
     with terminal.status():
         from ..inputs.choice import chosen, option_names
         from ..measuring import costs
 
         config, laid = target.read()
         reports = []
-        for one in choices:
-            settings = chosen(config, *one, grid=laid.grid, audio_keep=heard)
+        for name, one in choices:
+            settings = chosen(
+                config, name, one.tokens, one.keep, grid=laid.grid, audio_keep=heard, coverage=one.coverage,
+                history=history,
+            )  # fmt: skip
             with option_names():
                 costed = costs.cost_report(
                     config, settings.config, text_tokens, grid=laid.grid, tiles=laid.tiles, size=laid.size,
@@ -70,20 +75,20 @@ def budget(
     single = len(reports) == 1
     terminal.write_json(reports[0] if single else {"model": target.name, "budgets": reports}, json_file)
     if json_file != STDOUT:
-        from ..console.tables import budget_table, budgets_table
+        from ..console.budget_tables import budget_table, budgets_table
 
         terminal.console().print(budget_table(reports[0]) if single else budgets_table(reports))
 
 
 def settings_asked(
-    methods: list[str] | None, tokens: list[float] | None, keep: list[float] | None
-) -> list[tuple[str | None, float | None, float | None]]:
-    """Every method at every budget; methods that have none of their own once: (method, tokens, keep)."""
-    budgets = Budget.several(tokens, keep) or [Budget()]
+    methods: list[str] | None, tokens: list[float] | None, keep: list[float] | None, coverage: list[float] | None
+) -> list[tuple[str | None, Budget]]:
+    """Every method at every budget; methods that have none of their own once."""
+    budgets = Budget.several(tokens, keep, coverage) or [Budget()]
     named: Sequence[str | None] = methods or [None]
     several = len(named) > 1
     return [
-        (method, budget.tokens, budget.keep)
+        (method, budget)
         for method in named
         # beside others at a budget these stand without one
         for budget in ([Budget()] if several and method in WITHOUT_BUDGET else budgets)

@@ -34,7 +34,8 @@ def prepare_run(request: Request, image: Any, status: Callable[[str], Any] = lam
     config = read_config(request.model)
     if image is None:
         check_model(config, request.media)
-    budget = partial(chosen, config, request.method, request.tokens, request.keep, DEFAULT_KEEP)
+    more = {"coverage": request.coverage, "history": request.history}
+    budget = partial(chosen, config, request.method, request.tokens, request.keep, DEFAULT_KEEP, **more)
     # where images differ in size, tokens are a share of this very one
     settings = None if request.tokens is not None and family_of(config).dynamic else budget()
     status("Loading the processor")
