@@ -7,9 +7,7 @@ from typing import Any
 
 from ..errors import DuetError
 from .settings import Settings
-from .values import as_sides
-
-SLACK = 1e-6  # the engine floors with the same
+from .values import SLACK, as_sides
 
 
 def keep_count(keep: float, visual_tokens: int) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ..errors import DuetError
 from . import registry
 from .drops import set_fields
-from .values import as_count, as_share
+from .values import SLACK, as_count, as_share
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -35,6 +36,26 @@ def check_per_image(settings: Settings) -> None:
                 f"history {settings.history:g} lowers what stage 1 retains of older images, and it is off: give "
                 "dominant too, or leave history out."
             )
+        if settings.coverage is not None:
+            raise DuetError(
+                f"history {settings.history:g} is a share of counts, and coverage {settings.coverage:g} knows none "
+                "beforehand: give one of them."
+            )
+
+
+def aged(settings: Settings, counts: tuple[int, int], reserved: int = 0) -> tuple[int, int]:
+    """K1 and K2 of an older image whose counts would be these: each times `history`, rounded down.
+
+    One patch stays in any case, and one contextual token where there are some.
+
+    Args:
+        settings: which have `history`.
+        counts: K1 and K2.
+        reserved: how many of K1 are no patches.
+    """
+    assert settings.history is not None
+    dominant, contextual = (math.floor(settings.history * n + SLACK) for n in counts)
+    return min(counts[0], max(1 + reserved, dominant)), min(counts[1], max(1, contextual))
 
 
 def _check_coverage(settings: Settings) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import DuetError, shown
 
+SLACK = 1e-6  # of a count, for ratios that binary floats round down; the engine floors with the same
 LARGEST = 2**31 - 1  # of counts and layers; no image and no model has as many
 
 

@@ -16,6 +16,7 @@ from ..tensors.streamed import column_sums
 from . import encoding
 from .encoding import EncoderCall, Stage1
 from .features import check_feature_layer, feature_layer
+from .placing import placed
 from .taps import Tap
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ class ClsStage1(Stage1):
     def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
         """Decide for some of the images; their attention statistics are gone when this returns."""
         scores, metric = self.statistics(layer, call, part)
-        return merge(self.config, Encoded(scores, metric, patches, grid(self.core.config)), self.reserved)
+        encoded = Encoded(scores, metric, patches, grid(self.core.config))
+        return merge(self.settings_for(call, encoded, self.reserved), encoded, self.reserved)
 
     def before_projector(self, projector: nn.Module, args: tuple[Tensor]) -> Tensor | None:
         call = self.call()
@@ -171,7 +173,7 @@ class ClsStage1(Stage1):
 
         Where images of one size may retain different numbers, they are decided one by one.
         """
-        if self.config.coverage is not None:
+        if self.config.coverage is not None or self.config.history is not None:
             return 1
         return max(1, _STATISTICS // (patches.shape[1] * patches.shape[2]))
 
@@ -188,7 +190,7 @@ class ClsStage1(Stage1):
             done += len(where)
             places.append((where.to(projected.device) + images[:, None] * length).flatten())
             sizes.append(counts.flatten())
-        tokens, numbers = encoding.placed(projected, torch.cat(places)[None], torch.cat(sizes)[None], done * length)
+        tokens, numbers = placed(projected, torch.cat(places)[None], torch.cat(sizes)[None], done * length)
         return tokens.unflatten(1, (done, length))[0], numbers.unflatten(1, (done, length))[0]
 
     def places(self, merge: Merge) -> tuple[Tensor, Tensor]:

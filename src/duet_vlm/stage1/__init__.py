@@ -7,6 +7,7 @@ One method a file, each a function `(encoded, dominant, contextual, cluster_widt
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -70,6 +71,24 @@ def method_of(config: Settings) -> Method:
     return checked
 
 
+def settings_of(config: Settings) -> tuple[Any, ...]:
+    """Return the settings that stage 1 depends on."""
+    names = (
+        "dominant",
+        "contextual",
+        "cluster_width",
+        "merging",
+        "combine",
+        "diverse",
+        "rest",
+        "downsample",
+        "coverage",
+        "coverage_floor",
+        "history",
+    )
+    return tuple(getattr(config, name) for name in names)
+
+
 def _check(name: str, result: object, encoded: Encoded, retained: int) -> None:
     """Raises DuetError for what is no `Merge` of these images, or retains another number of tokens."""
     if not isinstance(result, Merge):
@@ -86,4 +105,15 @@ def _check(name: str, result: object, encoded: Encoded, retained: int) -> None:
             )
 
 
-__all__ = ["Encoded", "Merge", "Method", "join", "merge", "method_of", "selected", "shown_together", "spaced"]
+__all__ = [
+    "Encoded",
+    "Merge",
+    "Method",
+    "join",
+    "merge",
+    "method_of",
+    "selected",
+    "settings_of",
+    "shown_together",
+    "spaced",
+]
