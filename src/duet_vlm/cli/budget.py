@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,6 +31,20 @@ def budget(
         str | None,
         typer.Option(metavar="SHARE", help="How much of its audio tokens is kept; auto: more than of the image's."),
     ] = None,
+    reinvest: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Say what the saving buys, vision tower included: frames or resolution."),
+    ] = None,
+    frames: Annotated[
+        int, typer.Option(help="With --reinvest frames: how many the stock model is shown, each as the image.", min=1)
+    ] = 8,
+    find_depth: Annotated[
+        bool,
+        typer.Option("--find-depth", help="Measure where the model reads its images, on --data, and print a schedule."),
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --find-depth: a manifest of 20 to 50 prompts.")
+    ] = None,
     text_tokens: Annotated[int, typer.Option(help="Text tokens beside the image.", min=0)] = 64,
     json_file: options.JsonFile = None,
     config_file: options.ConfigFile = None,
@@ -47,8 +62,20 @@ def budget(
       duet budget --model llava-hf/llava-1.5-7b-hf --method visionzip --keep 0.11 --json budget.json
 
       duet budget --model Qwen/Qwen2.5-VL-7B-Instruct --grid 48x64 --keep 0.3
+
+      duet budget --shape internvl3-8b --keep 0.22 --reinvest frames --frames 8
+
+      duet budget --model ./my-llava --find-depth --data prompts.jsonl
     """
     terminal.check_json(json_file)
+    if find_depth or data is not None:
+        from .depth import find
+
+        report = find(model, data, find_depth)
+        terminal.write_json(report, json_file)
+        if json_file != STDOUT:
+            terminal.console().print(report["words"], highlight=False)
+        return
     heard = None if audio_keep is None else options.share_or_auto("--audio-keep", audio_keep)
     target = Target.of(model, shape, image=image, grid=grid, tiles=tiles)
     choices = settings_asked(method, tokens, keep, coverage)
@@ -58,6 +85,7 @@ def budget(
     with terminal.status():
         from ..inputs.choice import chosen, option_names
         from ..measuring import costs
+        from ..measuring.reinvest import reinvested
 
         config, laid = target.read()
         reports = []
@@ -71,6 +99,9 @@ def budget(
                     config, settings.config, text_tokens, grid=laid.grid, tiles=laid.tiles, size=laid.size,
                     seconds=seconds,
                 )  # fmt: skip
+            if reinvest is not None:
+                whole = (costed["visual_tokens"] // costed["parts"], frames, text_tokens)
+                costed["reinvest"] = reinvested(config, settings.config, reinvest, *whole)
             reports.append({"model": target.name, "method": settings.method, "settings": settings.words, **costed})
     single = len(reports) == 1
     terminal.write_json(reports[0] if single else {"model": target.name, "budgets": reports}, json_file)
@@ -78,6 +109,10 @@ def budget(
         from ..console.budget_tables import budget_table, budgets_table
 
         terminal.console().print(budget_table(reports[0]) if single else budgets_table(reports))
+        for one in reports:
+            if "reinvest" in one:
+                named = one["settings"].partition(";")[0]
+                terminal.console().print(f"{named}: {one['reinvest']['words']}", highlight=False)
 
 
 def settings_asked(
