@@ -46,7 +46,7 @@ def reading_depth(model: Any, batches: Iterable[Mapping[str, Tensor]], *, thresh
 
     R is the first layer l for which the mean over prompts of KL(p || p_l) is below the threshold: p is the distribution
     of the first token with all visual tokens in all layers, p_l with none from layer l on. 20 to 50 prompts are enough
-    where the divergence falls off steeply, as it does on the demonstration model (docs/results-coverage.md).
+    where the divergence falls off steeply, as it does on the demonstration model (docs/methods.md).
 
     The schedule keeps half of the visual tokens from R / 2 on and from R on what `duet` keeps to the end in the model's
     family: none, or a quarter (the Qwen family), because a first token cannot tell whether a longer answer looks again.

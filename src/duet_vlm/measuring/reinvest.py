@@ -22,7 +22,7 @@ MOST = 4096  # times as many
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one prompt: floating point operations of the tower and of the decoder's prefill, and bytes of keys and values."""
+    """Of one prompt: operations of the tower and of the decoder's prefill, and bytes of keys and values."""
 
     flops: int
     kv_bytes: int

@@ -170,7 +170,7 @@ def spaced(pool: Tensor, anchors: int) -> tuple[Tensor, Tensor]:
 def chosen(encoded: Encoded, rule: Worth, count: int) -> Tensor:
     """Choose `count` tokens of every image one after another, or fewer where these are enough: (B, K) places."""
     direction, stop = directions(encoded.features), encoded.stop
-    order = greedy(replace(rule, stop=stop), direction, count)
+    order: Tensor = greedy(replace(rule, stop=stop), direction, count)
     return order if stop is None else order[:, : enough(direction, order, stop)]
 
 
