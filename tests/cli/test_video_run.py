@@ -146,6 +146,7 @@ def test_image_models_refuse(here: Path, tmp_path: Path, monkeypatch: pytest.Mon
     ("options", "message"),
     [
         (["--frames", "0"], "--frames 0 shows the model nothing: give 1 or more."),
+        (["--frames", "some"], "--frames 'some' is no number: write a whole one, or auto."),
         (["--frames", "-3"], "--frames -3 shows the model nothing: give 1 or more."),
         (["--frames", "21"], "21 frames are more than the 20 of this video: ask for at most 20."),
         (["--tokens", "300"], "cannot meet a budget of 300 tokens here"),
