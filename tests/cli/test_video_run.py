@@ -14,9 +14,12 @@ from clips import clip, song
 from commands import answered, duet, refused
 from PIL import Image
 
+from duet_vlm import DuetConfig
 from duet_vlm.cli import request
 from duet_vlm.engine.trace import DropTrace, ImageTrace, SampleTrace, Trace
 from duet_vlm.inputs import model_folders
+from duet_vlm.inputs.checkpoints import read_config
+from duet_vlm.measuring.reinvest import frames_for
 from duet_vlm.pictures.spread import image_of
 from duet_vlm.pictures.visualize import CLS, patches_of
 
@@ -114,6 +117,18 @@ def test_tokens_are_those_of_a_frame(here: Path) -> None:
     for family, frames in (("video_llava", 4), ("qwen2_5_vl", 2)):
         report = answered(*common, "--model", here / family)
         assert abs(report["tokens_average"] - 12 * frames) <= 1 * frames, family
+
+
+def test_as_many_frames_as_the_models_own_cost_without_compression(here: Path) -> None:
+    common = ("run", here / "clip.mp4", *ASK, "--model", here / "video_llava", "--max-new-tokens", 1, "--keep", 0.2)
+    own, more = answered(*common), answered(*common, "--frames", "auto")
+    config = read_config(str(here / "video_llava"))
+    visual, text = own["visual_tokens"], round(own["kv_tokens"] - own["tokens_average"])
+    settings = DuetConfig.preset("duet", model=config, keep=0.2)
+    count = frames_for(config, settings, visual // 8, 8, text)
+    assert own["visual_tokens"] == 8 * 37 and more["visual_tokens"] == min(20, count) * 37 and count > 8
+    alone = answered(*common[:-1], 1.0, "--method", "visionzip", "--frames", "auto")
+    assert alone["visual_tokens"] == 8 * 37  # nothing is saved
 
 
 def test_a_picture_for_a_video_model(here: Path, tmp_path: Path) -> None:
