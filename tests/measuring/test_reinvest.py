@@ -13,6 +13,7 @@ from duet_vlm import Drop, DuetConfig, DuetError
 from duet_vlm.cli.main import app
 from duet_vlm.inputs.shapes import shape_config
 from duet_vlm.measuring.reinvest import cost, frames_for, reinvested, tokens_for
+from duet_vlm.measuring.settings import settings as settings_of
 
 LOGITS = 2 * 4096 * 32064
 VICUNA = 32  # layers, 4096 wide, 11008 inside
@@ -90,6 +91,14 @@ def test_the_command_says_what_a_saving_buys() -> None:
     assert report["reinvest"]["after"] == frames_for(config, duet, 256, 8)
     refused = budget("--shape", "llava-1.5-7b", "--tokens", 64, "--reinvest", "frames")
     assert refused.exit_code == 2 and "takes pictures only" in refused.output
+
+
+def test_a_benchmark_of_random_pictures_takes_no_coverage() -> None:
+    config = shape_config("llava-1.5-7b")
+    config.duet = DuetConfig(dominant=1.0, merging="scope", coverage=0.9).to_dict()
+    with pytest.raises(DuetError, match=r"the model brings coverage 0\.9") as error:
+        settings_of(config, ["saved"], [])
+    one_sentence(error)
 
 
 def test_coverage_is_from_the_floor_to_everything() -> None:

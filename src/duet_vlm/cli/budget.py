@@ -109,10 +109,10 @@ def budget(
         from ..console.budget_tables import budget_table, budgets_table
 
         terminal.console().print(budget_table(reports[0]) if single else budgets_table(reports))
-        for one in reports:
-            if "reinvest" in one:
-                named = one["settings"].partition(";")[0]
-                terminal.console().print(f"{named}: {one['reinvest']['words']}", highlight=False)
+        for report in reports:
+            if "reinvest" in report:
+                named = report["settings"].partition(";")[0]
+                terminal.console().print(f"{named}: {report['reinvest']['words']}", highlight=False)
 
 
 def settings_asked(

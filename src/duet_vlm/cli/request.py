@@ -35,8 +35,10 @@ def prepare_run(request: Request, image: Any, status: Callable[[str], Any] = lam
     config = read_config(request.model)
     if image is None:
         check_model(config, request.media)
-    more = {"coverage": request.coverage, "history": request.history}
-    budget = partial(chosen, config, request.method, request.tokens, request.keep, DEFAULT_KEEP, **more)
+    budget = partial(
+        chosen, config, request.method, request.tokens, request.keep, DEFAULT_KEEP, coverage=request.coverage,
+        history=request.history,
+    )  # fmt: skip
     # where images differ in size, tokens are a share of this very one
     settings = None if request.tokens is not None and family_of(config).dynamic else budget()
     status("Loading the processor")
@@ -46,10 +48,10 @@ def prepare_run(request: Request, image: Any, status: Callable[[str], Any] = lam
     clip, notes = None, list[str]()
     if image is None:
         status("Decoding the video")
-        auto = isinstance(request.frames, str)
-        clip = show_frames(request.media, config, processor, None if auto else request.frames)
+        count = request.frames if isinstance(request.frames, int) else None
+        clip = show_frames(request.media, config, processor, count)
         encode = partial(video_inputs, config, processor, clip, prompt(processor, question, content(config, clip)))
-        if auto:
+        if request.frames == "auto":
             with processing(repr(str(request.media)), "choose another picture or model"):
                 usual = encode(**marks)
             settings = settings or budget(grid=family_of(config).grid_of(config, usual))
