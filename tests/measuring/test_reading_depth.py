@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hostile import one_sentence
+from PIL import Image
 from torch import Tensor
+from typer.testing import CliRunner
 
 from duet_vlm import Drop, DuetConfig, DuetError, apply, reading_depth
+from duet_vlm.cli.main import app
 from duet_vlm.demo.evaluate import VALIDATION_SEED, demo_prompt, examples
 from duet_vlm.demo.model import load
 from duet_vlm.measuring.depth import schedule
@@ -88,3 +93,17 @@ def test_what_cannot_be_measured_is_refused(demo: Any, prompts: list[Any]) -> No
         one_sentence(error)
     with apply(model, DuetConfig(dominant=9)), pytest.raises(DuetError, match="compressed already"):
         reading_depth(model, prompts)
+
+
+def test_the_command_measures_on_a_manifest_without_answers(tmp_path: Path) -> None:
+    lines = []
+    for number, (scene, group) in enumerate(examples(VALIDATION_SEED, 9)):
+        Image.fromarray(scene.image).save(tmp_path / f"{number}.png")
+        lines += [json.dumps({"image": f"{number}.png", "question": question.text}) for question in group]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines[:4]))
+    arguments = ["budget", "--model", "demo", "--find-depth", "--data", str(tmp_path / "prompts.jsonl")]
+    report = json.loads(CliRunner().invoke(app, [*arguments, "--json", "-"]).stdout)
+    assert report["prompts"] == 4 and report["layers"] == 12 and len(report["divergence"]) == 11
+    first = next(layer for layer, apart in enumerate(report["divergence"], start=1) if apart < 0.01)
+    assert report["depth"] == first and report["drops"][-1] == {"layer": first, "keep": 0.0}
+    assert report["words"].endswith(f"drops=[Drop({first // 2}, 0.5), Drop({first}, 0)]")
