@@ -66,4 +66,5 @@ def test_any_version_is_read_or_one_sentence() -> None:
             one_sentence(error)
         else:
             read.append(value)
-    assert read == [1]
+    assert all(1 <= value <= 3 for value in read)
+    assert 1 in read
