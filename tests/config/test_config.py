@@ -30,6 +30,8 @@ ALL = [
     DuetConfig(dominant=0.25, contextual=0.05, merging="visionzip"),
     DuetConfig(downsample=(3, 4)),
     DuetConfig(audio_keep=0.5, audio_guides=True),
+    DuetConfig(dominant=1.0, merging="scope", coverage=0.9, coverage_floor=8),
+    DuetConfig(dominant=9, contextual=3, history=0.5),
     DuetConfig(),
 ]  # fmt: skip
 
@@ -129,7 +131,9 @@ def test_a_list_of_drops_that_changes_later_changes_no_config() -> None:
     assert len(config.drops) == 2
 
 
-@pytest.mark.parametrize("config", ALL, ids=["by hand", "fractions", "downsample", "sound", "nothing"])
+@pytest.mark.parametrize(
+    "config", ALL, ids=["by hand", "fractions", "downsample", "sound", "coverage", "history", "nothing"]
+)
 def test_a_config_is_the_same_after_every_journey(config: DuetConfig) -> None:
     journeys = [
         DuetConfig.from_dict(config.to_dict()),
