@@ -26,15 +26,15 @@ def schedule(model: Any, duet: DuetConfig, row: dict[str, Tensor], images: list[
     Args:
         model: uncompressed.
         row: the prompt, (1, S).
-        images: what stage 1 was given; only how many tokens each had is read, and with `coverage` how many it has.
+        images: what stage 1 was given; only how many tokens each had is read, or retained where the picture says it.
         layers: of the decoder.
     """
     config = model.config
     family, token = family_of(config), visual_token_ids(config)["image"]
     runs = [len(list(run)) for is_image, run in groupby(i == token for i in row["input_ids"][0].tolist()) if is_image]
     spans = runs if "image" in family.runs else [sum(runs)]
-    if duet.coverage is not None:  # which counts for itself: what it chose, and CLS
-        spans = [sum(len(image.dominant) + getattr(family, "reserved", 0) for image in images)]
+    if duet.pixelprune is not None or duet.coverage is not None:  # which count for themselves, beside CLS
+        spans = [sum(len(i.dominant) + len(i.anchors) + getattr(family, "reserved", 0) for i in images)]
     elif duet.merges and family.dynamic:
         spans = [sum(sum(stage1_counts(duet, len(image.scores), True)) for image in images)]
     elif duet.merges:

@@ -36,6 +36,8 @@ def check_per_image(settings: Settings) -> None:
                 f"history {settings.history:g} lowers what stage 1 retains of older images, and it is off: give "
                 "dominant too, or leave history out."
             )
+        if settings.pixelprune is not None:
+            raise DuetError(f"history {settings.history:g} and pixelprune are not possible together: give one of them.")
         if settings.coverage is not None:
             raise DuetError(
                 f"history {settings.history:g} is a share of counts, and coverage {settings.coverage:g} knows none "

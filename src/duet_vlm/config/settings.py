@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from ..errors import DuetError, closest, shown
-from . import registry
+from ..errors import DuetError, shown
+from . import pixelprune, registry
 from .choices import CHOICES, Combine, Positions, Query
 from .drops import Drop, as_drops, check_order, set_fields
 from .per_image import check_per_image
-from .values import as_count, as_share, as_sides, check_flag, is_whole
-from .versions import VERSION, check_version, since_later, version_of
+from .values import as_count, as_share, as_sides, check_flag, check_names, is_whole
+from .versions import VERSION, check_version, readable
 
 _LANGUAGE = re.compile("[A-Za-z]{2,8}")
 
@@ -63,6 +63,8 @@ class Settings:
             token is at least this share of 1 (docs/methods.md); `dominant` is then the most that an image keeps.
         coverage_floor: the least that it keeps, int or float as `dominant`.
         history: the counts of every image before the last one of a prompt are multiplied by this share.
+        pixelprune: the largest difference of two pixels, in levels of 0 to 255, at which a block of patches repeats its
+            neighbour and is left out before the encoder; 0 for copies alone. `dominant` then chooses of the others.
 
     Raises:
         DuetError: a value is not possible, or two of them contradict each other.
@@ -96,6 +98,7 @@ class Settings:
     coverage: float | None = None
     coverage_floor: int | float = 1
     history: float | None = None
+    pixelprune: float | None = None
 
     def __post_init__(self) -> None:
         set_fields(self, drops=as_drops(self.drops))
@@ -124,6 +127,8 @@ class Settings:
             raise DuetError("audio_guides has no meaning for sound that is not compressed: give audio_keep, too.")
         self._check_options()
         check_per_image(self)
+        beside = {name: getattr(self, name) for name in ("downsample", "dominant", "merging")}
+        set_fields(self, pixelprune=pixelprune.checked(self.pixelprune, **beside))
         check_order(self.drops)
 
     @property
@@ -168,8 +173,8 @@ class Settings:
 
     @property
     def merges(self) -> bool:
-        """Whether stage 1 is on: it merges, selects or downsamples."""
-        return self.dominant is not None or self.downsample is not None
+        """Whether stage 1 is on: it merges, selects, downsamples or leaves out what repeats."""
+        return any(one is not None for one in (self.dominant, self.downsample, self.pixelprune))
 
     @property
     def compresses(self) -> bool:
@@ -212,13 +217,10 @@ class Settings:
                     f"{name} {registry.called(getattr(self, name))} has no name to be saved under: give it one with "
                     f"duet_vlm.{register}, and make the config again."
                 )
-        values = self._values()
-        return {"version": version_of(values)} | values
+        return readable(self._values())
 
     def _values(self) -> dict[str, Any]:
         data = {one.name: getattr(self, one.name) for one in fields(self)}
-        for name in since_later(data):
-            del data[name]  # so that an older package reads the others
         data["drops"] = [asdict(drop) for drop in self.drops]
         return data if self.downsample is None else data | {"downsample": list(self.downsample)}
 
@@ -237,15 +239,5 @@ class Settings:
             raise DuetError(f"a DuetConfig is read from a mapping of its fields to values, not from {shown(data)}.")
         check_version(data.get("version", VERSION))
         settings = {name: value for name, value in data.items() if name != "version"}
-        check_names(settings)
+        check_names(settings, [one.name for one in fields(Settings)])
         return cls(**settings)
-
-
-def check_names(settings: Mapping[Any, Any]) -> None:
-    """Raises DuetError for a setting that `DuetConfig` does not have, with the nearest one."""
-    known = [f.name for f in fields(Settings)]
-    for name in settings:
-        if name not in known:
-            near = closest(name, known)
-            listed = ", ".join(known) if near is None else f"{near}, which is the nearest name"
-            raise DuetError(f"setting {shown(name)} is unknown: a DuetConfig has {listed}.")

@@ -84,10 +84,7 @@ def older_of_prompt(plan: Plan, args: Any, kwargs: dict[str, Any]) -> recency.Ol
 
 
 def _with_sound(core: Any, kwargs: dict[str, Any], token: int, output: Any, repeats: int) -> dict[str, Tensor]:
-    """Embed the prompt with what stage 1 made of its sounds, as the core model takes no encoded ones.
-
-    Nothing where their tokens are not those of the prompt, which stock reports.
-    """
+    """Embed the prompt with what stage 1 made of its sounds; nothing where they are not its own, which stock reports."""
     outcome: Outcome = getattr(output, encoding.ATTRIBUTE)
     ids, embeds = kwargs["input_ids"], kwargs.get("inputs_embeds")
     output.pooler_output = outcome.features * repeats  # one for each sound
@@ -208,6 +205,8 @@ def read_prompt(
     guide: Guide | None = None
     if plan.config.audio_guides and audio is not None and gone is not None:
         spans, guide = guide_of(spans, visual & (ids == plan.tokens.get("video", -1)), audio, gone)
+    if plan.config.pixelprune is not None and gone is not None and not bool(gone.any()):
+        gone = None  # a picture without repeats is as stock has it, to the bit
     left = (spans if gone is None else spans.masked_fill(gone, 0)).flatten()
     limits = torch.zeros(int(spans.max()) + 1, dtype=torch.long, device=ids.device)
     queries, cache = ids[:, :0], cache_of(kwargs)

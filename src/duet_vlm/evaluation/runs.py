@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..config.budget_rule import NONE, SAVED, Budget
+from ..config.budget_rule import NONE, SAVED, WITHOUT_BUDGET, Budget
 from ..errors import DuetError
 from ..inputs.choice import check_choices
 from ..presets import DuetConfig, preset, saved_config, stages
@@ -94,7 +94,8 @@ def runs_of(
         except DuetError as error:
             problems.append(Skipped(str(error)))
             continue
-        for budget in Budget.several(tokens, keep, coverage):
+        budgets = [Budget()] if method in WITHOUT_BUDGET else Budget.several(tokens, keep, coverage)
+        for budget in budgets:
             try:
                 settings = preset(
                     method, model=config, tokens=budget.tokens, keep=budget.keep, coverage=budget.coverage
@@ -102,7 +103,8 @@ def runs_of(
                 named = method if budget.coverage is None else f"{method} coverage"
                 runs.append(Run(named, settings, budget.value))
             except DuetError as error:
-                problems.append(Skipped(f"{method} at {budget.value:g}: {error}"))
+                at = method if budget.value is None else f"{method} at {budget.value:g}"
+                problems.append(Skipped(f"{at}: {error}"))
     if compressed and len(runs) == 1:
         raise DuetError(str(problems[0]))
     return runs, problems

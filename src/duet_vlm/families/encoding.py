@@ -26,6 +26,7 @@ from ..errors import DuetError
 from ..host.refs import Ref, wrap
 from ..stage1 import Encoded, Merge, settings_of
 from . import audience, recency
+from .blocks import Blocks
 from .parts import Parts
 
 ATTRIBUTE = "duet"  # of an encoder's output
@@ -70,6 +71,7 @@ class EncoderCall:
         shares: what is retained of each crop, where crops differ.
         modality: of what is encoded.
         seen: how many visual tokens of the prompt were decided about.
+        blocks: which blocks of patches went into the tower, where `pixelprune` looks for those that repeat.
     """
 
     stage: Stage1
@@ -86,6 +88,7 @@ class EncoderCall:
     sizes: Tensor | None = None
     decisions: list[Merge] = field(default_factory=list)
     shares: list[Any] | None = None
+    blocks: Blocks | None = None
     modality: str = "image"
     seen: int = 0
 
@@ -173,8 +176,9 @@ class Stage1:
         only = audience.engine_only()
         arguments = dict(inspect.signature(encoder).bind(*args, **kwargs).arguments)
         reason = self.cannot_follow(arguments)
-        apart = self.config.history is not None and not only and not recency.known()  # from its prompt
-        if reason is not None or apart:
+        config, alone = self.config, not only  # nobody's prompt is known, or stock has no such features
+        alone = alone and (config.pixelprune is not None or (config.history is not None and not recency.known()))
+        if reason is not None or alone:
             if reason is not None and only:
                 raise DuetError(reason)
             with paused():

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..config.budget_rule import NONE, SAVED, Budget
+from ..config.budget_rule import NONE, SAVED, WITHOUT_BUDGET, Budget
 from ..config.methods import stages
 from ..errors import DuetError
 from ..presets import DuetConfig, preset, saved_config
@@ -78,7 +78,7 @@ def check_choices(
         if not budgets and brings is not False:
             return []
         methods = ["duet"]
-    compressed = [method for method in methods if method not in (NONE, SAVED)]
+    compressed = [method for method in methods if method not in WITHOUT_BUDGET]
     with option_names():
         if sum(map(bool, (tokens, keep, coverage))) > 1:
             Budget.parse("duet", *(values[0] if values else None for values in (tokens, keep, coverage)))
@@ -138,6 +138,9 @@ def chosen(
     aside = "" if saved is None else "; the settings saved with the model were put aside"
     if method == NONE:
         return Chosen(DuetConfig(), method, f"nothing compressed{aside}")
+    if method in WITHOUT_BUDGET:
+        with option_names():
+            return Chosen(preset(method, model=config, grid=grid, audio_keep=audio_keep), method, f"{method}{aside}")
     if given:
         kinds = (("tokens", tokens), ("keep", keep), ("coverage", coverage))
         budget_words = next(f"--{name} {value:g}" for name, value in kinds if value is not None)
