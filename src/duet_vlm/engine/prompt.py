@@ -84,7 +84,7 @@ def older_of_prompt(plan: Plan, args: Any, kwargs: dict[str, Any]) -> recency.Ol
 
 
 def _with_sound(core: Any, kwargs: dict[str, Any], token: int, output: Any, repeats: int) -> dict[str, Tensor]:
-    """Embed the prompt with what stage 1 made of its sounds; nothing where they are not its own, which stock reports."""
+    """Embed the prompt with what stage 1 made of its sounds; nothing where they do not match, which stock says."""
     outcome: Outcome = getattr(output, encoding.ATTRIBUTE)
     ids, embeds = kwargs["input_ids"], kwargs.get("inputs_embeds")
     output.pooler_output = outcome.features * repeats  # one for each sound
