@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -60,9 +61,8 @@ class Compression(Strict):
             ValueError: an unknown field, a wrong value, or a budget out of reach on this model.
         """
         changes = self.settings or {}
-        check_names(
-            changes, [one.name for one in fields(Settings)]
-        )  # `name` and `keep` would be a preset's own arguments
+        # `name` and `keep` would be a preset's own arguments
+        check_names(changes, [one.name for one in fields(Settings)])
         if self.method == SETTINGS:
             return DuetConfig.from_dict(changes)
         return preset(self.method, model=model_config, tokens=self.tokens, keep=self.keep, **changes)
