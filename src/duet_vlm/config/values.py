@@ -87,5 +87,6 @@ def check_names(settings: Mapping[Any, Any], known: Sequence[str]) -> None:
     for name in settings:
         if name not in known:
             near = closest(name, known)
-            listed = ", ".join(known) if near is None else f"{near}, which is the nearest name"
+            several = ", ".join(known[:15]) + (f" and {len(known) - 15} more" if len(known) > 15 else "")
+            listed = several if near is None else f"{near}, which is the nearest name"
             raise DuetError(f"setting {shown(name)} is unknown: a DuetConfig has {listed}.")
