@@ -42,7 +42,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not long and not near and not published" $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
-# The families that are near to another one.
+# The families that are near to another one, and of the other ones what the matrix under sdpa does not say.
 test-families: $(VENV)/.installed-dev
 	$(PYTEST) -m "not long and near"
 
@@ -51,7 +51,7 @@ test-published: $(VENV)/.installed-dev $(PUBLISHED)/.fetched
 	PYTHONPATH=$(PUBLISHED)/site $(PYTEST) tests/published
 
 test-long: $(VENV)/.installed-dev
-	$(PYTEST) --hypothesis-profile=default -m long
+	$(PYTEST) --hypothesis-profile=anew -m long
 
 test-oldest: $(VENV)-oldest/.installed
 	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -W default -n $(JOBS) -m "not long" $(ENGINE)

@@ -6,13 +6,12 @@ A test holds the page to the raw figures.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).with_name("speed.md")
+from page_tables import Table
+
 RAW = Path(__file__).parents[1] / "results" / "bench" / "families"
-PLACE = re.compile(r"(?<=<!-- docs/make_speed.py -->\n).*?(?=<!-- end -->)", re.S)
 HEAD = """| shape, layers | visual tokens | stock | keep | faster | by FLOPs | share of ideal | ranking, of a layer |
 |---|---|---|---|---|---|---|---|
 """
@@ -35,12 +34,7 @@ def _rows(report: dict[str, Any]) -> str:
     )
 
 
-def page() -> str:
-    """The page with the table as the raw figures have it."""
-    written = PAGE.read_text(encoding="utf-8")
-    assert PLACE.search(written), "the page has lost the marks between which the table stands"
-    return PLACE.sub(lambda _: table(), written)
-
+TABLE = Table(__file__, "speed.md", table)
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    TABLE.write()

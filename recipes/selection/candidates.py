@@ -25,11 +25,31 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "scope, positions kept": {"positions": "keep"},
     "scope, rest": {"rest": True},
     "scope, rest, proportional": {"rest": True, "proportional": True},
+    "scope, rest, positions kept": {"rest": True, "positions": "keep"},
+    "scope, rest, proportional, positions kept": {"rest": True, "proportional": True, "positions": "keep"},
     "scope centred": {"merging": "scope-centred"},
     "weighted cover": {"merging": "weighted-cover"},
     "divprune": {"merging": "divprune"},
     "mmr": {"merging": "mmr"},
+    "mmr, rest, proportional, positions kept": {
+        "merging": "mmr",
+        "rest": True,
+        "proportional": True,
+        "positions": "keep",
+    },
+    "divprune, rest, proportional, positions kept": {
+        "merging": "divprune",
+        "rest": True,
+        "proportional": True,
+        "positions": "keep",
+    },
     "visionzip, diverse": {"merging": "visionzip", "diverse": True},
+    "visionzip, diverse, proportional, positions kept": {
+        "merging": "visionzip",
+        "diverse": True,
+        "proportional": True,
+        "positions": "keep",
+    },
 }
 
 

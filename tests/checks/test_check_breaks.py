@@ -159,7 +159,12 @@ def threads_share_a_number(model: Any, patch: pytest.MonkeyPatch) -> None:
 
     def note_input(m: Any, args: Any) -> None:
         m.last = args[0]
-        time.sleep(0.002)
+        if threading.current_thread() is threading.main_thread():
+            return
+        for _ in range(100):  # until another thread has been here, or none is left
+            time.sleep(0.001)
+            if m.last is not args[0]:
+                return
 
     norm.register_forward_pre_hook(note_input)
     norm.register_forward_hook(lambda m, a, out: out + (0 if m.last is a[0] else 0.5))

@@ -75,7 +75,7 @@ def test_every_method_runs_and_its_figures_add_up(here: Path, tmp_path: Path, fa
     assert stock["kv_bytes"] == (whole + text) * LAYERS * 2 * 8 * 4
     assert 0 < report["seconds_to_first_token"] <= report["seconds"]
     if method == "none":
-        assert report["answer"] == stock["answer"] and report["tokens_average"] == whole
+        assert report["answer"] == stock["answer"] != "" and report["tokens_average"] == whole
     elif family == "model":
         assert abs(report["tokens_average"] - 0.6 * PATCHES) <= 0.5
     assert report["words_found_by"] == (finder("en") if method == "duet" else None)
@@ -106,7 +106,7 @@ def test_run_meets_a_third_by_default(here: Path) -> None:
 def test_run_leaves_an_uncompressed_answer_alone(here: Path) -> None:
     common = ("run", here / "photo.png", *ASK, "--model", here / "model", "--max-new-tokens", 6)
     stock = answered(*common, "--method", "none")
-    assert answered(*common, "--tokens", 40, "--compare")["uncompressed"]["answer"] == stock["answer"]
+    assert answered(*common, "--tokens", 40, "--compare")["uncompressed"]["answer"] == stock["answer"] != ""
 
 
 def test_run_without_a_chat_template(tmp_path: Path) -> None:

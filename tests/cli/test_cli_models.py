@@ -184,7 +184,7 @@ def test_an_adapter_folder_runs_as_the_model_it_was_trained_on(here: Path, tmp_p
     assert report["tokens_per_layer"] == [48, 48, 12, 12] and report["method"] == "saved"
     options = ("--tokens", 60, "--method", "visionzip")
     expected = answered(*common, "--model", tmp_path / "merged", *options)["answer"]
-    assert answered(*common, "--model", tmp_path / "adapter", *options)["answer"] == expected
+    assert answered(*common, "--model", tmp_path / "adapter", *options)["answer"] == expected != ""
     assert answered(*common, "--model", here / "model", *options)["answer"] != expected
 
 

@@ -104,7 +104,7 @@ def test_nothing_compressed(here: Path, tmp_path: Path) -> None:
     common = ("run", here / "clip.mp4", *ASK, "--model", here / "video_llava", "--max-new-tokens", 2)
     stock = answered(*common, "--method", "none", "--show", tmp_path / "all.png")
     assert stock["visual_tokens"] == 8 * 37 == stock["tokens_average"]
-    assert answered(*common, "--keep", 0.4, "--compare")["uncompressed"]["answer"] == stock["answer"]
+    assert answered(*common, "--keep", 0.4, "--compare")["uncompressed"]["answer"] == stock["answer"] != ""
 
 
 def test_a_video_is_not_called_an_image(here: Path) -> None:

@@ -32,7 +32,7 @@ ROWS: zoo.Rows = ((5, "i", 9), (2, "i", 3, "i", 6), (12,))
 WITHOUT = ("llava", "llava_mistral", "gemma4_unified")
 
 # a crop, a packed image, a square of a projector, a frame, a tile, a hybrid decoder: the others are as one of these
-KINDS = ("llava_next", "qwen2_5_vl", "gemma3", "video_llava", "internvl", "qwen3_5")
+KINDS = ("llava_next", "qwen2_5_vl", "gemma3", "llava_onevision", "internvl", "qwen3_5")
 
 family = pytest.mark.parametrize(
     "family",

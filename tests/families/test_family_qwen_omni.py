@@ -1,4 +1,4 @@
-"""Qwen2.5-Omni's thinker: a prompt with a picture and sound, of which only the picture is compressed."""
+"""The thinkers of Qwen-Omni: a prompt with a picture and sound, of which only the picture is compressed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from matrix import apply
 from oracle import masked_stock
 from zoo_omni import AUDIO, AUDIO_END, AUDIO_START
 
-FRAMES = 40  # of the spectrum, of which 10 tokens are made
+FRAMES = 40  # of the spectrum
+# audio tokens that are made of it: one convolution and a pooling halve it, or three convolutions
+TOKENS = {"qwen2_5_omni_thinker": 10, "qwen3_omni_moe_thinker": 5}
 
 
-def with_sound(seed: int = 1) -> dict[str, Any]:
-    batch = zoo.inputs("qwen2_5_omni_thinker", ((5, "i", 9),), seed=seed)
-    sound = torch.tensor([[AUDIO_START, *[AUDIO] * 10, AUDIO_END, 11, 12]])
+def with_sound(family: str, seed: int = 1) -> dict[str, Any]:
+    batch = zoo.inputs(family, ((5, "i", 9),), seed=seed)
+    sound = torch.tensor([[AUDIO_START, *[AUDIO] * TOKENS[family], AUDIO_END, 11, 12]])
     batch["input_ids"] = torch.cat([batch["input_ids"], sound], 1)
     batch["attention_mask"] = torch.ones_like(batch["input_ids"])
     spectrum = torch.randn(1, 16, FRAMES, generator=torch.Generator().manual_seed(seed))
@@ -25,16 +27,16 @@ def with_sound(seed: int = 1) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_sound_is_never_dropped(attention: str) -> None:
-    model, batch = zoo.build("qwen2_5_omni_thinker", attention), with_sound()
+@pytest.mark.parametrize("family", TOKENS)
+def test_sound_is_never_dropped(family: str, attention: str) -> None:
+    model, batch = zoo.build(family, attention), with_sound(family)
     with torch.no_grad():
         stock = model(**batch).logits
-    handle = apply(model, "qwen2_5_omni_thinker")
+    handle = apply(model, family)
     with torch.no_grad():
         out = model(**batch)
     alive = kept(handle, batch)
-    sound = batch["input_ids"] == AUDIO
-    assert all(bool(there[sound].all()) for there in alive.values())
+    assert all(bool(there[batch["input_ids"] == AUDIO].all()) for there in alive.values())
     hidden, there = masked_stock(model, batch, alive, False)
     close(out.logits[there], model.lm_head(hidden)[there].detach())
     assert not torch.allclose(out.logits[there], stock[there], atol=1e-3)

@@ -10,9 +10,20 @@ import pytest
 import torch
 import zoo
 from PIL import Image
+from published_shapes import (
+    COUNTED,
+    HEARING,
+    KNOWN,
+    LAYERS,
+    NAMED,
+    NOT_LAID_OUT,
+    STAGE_2_ALONE,
+    TORCHVISION,
+    WITHOUT_SHAPE,
+)
 from saved import config as tiny_config
 from saved import processor as tiny_processor
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForMultimodalLM
 from typer.testing import CliRunner
 
 from duet_vlm import Drop, DuetConfig
@@ -21,98 +32,11 @@ from duet_vlm.errors import DuetError
 from duet_vlm.families import FAMILIES
 from duet_vlm.families.image_shape import ImageShape
 from duet_vlm.families.random_images import usual_grid
-from duet_vlm.inputs.image_sizes import Layout, layout
+from duet_vlm.inputs.image_sizes import layout
 from duet_vlm.inputs.shapes import SHAPES, shape_config
 from duet_vlm.measuring import bench
 from duet_vlm.measuring.bench import Options
 from duet_vlm.measuring.settings import Setting
-
-# decoder layers, and the parameters that the hub counts in the checkpoint's safetensors
-COUNTED = {
-    "llava-1.5-7b": (32, 7_063_427_072),
-    "llava-1.5-13b": (40, 13_351_494_656),
-    "llava-next-7b": (32, 7_063_431_168),  # and the row end
-    "llava-onevision-7b": (28, 8_030_348_832),
-    "qwen2-vl-7b": (28, 8_291_375_616),
-    "qwen2.5-vl-7b": (28, 8_292_166_656),
-    "qwen3-vl-8b": (36, 8_767_123_696),
-    "qwen3-vl-30b-a3b": (48, 31_070_754_032),
-    "internvl3-8b": (28, 7_944_373_760),
-    "gemma-3-4b": (34, 4_300_079_472),
-    "gemma-4-e4b": (42, 7_632_344_064),  # not the hub's figure, which counts the audio tower
-    "smolvlm2": (24, 2_246_784_880),
-    "mistral-small-3.1-24b": (40, 24_011_361_280),
-}
-# not the hub's figures, which were not looked at: decoder layers, and the billions of the checkpoint's name or card
-NAMED = {
-    "llava-next-video-7b": (32, 7), "vip-llava-7b": (32, 7), "video-llava-7b": (32, 7), "idefics3-8b": (32, 8),
-    "aya-vision-8b": (32, 8.6), "command-a-vision-112b": (64, 112), "videollama3-7b": (28, 8), "ovis2-2b": (28, 2.2),
-    "qwen2.5-omni-7b": (28, 8.9),  # with the audio encoder, without talker and vocoder
-    "glm-4.1v-9b": (40, 10), "glm-4.6v-flash": (40, 10), "glm-4.5v": (46, 108), "glm-ocr": (16, 1.1),
-    "deepseek-vl-1.3b": (24, 1.98), "deepseek-vl-7b": (30, 7.34), "janus-pro-1b": (24, 2.09),
-    "llama-4-scout": (48, 109), "lfm2-vl-1.6b": (16, 1.6), "paddleocr-vl": (18, 0.9),
-    "qwen3-omni-30b-a3b": (48, 31.7),  # the thinker with the audio encoder
-    "paligemma-3b": (18, 2.92), "qwen3.5-9b": (32, 9.4), "qwen3.5-35b-a3b": (40, 35),
-}  # fmt: skip
-LAYERS = {name: layers for name, (layers, _) in (COUNTED | NAMED).items()}
-# (shape, width, height) -> the layout, and the visual tokens of the whole image
-KNOWN: dict[tuple[str, int, int], tuple[Layout, int]] = {
-    ("llava-1.5-7b", 1280, 720): (Layout(), 576),
-    ("llava-next-7b", 336, 336): (Layout(size=(336, 336)), 1176),
-    ("llava-next-7b", 672, 672): (Layout(size=(672, 672)), 2928),
-    ("llava-next-7b", 640, 480): (Layout(size=(480, 640)), 2340),
-    ("llava-next-video-7b", 672, 672): (Layout(size=(672, 672)), 2928),
-    ("vip-llava-7b", 1280, 720): (Layout(), 576),
-    ("paligemma-3b", 1280, 720): (Layout(), 256),
-    ("deepseek-vl-1.3b", 1280, 720): (Layout(), 576),
-    ("deepseek-vl-7b", 1280, 720): (Layout(), 576),
-    ("janus-pro-1b", 1280, 720): (Layout(), 576),
-    # 32 pixels a token: 22 x 40
-    ("qwen3-omni-30b-a3b", 1280, 704): (Layout(grid=(44, 80)), 22 * 40),
-    # 28 pixels a token: 26 x 46
-    ("paddleocr-vl", 1288, 728): (Layout(grid=(52, 92)), 26 * 46),
-    ("video-llava-7b", 1280, 720): (Layout(), 256),
-    # one crop of 27 x 27 patches with 27 row ends, and the base
-    ("llava-onevision-7b", 384, 384): (Layout(size=(384, 384)), 27 * 28 + 729),
-    # 14 pixels a patch, 2 x 2 patches a token: 26 x 46 tokens
-    ("qwen2.5-vl-7b", 1288, 728): (Layout(grid=(52, 92)), 26 * 46),
-    ("qwen2.5-vl-7b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
-    ("qwen2-vl-7b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
-    ("qwen2.5-omni-7b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
-    # 16 pixels a patch: 720 / 32 = 22.5 rounds to the even 22
-    ("qwen3-vl-8b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
-    ("qwen3-vl-30b-a3b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
-    ("glm-4.1v-9b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
-    ("glm-4.6v-flash", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
-    ("glm-4.5v", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
-    ("glm-ocr", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
-    # the same in patches of 14 pixels, row breaks being text
-    ("mistral-small-3.1-24b", 1280, 720): (Layout(grid=(52, 92)), 26 * 46),
-    # 720 / 14 and 1280 / 14, to the nearest whole number; images are not merged
-    ("videollama3-7b", 1280, 720): (Layout(grid=(51, 91)), 51 * 91),
-    ("qwen3.5-9b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
-    ("qwen3.5-35b-a3b", 1280, 720): (Layout(grid=(44, 80)), 22 * 40),
-    # 4 x 2 tiles of 448 pixels and a thumbnail, 256 tokens each
-    ("internvl3-8b", 1280, 720): (Layout(tiles=9), 9 * 256),
-    ("gemma-3-4b", 1280, 720): (Layout(tiles=1), 256),
-    # 280 tokens of 48 x 48 pixels at most: 12 x 22 of them
-    ("gemma-4-e4b", 1280, 720): (Layout(grid=(36, 66)), 12 * 22),
-    # 1536 x 864 pixels: 4 x 3 tiles of 384 and the whole, 81 tokens each
-    ("smolvlm2", 1280, 720): (Layout(tiles=13), 13 * 81),
-    # 1456 x 819 pixels: 4 x 3 tiles of 364 and the whole, 169 tokens each
-    ("idefics3-8b", 1280, 720): (Layout(tiles=13), 13 * 169),
-    # 4 x 2 tiles of 364 pixels and a thumbnail
-    ("aya-vision-8b", 1280, 720): (Layout(tiles=9), 9 * 169),
-    # 3 x 2 tiles of 448 pixels cover nine tenths of the image, and the whole; 256 tokens each
-    ("ovis2-2b", 1280, 720): (Layout(tiles=7), 7 * 256),
-}
-# families of whose checkpoints no sizes are written down yet
-WITHOUT_SHAPE = {
-    "deepseek_ocr2", "gemma4_unified", "got_ocr2", "granite4_vision", "minicpmv4_6", "minicpmv4_7",
-    "qwen2_audio", "voxtral",
-}  # fmt: skip
-TORCHVISION = {"command-a-vision-112b", "llama-4-scout", "lfm2-vl-1.6b"}  # needed by their image processors
-NOT_LAID_OUT = {"llava-1.5-13b", *TORCHVISION}  # the first as llava-1.5-7b
 
 
 def duet(*arguments: Any) -> Any:
@@ -132,7 +56,7 @@ def test_every_family_has_a_shape() -> None:
 def test_a_shape_has_the_layers_and_the_parameters_of_its_checkpoint(name: str) -> None:
     config = shape_config(name)
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
+        model = AutoModelForMultimodalLM.from_config(config)
     assert config.get_text_config().num_hidden_layers == LAYERS[name]
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if name in COUNTED:
@@ -178,16 +102,30 @@ def test_a_photo_with_padding_has_as_many_tokens_as_its_processor_writes(family:
     assert ImageShape.of(config, laid.grid, laid.tiles, laid.size).visual_tokens == written
 
 
-@pytest.mark.parametrize("shape", [shape for shape in LAYERS if shape not in TORCHVISION])
+@pytest.mark.parametrize("shape", [shape for shape in LAYERS if shape not in TORCHVISION | HEARING])
 def test_budget_and_its_image_size(shape: str) -> None:
     known = next(key for key in [*KNOWN, (shape, 336, 336)] if key[0] == shape)
-    size = f"{known[1]}x{known[2]}"
-    result = duet("budget", "--shape", shape, "--image", size, "--keep", 0.3, "--json", "-")
+    method = "none+duet" if shape in STAGE_2_ALONE else "duet"
+    asked = ("budget", "--shape", shape, "--image", f"{known[1]}x{known[2]}", "--keep", 0.3)
+    if method != "duet":
+        refused = duet(*asked)
+        assert refused.exit_code == 2 and "stage 2 alone" in refused.stderr
+    result = duet(*asked, "--method", method, "--json", "-")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["visual_tokens"] == (KNOWN[known][1] if known in KNOWN else 576)
     assert len(report["layers"]) == LAYERS[shape]
     assert report["average_tokens"] == pytest.approx(0.3 * report["visual_tokens"], rel=0.06)
+
+
+@pytest.mark.parametrize(("shape", "tokens"), [("qwen2-audio-7b", 750), ("voxtral-mini-3b", 375)])
+def test_a_model_that_only_hears_has_a_budget_of_sound(shape: str, tokens: int) -> None:
+    asked = ("--shape", shape, "--method", "none+duet", "--keep", 0.3)
+    report = json.loads(duet("budget", *asked, "--seconds", 30, "--audio-keep", 0.3, "--json", "-").stdout)
+    assert report["visual_tokens"] == 0 and report["audio_tokens"] == tokens
+    assert report["average_audio_tokens"] == pytest.approx(0.3 * tokens, rel=0.01)
+    refused = duet("bench", *asked)
+    assert refused.exit_code == 2 and f"{shape} sees no images" in refused.stderr
 
 
 def test_several_budgets_are_rows() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import saved_video
+from pictures import noise
 from PIL import Image
 
 import duet_vlm
@@ -21,7 +22,7 @@ QUESTION, TOKENS = "who is on the left of the red square ?", 8
 
 def pictures() -> list[Image.Image]:
     """None so long that Gemma 4's processor makes more rows of it than the zoo's model has positions."""
-    return [Image.effect_noise((40, 30), 90).convert("RGB"), Image.effect_noise((30, 45), 90).convert("RGB")]
+    return [noise(40, 30), noise(30, 45, seed=1)]
 
 
 @pytest.mark.parametrize("family", saved_video.FAMILIES)
@@ -29,6 +30,8 @@ def pictures() -> list[Image.Image]:
 def test_two_pictures_and_a_question(tmp_path: Path, family: str) -> None:
     folder = str(saved_video.save(tmp_path, family))
     model, processor = read_model(folder, "float32", "cpu")
+    # random weights may end at once or say special tokens alone, and then nothing would be compared
+    model.generation_config.suppress_tokens = processor.tokenizer.all_special_ids
     shown = saved_video.FAMILIES[family]["shown"][0]
     seen = pictures()
     text = f"user : {shown}{shown} {QUESTION} assistant :"
@@ -47,6 +50,6 @@ def test_two_pictures_and_a_question(tmp_path: Path, family: str) -> None:
     assert answer.text == "".join(pieces) == expected != ""
     assert (answer.prompt_tokens, answer.new_tokens) == (
         inputs["input_ids"].shape[1],
-        out.shape[1] - inputs["input_ids"].shape[1],
+        TOKENS,
     )
     assert answer.visual_tokens == visual and answer.visual_kept == sum(counts) / len(counts) < visual

@@ -1,4 +1,4 @@
-"""Pictures with any EXIF, and how they look when turned."""
+"""Pictures of noise, and pictures with any EXIF and how they look when turned."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def corners() -> Image.Image:
     pixels = np.zeros((24, 40, 3), np.uint8)
     pixels[:12, :20], pixels[:12, 20:], pixels[12:, :20] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     return Image.fromarray(pixels)
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A picture of noise, the same for the same size and seed; PIL's own has no seed."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
 def block(orientation: int, *more: tuple[int, int, bytes], order: str = "<") -> bytes:

@@ -6,8 +6,7 @@ from typing import Any
 
 import transformers
 from zoo_fixed import END, IMAGE, START, VIDEO
-
-AUDIO, AUDIO_START, AUDIO_END = 94, 93, 92
+from zoo_omni import AUDIO, AUDIO_END, AUDIO_START
 
 
 def thinker(text: dict[str, Any]) -> Any:

@@ -115,6 +115,8 @@ def bench(
             terminal.console().print(serving_table(report))
         return
     batch_size = batch_size or 1
+    from ..families import family_of
+    from ..families.audio_only import AudioOnly
     from ..families.image_shape import ImageShape
     from ..families.random_images import check_text_length, usual_grid
     from ..inputs.checkpoints import read_weights
@@ -124,6 +126,10 @@ def bench(
     from ..measuring.settings import settings, shortened, usual_budgets
 
     config, laid = target.read()
+    if isinstance(family_of(config), AudioOnly):
+        raise DuetError(
+            f"{target.name} sees no images, and images are what is timed: try duet budget --seconds instead."
+        )
     methods = _methods(config, method, tokens or keep)
     counted, shares = (tokens or [], keep or []) if tokens or keep else usual_budgets(config, laid.grid)
     with option_names():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from ..config.settings import Settings
@@ -17,6 +19,7 @@ from .refusals import refuse_stage_1
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+CROP = 768  # pixels of a crop's side, which 144 queries read
 SAM = "its tower's attention adds what it learned of places, which scores would miss"
 
 
@@ -47,6 +50,15 @@ class DeepseekOcr2(Family, model_types=("deepseek_ocr2",)):
         crops = grid[-2] * grid[-1]
         return 257 + 144 * (crops if crops > 1 else 0)
 
+    def usual_grid(self, config: PreTrainedConfig) -> tuple[int, int]:
+        """A page that is not cut."""
+        return 1, 1
+
+    def grid_of(self, config: PreTrainedConfig, inputs: Mapping[str, Any]) -> tuple[int, ...] | None:
+        """Crops in a row, for their number is all that counts; `num_local_patches` (n,) says how many, 0 of a whole."""
+        crops = inputs.get("num_local_patches")
+        return None if crops is None else (1, 1, max(1, int(crops[0])))
+
     def token_grid(self, config: PreTrainedConfig, inputs: object, tokens: int | None = None) -> tuple[int, int]:
         raise DuetError("the visual tokens of a deepseek_ocr2 are learned queries, which have no place in a picture.")
 
@@ -54,8 +66,14 @@ class DeepseekOcr2(Family, model_types=("deepseek_ocr2",)):
         self, config: PreTrainedConfig, make: Make, count: int = 1, *,
         grid: tuple[int, ...] | None = None, tiles: int = 1, size: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
-        side = config.vision_config.sam_config.image_size
-        return {"pixel_values": make((count, 3, side, side))}
+        side, crops = config.vision_config.sam_config.image_size, math.prod((grid or self.usual_grid(config))[-2:])
+        whole = {"pixel_values": make((count, 3, side, side))}
+        if crops == 1:
+            return whole
+        return whole | {
+            "pixel_values_local": make((count * crops, 3, CROP, CROP)),
+            "num_local_patches": torch.tensor([crops] * count),
+        }
 
     def check(self, config: PreTrainedConfig, duet: Settings) -> None:
         refuse_stage_1(config, duet, SAM)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import DuetError
-from .published import glm, llava, native, qwen, tiles
+from .published import audio, glm, llava, native, qwen, tiles
 from .shape_parts import Shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 # name -> what the checkpoint named beside it publishes on the hub
-SHAPES: dict[str, Shape] = llava.SHAPES | qwen.SHAPES | glm.SHAPES | tiles.SHAPES | native.SHAPES
+SHAPES: dict[str, Shape] = llava.SHAPES | qwen.SHAPES | glm.SHAPES | tiles.SHAPES | native.SHAPES | audio.SHAPES
 
 
 def shape_of(name: str) -> Shape:

@@ -46,14 +46,15 @@ def cost_report(
         The figures. With `coverage` they depend on the image: these are the most, and `least` has those at its floor.
 
     Raises:
-        DuetError: settings whose counts the picture decides (pixelprune); a drop that a hybrid decoder cannot rank, or
-            behind a layer that lends its keys and values; a sound for a model that hears nothing, or none where the
-            settings compress it.
+        DuetError: settings whose counts the picture decides (pixelprune), or that the model's family refuses; a drop
+            that a hybrid decoder cannot rank, or behind a layer that lends its keys and values; a sound for a model
+            that hears nothing, or none where the settings compress it.
     """
     check_countable(duet.pixelprune)
+    family_of(config).check(config, duet)  # refuses what `apply` would
     image, shape = ImageShape.of(config, grid, tiles, size), DecoderShape.of(config, bytes_per_value)
     if shape.linear is not None:
-        ranked_with_attention(duet.drops, shape.linear.layers, shape.layers)  # refuses what `apply` would
+        ranked_with_attention(duet.drops, shape.linear.layers, shape.layers)
     check_lending(duet.drops, lending_layers(config), shape.layers)
     counts = image.tokens_per_layer(duet, shape.layers)
     sound, heard = audio_per_layer(config, duet, seconds, shape.layers)

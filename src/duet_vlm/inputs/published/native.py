@@ -1,8 +1,27 @@
-"""Towers for images of any size before decoders with one axis of positions."""
+"""Towers for images of any size, and Gemma's embedder of patches, before decoders of several makers."""
 
 from __future__ import annotations
 
 from ..shape_parts import QWEN2_7B, SO400M, Shape
+
+_QWEN35_08B = dict(
+    model_type="qwen3_5_text", vocab_size=248320, hidden_size=1024, intermediate_size=3584, num_hidden_layers=24,
+    num_attention_heads=8, num_key_value_heads=2, head_dim=256, linear_conv_kernel_dim=4, linear_key_head_dim=128,
+    linear_value_head_dim=128, linear_num_key_heads=16, linear_num_value_heads=16,
+)  # fmt: skip
+
+
+def _minicpm(version: str, tied: bool, **markers: int) -> Shape:
+    """SigLIP so400m with a merger inside, and Qwen3.5-0.8B; `markers` are ids that words do not have."""
+    return Shape(
+        {
+            "model_type": version, "image_size": 1120, "tie_word_embeddings": tied, "image_token_id": 248300, **markers,
+            "vision_config": {**SO400M, "model_type": f"{version}_vision", "image_size": 980},
+            "text_config": {**_QWEN35_08B, "tie_word_embeddings": tied},
+        },
+        {"image_processor_type": "MiniCPMV4_6ImageProcessor"},
+    )  # fmt: skip
+
 
 SHAPES: dict[str, Shape] = {
     # mistralai/Mistral-Small-3.1-24B-Instruct-2503
@@ -41,6 +60,25 @@ SHAPES: dict[str, Shape] = {
             ),
         },
         {"image_processor_type": "Gemma4ImageProcessor", "max_soft_tokens": 280},
+    ),
+    # google/gemma-4-12B-it: no encoder; every sixth layer has one head of keys, which are its values, too
+    "gemma-4-12b": Shape(
+        {
+            "model_type": "gemma4_unified", "vision_config": {"model_type": "gemma4_unified_vision"},
+            "audio_config": {"model_type": "gemma4_unified_audio"},
+            "text_config": dict(
+                model_type="gemma4_unified_text", hidden_size=3840, intermediate_size=15360, num_hidden_layers=48,
+                num_attention_heads=16, num_key_value_heads=8, num_global_key_value_heads=1, attention_k_eq_v=True,
+            ),
+        },
+        {"image_processor_type": "Gemma4UnifiedImageProcessor", "max_soft_tokens": 280},
+    ),
+    # openbmb/MiniCPM-V-4.6
+    "minicpm-v-4.6": _minicpm("minicpmv4_6", tied=True),
+    # openbmb/MiniCPM-V-4.7-1B, which has a head of its own
+    "minicpm-v-4.7-1b": _minicpm(
+        "minicpmv4_7", tied=False, image_start_id=248301, image_end_id=248302, slice_start_id=248303,
+        slice_end_id=248304, newline_id=248305,
     ),
     # LiquidAI/LFM2-VL-1.6B: SigLIP 2 so400m and LFM2-1.2B, of whose 16 layers 6 have attention
     "lfm2-vl-1.6b": Shape(

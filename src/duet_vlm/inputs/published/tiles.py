@@ -163,4 +163,29 @@ SHAPES: dict[str, Shape] = {
         {"model_type": "llama4", "vision_config": {"model_type": "llama4_vision_model", "image_size": 336}},
         {"image_processor_type": "Llama4ImageProcessor"},
     ),
+    # stepfun-ai/GOT-OCR-2.0-hf: SAM and Qwen-0.5B, the defaults of transformers' config
+    "got-ocr-2": Shape(
+        {"model_type": "got_ocr2"},
+        {"image_processor_type": "GotOcr2ImageProcessor", "size": {"height": 1024, "width": 1024}},
+    ),
+    # deepseek-ai/DeepSeek-OCR-2: SAM, Qwen2-0.5B that reads a page by learned queries, and a decoder of 64 experts
+    "deepseek-ocr-2": Shape(
+        {
+            "model_type": "deepseek_ocr2",
+            "vision_config": {
+                "model_type": "deepseek_ocr2_vision",
+                "encoder_config": dict(
+                    model_type="deepseek_ocr2_encoder", hidden_size=896, intermediate_size=4864, num_hidden_layers=24,
+                    num_attention_heads=14, num_key_value_heads=2,
+                ),
+            },
+            "text_config": dict(
+                model_type="deepseek_ocr2_text", vocab_size=129280, hidden_size=1280, intermediate_size=6848,
+                num_hidden_layers=12, num_attention_heads=10, num_key_value_heads=10, n_routed_experts=64,
+                n_shared_experts=2, num_experts_per_tok=6, moe_intermediate_size=896, n_group=1, topk_group=1,
+                mlp_layer_types=["dense", *["sparse"] * 11],
+            ),
+        },
+        {"image_processor_type": "DeepseekOcr2ImageProcessor"},
+    ),
 }  # fmt: skip
