@@ -11,6 +11,7 @@ import duet_vlm
 from duet_vlm.checks.report import Line, Report
 from duet_vlm.demo.model import load
 from duet_vlm.engine.trace import AudioTrace, DropTrace, ImageTrace, SampleTrace
+from duet_vlm.measuring.depth import Depth
 
 PAGE = Path(__file__).with_name("api.md")
 
@@ -31,6 +32,8 @@ NAMES: dict[str, Any] = {
     "SampleTrace": SampleTrace,
     "DropTrace": DropTrace,
     "AudioTrace": AudioTrace,
+    "duet_vlm.reading_depth": duet_vlm.reading_depth,
+    "Depth": Depth,
     "duet_vlm.check": duet_vlm.check,
     "Report": Report,
     "Line": Line,

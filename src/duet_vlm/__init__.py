@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .checks.checking import check
     from .engine.handle import Duet, handle_of
     from .engine.trace import Trace
+    from .measuring.depth import reading_depth
 
 __all__ = [
     "Drop",
@@ -23,6 +24,7 @@ __all__ = [
     "apply",
     "check",
     "handle_of",
+    "reading_depth",
     "register_stage1",
     "register_stage2",
 ]
@@ -33,6 +35,7 @@ _HOMES = {
     "check": "checks.checking",
     "Trace": "engine.trace",
     "handle_of": "engine.handle",
+    "reading_depth": "measuring.depth",
 }
 
 

@@ -28,8 +28,9 @@ class DuetConfig(Settings):
 
     @classmethod
     def preset(
-        cls, name: str, *, model: Any = None, tokens: float | None = None, keep: float | None = None, **changes: Any
-    ) -> DuetConfig:
+        cls, name: str, *, model: Any = None, tokens: float | None = None, keep: float | None = None,
+        coverage: float | None = None, **changes: Any,
+    ) -> DuetConfig:  # fmt: skip
         """A published method at a budget of visual tokens.
 
         The budget is the number of visual tokens that a decoder layer processes, averaged over the layers: per image,
@@ -49,6 +50,8 @@ class DuetConfig(Settings):
             model: the model to compress, or its transformers config.
             tokens: the budget as a number of visual tokens; give either this or `keep`.
             keep: the budget as a fraction of the image's visual tokens, in (0, 1].
+            coverage: instead of a budget, a share in (0, 1] of each image that stage 1 is to cover, by as few tokens
+                as that takes (docs/methods.md); `coverage_floor=` and `dominant=` bound their number.
             changes: settings to change afterwards, for example `query="all"`; and `grid=(rows, columns)`, the patches
                 of an image, for models whose images have different numbers of visual tokens. Without a grid, `keep`
                 gives fractions there, and `tokens` counts for images that have as many. `audio_keep="auto"` is milder
@@ -69,7 +72,7 @@ class DuetConfig(Settings):
             >>> config.dominant, config.contextual, config.drops[0]
             (87, 17, Drop(layer=6, keep=0.5, rank_at=None))
         """
-        return preset(name, model=model, tokens=tokens, keep=keep, **changes)
+        return preset(name, model=model, tokens=tokens, keep=keep, coverage=coverage, **changes)
 
 
 def preset(
@@ -78,6 +81,7 @@ def preset(
     model: Any = None,
     tokens: float | None = None,
     keep: float | None = None,
+    coverage: float | None = None,
     grid: tuple[int, ...] | None = None,
     audio_keep: float | Literal["auto"] | None = None,
     **changes: Any,
@@ -89,7 +93,7 @@ def preset(
         check_budget(tokens, keep)  # whoever tries all methods at one budget may try this one, too
         return DuetConfig.from_dict(changes | {"audio_keep": None if audio_keep == AUTO else audio_keep})
     unbudgeted = stage1 != NONE and not STAGE1[stage1].budgeted
-    budget = Budget.parse(stage1 if unbudgeted and stage2 == NONE else name, tokens, keep)
+    budget = Budget.parse(stage1 if unbudgeted and stage2 == NONE else name, tokens, keep, coverage)
     if model is None:
         raise DuetError(f"preset {name!r} needs model=: the model to compress, or its config.")
     from .families import facts_of, family_of
@@ -114,6 +118,8 @@ def preset(
     if audio_keep == AUTO:
         audio_keep = milder(budget, whole)
     match budget:
+        case Budget(coverage=float(share)):
+            solved = solver.covering(share)
         case Budget(keep=float(share)):
             solved = solver.shares(share) if whole is None else solver.counts(share * whole, whole)
         case Budget(tokens=float(count)):

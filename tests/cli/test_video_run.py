@@ -14,9 +14,12 @@ from clips import clip, song
 from commands import answered, duet, refused
 from PIL import Image
 
+from duet_vlm import DuetConfig
 from duet_vlm.cli import request
 from duet_vlm.engine.trace import DropTrace, ImageTrace, SampleTrace, Trace
 from duet_vlm.inputs import model_folders
+from duet_vlm.inputs.checkpoints import read_config
+from duet_vlm.measuring.reinvest import frames_for
 from duet_vlm.pictures.spread import image_of
 from duet_vlm.pictures.visualize import CLS, patches_of
 
@@ -116,6 +119,18 @@ def test_tokens_are_those_of_a_frame(here: Path) -> None:
         assert abs(report["tokens_average"] - 12 * frames) <= 1 * frames, family
 
 
+def test_as_many_frames_as_the_models_own_cost_without_compression(here: Path) -> None:
+    common = ("run", here / "clip.mp4", *ASK, "--model", here / "video_llava", "--max-new-tokens", 1, "--keep", 0.2)
+    own, more = answered(*common), answered(*common, "--frames", "auto")
+    config = read_config(str(here / "video_llava"))
+    visual, text = own["visual_tokens"], round(own["kv_tokens"] - own["tokens_average"])
+    settings = DuetConfig.preset("duet", model=config, keep=0.2)
+    count = frames_for(config, settings, visual // 8, 8, text)
+    assert own["visual_tokens"] == 8 * 37 and more["visual_tokens"] == min(20, count) * 37 and count > 8
+    alone = answered(*common[:-1], 1.0, "--method", "visionzip", "--frames", "auto")
+    assert alone["visual_tokens"] == 8 * 37  # nothing is saved
+
+
 def test_a_picture_for_a_video_model(here: Path, tmp_path: Path) -> None:
     picture = saved.photo(tmp_path / "photo.png")
     for family in ("qwen2_5_vl", "llava_onevision", "gemma4"):
@@ -146,6 +161,7 @@ def test_image_models_refuse(here: Path, tmp_path: Path, monkeypatch: pytest.Mon
     ("options", "message"),
     [
         (["--frames", "0"], "--frames 0 shows the model nothing: give 1 or more."),
+        (["--frames", "some"], "--frames 'some' is no number: write a whole one, or auto."),
         (["--frames", "-3"], "--frames -3 shows the model nothing: give 1 or more."),
         (["--frames", "21"], "21 frames are more than the 20 of this video: ask for at most 20."),
         (["--tokens", "300"], "cannot meet a budget of 300 tokens here"),

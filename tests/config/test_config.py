@@ -31,6 +31,8 @@ ALL = [
     DuetConfig(downsample=(3, 4)),
     DuetConfig(pixelprune=2.5, dominant=9),
     DuetConfig(audio_keep=0.5, audio_guides=True),
+    DuetConfig(dominant=1.0, merging="scope", coverage=0.9, coverage_floor=8),
+    DuetConfig(dominant=9, contextual=3, history=0.5),
     DuetConfig(),
 ]  # fmt: skip
 
@@ -136,7 +138,11 @@ def test_a_list_of_drops_that_changes_later_changes_no_config() -> None:
     assert len(config.drops) == 2
 
 
-@pytest.mark.parametrize("config", ALL, ids=["by hand", "fractions", "downsample", "pixelprune", "sound", "nothing"])
+@pytest.mark.parametrize(
+    "config",
+    ALL,
+    ids=["by hand", "fractions", "downsample", "pixelprune", "sound", "coverage", "history", "nothing"],
+)
 def test_a_config_is_the_same_after_every_journey(config: DuetConfig) -> None:
     journeys = [
         DuetConfig.from_dict(config.to_dict()),

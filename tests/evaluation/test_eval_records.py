@@ -121,6 +121,9 @@ def test_runs_start_with_the_full_model_and_name_what_cannot_be_met() -> None:
     runs, problems = runs_of(saved.config(), ["duet"], [5000, 60], [])
     assert [run.label for run in runs] == ["none", "duet 60"]
     assert str(problems[0]).startswith("duet at 5000: ")
+    runs, problems = runs_of(saved.config(), ["scope", "duet"], [], [], [0.9, 0.5])
+    assert [run.label for run in runs] == ["none", "scope coverage 0.9", "scope coverage 0.5"]
+    assert runs[1].config.coverage == 0.9 and all("coverage" in problem.reason for problem in problems)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def test_strict_stops(here: Path, tmp_path: Path, line: int | None) -> None:
     ("more", "message"),
     [
         (["--tokens", "60"], "are both a budget: give one of them."),
+        (["--coverage", "0.9"], "are both a budget: give one of them."),
         (["--data", "none.jsonl"], "manifest 'none.jsonl' does not exist: give a JSONL file, 'demo' or 'pages'."),
         (["--model", "./nowhere"], "is no folder"),
         (["--dtype", "int3"], "dtype 'int3' is unknown"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duet_vlm import DuetConfig
-from duet_vlm.families.encoding import merged_in_place
+from duet_vlm.families.placing import merged_in_place
 from duet_vlm.stage1 import Encoded, merge
 from duet_vlm.vllm import frames
 from duet_vlm.vllm.frames import CHANNELS, Grid, Item, compressed, kept_of, shortened, widened, without_places

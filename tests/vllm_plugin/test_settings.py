@@ -58,6 +58,8 @@ def test_a_model_is_served_by_our_class_with_its_settings_in_full() -> None:
         ({"kv_groups": 1}, "kv_groups 1 must be true or false"),
         ({"preset": "downsample", "keep": 0.3}, "downsample is not possible in vLLM"),
         ({"dominant": 30, "contextual": 4, "proportional": True}, "proportional is not possible in vLLM"),
+        ({"preset": "scope", "coverage": 0.9}, r"coverage 0\.9 is not possible in vLLM"),
+        ({"dominant": 30, "history": 0.5}, r"history 0\.5 is not possible in vLLM"),
         ({"dominant": 30, "positions": "keep"}, "positions 'keep' is not possible with stage 1 for llava in vLLM"),
         ({"dominant": 300}, "is more than the 196 visual tokens"),
         ({"drops": [{"layer": 12, "keep": 0.5}]}, "drop layer 12 is not possible: this model has 12 decoder layers"),

@@ -33,8 +33,8 @@ def schedule(model: Any, duet: DuetConfig, row: dict[str, Tensor], images: list[
     family, token = family_of(config), visual_token_ids(config)["image"]
     runs = [len(list(run)) for is_image, run in groupby(i == token for i in row["input_ids"][0].tolist()) if is_image]
     spans = runs if "image" in family.runs else [sum(runs)]
-    if duet.pixelprune is not None:
-        spans = [sum(len(image.dominant) + len(image.anchors) for image in images)]  # what the picture repeats is gone
+    if duet.pixelprune is not None or duet.coverage is not None:  # which count for themselves, beside CLS
+        spans = [sum(len(i.dominant) + len(i.anchors) + getattr(family, "reserved", 0) for i in images)]
     elif duet.merges and family.dynamic:
         spans = [sum(sum(stage1_counts(duet, len(image.scores), True)) for image in images)]
     elif duet.merges:

@@ -38,17 +38,17 @@ def refuse(request: Request) -> Any:
     if request.show is not None:
         check_picture_file(request.show)
     check_dtype(request.dtype)
-    check_choice(request.method, request.tokens, request.keep, brings_settings(request.model), default=True)
+    check_choice(request.method, request.tokens, request.keep, brings_settings(request.model), True, request.coverage)
     return image
 
 
-def check_frames(frames: int | None, path: Path) -> None:
+def check_frames(frames: int | str | None, path: Path) -> None:
     """Raises DuetError for a number of frames that shows nothing, or that a picture cannot have."""
     if frames is None:
         return
     if not is_video(path):
         raise DuetError(f"--frames {frames} is for videos, and {str(path)!r} is none by its ending: leave it out.")
-    if frames < 1:
+    if isinstance(frames, int) and frames < 1:
         raise DuetError(f"--frames {frames} shows the model nothing: give 1 or more.")
 
 

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from ..console import terminal
-from ..console.options import ConfigFile, Device, Dtype, JsonFile, Keep, Method, Model, Threads, Tokens
+from ..console.options import (
+    ConfigFile,
+    Coverage,
+    Device,
+    Dtype,
+    History,
+    JsonFile,
+    Keep,
+    Method,
+    Model,
+    Threads,
+    Tokens,
+    number_or_auto,
+)
 from ..inputs.files import STDOUT
 
 
@@ -25,6 +38,8 @@ def run(
     method: Method = None,
     tokens: Tokens = None,
     keep: Keep = None,
+    coverage: Coverage = None,
+    history: History = None,
     show: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw what was kept, merged and dropped into this picture.")
     ] = None,
@@ -34,7 +49,12 @@ def run(
     threads: Threads = None,
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 64,
     frames: Annotated[
-        int | None, typer.Option(help="Frames of a video to show the model; its family's own number if not given.")
+        str | None,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="Frames of a video to show the model; its family's own number if not given; auto for as many as cost "
+            "what these cost without compression.",
+        ),
     ] = None,
     json_file: JsonFile = None,
     config_file: ConfigFile = None,
@@ -57,7 +77,23 @@ def run(
     from .refusals import refuse
 
     terminal.check_json(json_file)
-    request = Request(media, ask, model, method, tokens, keep, show, compare, dtype, device, max_new_tokens, frames)
+    shown_frames = number_or_auto("--frames", frames)
+    request = Request(
+        media,
+        ask,
+        model,
+        method,
+        tokens,
+        keep,
+        show,
+        compare,
+        dtype,
+        device,
+        max_new_tokens,
+        shown_frames,
+        coverage,
+        history,
+    )
     image = refuse(request)
     with terminal.status() as status:
         from .request import prepare_run

@@ -75,6 +75,10 @@ def milder(visual: Budget, whole: int | None) -> float:
     """
     if visual.keep is not None:
         return float(visual.keep**0.5)
+    if visual.coverage is not None:
+        raise DuetError(
+            "audio_keep 'auto' goes by a share of the visual tokens, which coverage does not know: give one."
+        )
     if whole is None or visual.tokens is None:
         raise DuetError("audio_keep 'auto' goes by a share of the visual tokens: give keep=, or an image's grid= too.")
     return float(min(1.0, visual.tokens / whole) ** 0.5)

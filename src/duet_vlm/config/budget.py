@@ -7,9 +7,7 @@ from typing import Any
 
 from ..errors import DuetError
 from .settings import Settings
-from .values import as_sides
-
-SLACK = 1e-6  # the engine floors with the same
+from .values import SLACK, as_sides
 
 
 def keep_count(keep: float, visual_tokens: int) -> int:
@@ -56,6 +54,12 @@ def stage1_counts(
             f"{visual_tokens} visual tokens of an image: lower them to at most {visual_tokens} together."
         )
     return dominant, contextual
+
+
+def least_of(config: Settings, visual_tokens: int) -> int:
+    """The least that `coverage` keeps of an image of `visual_tokens`; no more than the most."""
+    floor, most = config.coverage_floor, sum(stage1_counts(config, visual_tokens, dynamic=True))
+    return min(most, max(1, keep_count(floor, visual_tokens)) if isinstance(floor, float) else floor)
 
 
 def tokens_per_layer(config: Settings, visual_tokens: int, layers: int, dynamic: bool = False) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import DuetError
 from .pixelprune import NAME as PIXELPRUNE
-from .values import check_budget
+from .values import as_share, check_budget
 
 NONE, SAVED, SETTINGS = "none", "saved", "settings"  # method names of the rows below
 WITHOUT_BUDGET = {
@@ -25,19 +25,21 @@ class Budget:
 
     Attributes:
         tokens: visual tokens per layer, on average, or
-        keep: a fraction of an image's visual tokens, in (0, 1].
+        keep: a fraction of an image's visual tokens, in (0, 1], or
+        coverage: a share of each image that its tokens are to cover, in (0, 1] (docs/methods.md).
     """
 
     tokens: float | None = None
     keep: float | None = None
+    coverage: float | None = None
 
     @classmethod
-    def parse(cls, method: str, tokens: Any, keep: Any, *, needed: bool = True) -> Budget:
+    def parse(cls, method: str, tokens: Any, keep: Any, coverage: Any = None, *, needed: bool = True) -> Budget:
         """The budget that a method is asked for at.
 
         Args:
             method: its name; whether there is one of that name is not looked at.
-            tokens, keep: as given; None for what is not.
+            tokens, keep, coverage: as given; None for what is not.
             needed: whether a method that takes a budget must have one.
 
         Raises:
@@ -47,26 +49,33 @@ class Budget:
         Example:
             >>> from duet_vlm.config.budget_rule import Budget
             >>> Budget.parse("duet", 64, None)
-            Budget(tokens=64.0, keep=None)
+            Budget(tokens=64.0, keep=None, coverage=None)
         """
         check_budget(tokens, keep)
-        if tokens is not None and keep is not None:
-            raise DuetError(f"tokens {float(tokens):g} and keep {float(keep):g} are both a budget: give one of them.")
-        given = tokens is not None or keep is not None
+        share = None if coverage is None else as_share("coverage", coverage)
+        kinds = (("tokens", tokens), ("keep", keep), ("coverage", share))
+        given = [f"{name} {float(value):g}" for name, value in kinds if value is not None]
+        if len(given) > 1:
+            raise DuetError(f"{given[0]} and {given[1]} are both a budget: give one of them.")
         if given and method in WITHOUT_BUDGET:
-            raise DuetError(
-                f"method {method!r} {WITHOUT_BUDGET[method]}: leave out tokens= and keep=, or choose another."
-            )
+            out = "tokens= and keep=" if share is None else "coverage="
+            raise DuetError(f"method {method!r} {WITHOUT_BUDGET[method]}: leave out {out}, or choose another.")
         if needed and not given and method not in WITHOUT_BUDGET:
             raise DuetError("there is no budget: give tokens=, an average per layer, or keep=, a fraction.")
-        return cls(None if tokens is None else float(tokens), None if keep is None else float(keep))
+        return cls(None if tokens is None else float(tokens), None if keep is None else float(keep), share)
 
     @classmethod
-    def several(cls, tokens: Sequence[float] | None, keep: Sequence[float] | None) -> list[Budget]:
-        """One for each of several numbers of tokens and fractions, in this order; their values are not looked at."""
-        return [*(cls(tokens=value) for value in tokens or ()), *(cls(keep=share) for share in keep or ())]
+    def several(
+        cls, tokens: Sequence[float] | None, keep: Sequence[float] | None, coverage: Sequence[float] | None = None
+    ) -> list[Budget]:
+        """One for each of several numbers, fractions and shares, in this order; their values are not looked at."""
+        return [
+            *(cls(tokens=value) for value in tokens or ()),
+            *(cls(keep=share) for share in keep or ()),
+            *(cls(coverage=share) for share in coverage or ()),
+        ]
 
     @property
     def value(self) -> float | None:
         """The number, of whichever kind; None for no budget."""
-        return self.tokens if self.keep is None else self.keep
+        return next((one for one in (self.tokens, self.keep, self.coverage) if one is not None), None)

@@ -59,6 +59,19 @@ class BudgetSolver:
         settings = {"dominant": entering - contextual, "contextual": contextual}
         return settings if self.stage1 == "duet" else settings | {"merging": self.stage1}
 
+    def covering(self, share: float) -> Fields:
+        """Return the settings that keep of every image what covers a share of it, at most all of it.
+
+        Raises:
+            DuetError: no stage 1, or one that does not choose one token after another.
+        """
+        if self.stage1 == "none":
+            raise DuetError(
+                f"coverage {share:g} is for stage 1, and {self.name} has none: put one before it, as in "
+                f"scope+{self.stage2}."
+            )
+        return {"dominant": 1.0, "merging": self.stage1, "coverage": share} | self.stage2_settings()
+
     def counts(self, budget: float, visual_tokens: int) -> Fields:
         """Find the settings for images of `visual_tokens`."""
         if self._is_published:

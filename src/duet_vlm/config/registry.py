@@ -65,6 +65,8 @@ class Stage1Method(_Named):
             with "contextual" tokens, with a "pool" (contextual tokens, and a cluster width above 1), or "never".
         whole_videos: whether it is shown all frames of a video together, and may keep more of one than of another;
             other methods are shown one frame at a time.
+        one_by_one: whether it chooses one token after another by `stage1.common.chosen`, so that `coverage` has a
+            meaning.
     """
 
     at: Literal["encoder", "pixels"] = "encoder"
@@ -75,6 +77,7 @@ class Stage1Method(_Named):
     discards: bool = False
     averages: Literal["always", "contextual", "pool", "never"] = "never"
     whole_videos: bool = False
+    one_by_one: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from ..errors import DuetError, closest, shown
+from ..errors import DuetError, shown
 from . import pixelprune, registry
 from .choices import CHOICES, Combine, Positions, Query
 from .drops import Drop, as_drops, check_order, set_fields
-from .values import as_count, as_share, as_sides, check_flag, is_whole
+from .per_image import check_per_image
+from .values import as_count, as_share, as_sides, check_flag, check_names, is_whole
 from .versions import VERSION, check_version, readable
 
 _LANGUAGE = re.compile("[A-Za-z]{2,8}")
@@ -58,6 +59,10 @@ class Settings:
         audio_keep: how much of a sound is kept, as a fraction of its audio tokens, on average over the decoder layers;
             in both stages, at the layers of `drops` (docs/audio.md). None leaves sound alone, as text.
         audio_guides: True lets a video's sound say how much of each of its windows a drop keeps (docs/audio.md).
+        coverage: stage 1 stops as soon as the mean, over all tokens of an image, of the cosine to the nearest chosen
+            token is at least this share of 1 (docs/methods.md); `dominant` is then the most that an image keeps.
+        coverage_floor: the least that it keeps, int or float as `dominant`.
+        history: the counts of every image before the last one of a prompt are multiplied by this share.
         pixelprune: the largest difference of two pixels, in levels of 0 to 255, at which a block of patches repeats its
             neighbour and is left out before the encoder; 0 for copies alone. `dominant` then chooses of the others.
 
@@ -90,6 +95,9 @@ class Settings:
     downsample: tuple[int, int] | None = None
     audio_keep: float | None = None
     audio_guides: bool = False
+    coverage: float | None = None
+    coverage_floor: int | float = 1
+    history: float | None = None
     pixelprune: float | None = None
 
     def __post_init__(self) -> None:
@@ -118,6 +126,7 @@ class Settings:
         elif self.audio_guides:
             raise DuetError("audio_guides has no meaning for sound that is not compressed: give audio_keep, too.")
         self._check_options()
+        check_per_image(self)
         beside = {name: getattr(self, name) for name in ("downsample", "dominant", "merging")}
         set_fields(self, pixelprune=pixelprune.checked(self.pixelprune, **beside))
         check_order(self.drops)
@@ -230,15 +239,5 @@ class Settings:
             raise DuetError(f"a DuetConfig is read from a mapping of its fields to values, not from {shown(data)}.")
         check_version(data.get("version", VERSION))
         settings = {name: value for name, value in data.items() if name != "version"}
-        check_names(settings)
+        check_names(settings, [one.name for one in fields(Settings)])
         return cls(**settings)
-
-
-def check_names(settings: Mapping[Any, Any]) -> None:
-    """Raises DuetError for a setting that `DuetConfig` does not have, with the nearest one."""
-    known = [f.name for f in fields(Settings)]
-    for name in settings:
-        if name not in known:
-            near = closest(name, known)
-            listed = ", ".join(known) if near is None else f"{near}, which is the nearest name"
-            raise DuetError(f"setting {shown(name)} is unknown: a DuetConfig has {listed}.")

@@ -2,7 +2,7 @@
 
 1: the first. Release 0.1 wrote the same fields without a version.
 2: with `audio_keep`.
-3: with `pixelprune`.
+3: with `pixelprune`, `coverage` or `history`.
 A config that has none of these is written as version 1 still.
 """
 
@@ -15,7 +15,12 @@ from .values import is_whole
 
 FIRST, VERSION = 1, 3
 # a setting that came later -> the version that it came with, and what has no meaning without it
-LATER: dict[str, tuple[int, tuple[str, ...]]] = {"audio_keep": (2, ("audio_guides",)), "pixelprune": (3, ())}
+LATER: dict[str, tuple[int, tuple[str, ...]]] = {
+    "audio_keep": (2, ("audio_guides",)),
+    "pixelprune": (3, ()),
+    "coverage": (3, ("coverage_floor",)),
+    "history": (3, ()),
+}
 
 
 def readable(values: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,20 @@ Tokens = Annotated[
     float | None, typer.Option(help="The budget: visual tokens per image (crop, tile) and layer, on average.")
 ]
 Keep = Annotated[float | None, typer.Option(help="The budget as a fraction of the image's visual tokens, in (0, 1].")]
+Coverage = Annotated[
+    float | None,
+    typer.Option(
+        help="Instead of a budget: the share of each image that its tokens are to cover, in (0, 1]; for scope, tops, "
+        "mmr and divprune, with or without a stage 2."
+    ),
+]
+CoverageList = Annotated[
+    list[float] | None, typer.Option(help="Instead of budgets: shares of each image to be covered, one or more.")
+]
+History = Annotated[
+    float | None,
+    typer.Option(help="What every image before the last one keeps of its budget, as a fraction in (0, 1]."),
+]
 TokensList = Annotated[
     list[float] | None,
     typer.Option(help="Budgets, one or more: visual tokens per image (crop, tile) and layer, on average."),
@@ -120,6 +134,19 @@ def sides(name: str, written: str | None) -> tuple[int, int] | None:
     if match is None:
         raise DuetError(f"{name} {written!r} is no size: write two whole numbers, as in {name} 48x64.")
     return int(match[1]), int(match[2])
+
+
+def number_or_auto(name: str, written: str | None) -> int | Literal["auto"] | None:
+    """The number of an option such as `--frames 8`, or "auto"; whether it can be is looked at later.
+
+    Raises:
+        DuetError: anything else.
+    """
+    if written is None or written == "auto":
+        return written  # type: ignore[return-value]
+    if re.fullmatch(r"-?\d{1,9}", written) is None:
+        raise DuetError(f"{name} {written!r} is no number: write a whole one, or auto.")
+    return int(written)
 
 
 def share_or_auto(name: str, written: str) -> float | Literal["auto"]:

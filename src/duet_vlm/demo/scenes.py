@@ -135,18 +135,18 @@ def _place(rng: np.random.Generator, sizes: np.ndarray) -> list[tuple[int, int, 
     return [(int(x), int(y), int(s)) for x, y, s in placed]
 
 
-def make_scene(rng: np.random.Generator) -> Scene:
-    """Draw one scene; equal generators give equal scenes."""
+def make_scene(rng: np.random.Generator, fewest: int = MIN_OBJECTS, most: int = MAX_OBJECTS) -> Scene:
+    """Draw one scene of `fewest` to `most` objects; equal generators give equal scenes."""
     background = int(rng.integers(0, len(BACKGROUNDS)))
     image = _background(rng, background)
     _add_clutter(rng, image)
-    count = int(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1))
+    count = int(rng.integers(fewest, most + 1))
     while True:
         has_digit = rng.random(count) < DIGIT_SHARE
         sizes = np.where(has_digit, rng.integers(MIN_DIGIT_SIZE, MAX_SIZE + 1, count),
                          rng.integers(MIN_SIZE, MAX_SIZE + 1, count))  # fmt: skip
         boxes = _place(rng, np.sort(sizes)[::-1])  # large ones first, or they find no room
-        if len(boxes) >= MIN_OBJECTS:
+        if len(boxes) >= fewest:
             break
     shapes, colors = _deal(rng, len(SHAPES), len(boxes)), _deal(rng, len(COLORS), len(boxes))
     owner = np.full((IMAGE_SIZE, IMAGE_SIZE), -1, np.int8)

@@ -91,10 +91,15 @@ def end() -> ModelCall | None:
     return call
 
 
+def ids_of(args: Any, kwargs: dict[str, Any]) -> Any:
+    """The ids that `generate` is called with, if any."""
+    return kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
+
+
 @contextlib.contextmanager
 def generating(owner: Any, args: Any, kwargs: dict[str, Any]) -> Iterator[None]:
     """Inside, `owner`'s model generates, called with these arguments."""
-    ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
+    ids = ids_of(args, kwargs)
     token = _generation.set(Generation(owner, len(ids) if isinstance(ids, Tensor) else None))
     try:
         yield

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .. import host
-from ..config.budget import SLACK
 from ..config.drops import Drop
+from ..config.values import SLACK
 from ..host import attention
 from ..host.types import DecoderLayer
 from ..stage2 import ranking

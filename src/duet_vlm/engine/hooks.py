@@ -14,7 +14,7 @@ from torch import nn
 
 from .. import host
 from ..errors import DuetError
-from ..families import audience
+from ..families import audience, recency
 from ..host.refs import Ref, wrap
 from ..host.types import Core, DecoderLayer
 from . import (
@@ -119,7 +119,8 @@ class Engine:
         host.check_chunks(self._model(), args, kwargs, self.plan.compresses and prompt.has_pixels(self.plan, kwargs))
         # images are encoded first, for this model alone, unless a draft model gets them too
         alone = kwargs.get("assistant_model") is None
-        with calls.generating(self, args, kwargs), audience.for_engine(alone, handed_on=True):
+        older = recency.within_prompt(prompt.older_of_prompt(self.plan, args, kwargs))
+        with calls.generating(self, args, kwargs), audience.for_engine(alone, handed_on=True), older:
             return generate(*args, **kwargs)
 
     def before_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -137,6 +137,11 @@ def check_plan(model: Any, config: Settings, tokenizer: Any) -> Family:
     if not host.renumbers(host.decoder_of(model)):
         refuse_renumbering(model.config.get_text_config(), config, "its layers have rotary embeddings of their own")
     host.check_attention(host.decoder_of(model), renumbers(family, host.decoder_of(model), config))
+    if config.history is not None and family.tiles_apart:
+        raise DuetError(
+            f"history {config.history:g} is not possible for a {model.config.model_type}, whose tiles stand apart in a "
+            "prompt as images do: leave it out."
+        )
     if config.proportional:
         check_adds_mask(host.decoder_of(model))
     layers = len(host.decoder_of(model).layers)

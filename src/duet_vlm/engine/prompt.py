@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from ..errors import DuetError
-from ..families import audience, encoding
+from ..families import audience, encoding, recency
 from ..families.encoding import Outcome
 from ..host import cache_of
 from ..host.types import Core
-from ..stage1 import Merge
+from ..stage1 import Merge, settings_of
 from ..stage2.queries import has_answer, query_places
 from ..tensors.tokens import number_runs, number_spans, spread
+from . import calls
 from .forward_pass import Prefill
 from .guiding import Guide, guide_of
 from .merge_sizes import log_sizes
@@ -58,7 +59,8 @@ def encode(plan: Plan, core: Core, kwargs: dict[str, Any], repeats: int = 1) -> 
             given = {k: kwargs[k] for k in inspect.signature(encoder).parameters if k in kwargs}
             if modality == AUDIO:  # it is not encoded before it is repeated, as images are
                 given = {k: x[::repeats] if isinstance(x, Tensor) else x for k, x in given.items()}
-            with audience.for_engine():
+            older = recency.within_prompt(older_tokens(plan, kwargs["input_ids"]))
+            with audience.for_engine(), older:
                 outputs[modality] = encoder(**given, return_dict=True)
         for name in names:
             others.pop(name, None)
@@ -67,11 +69,22 @@ def encode(plan: Plan, core: Core, kwargs: dict[str, Any], repeats: int = 1) -> 
     return plan.family.without_removed(others | {"mm_encoder_outputs": outputs})
 
 
-def _with_sound(core: Any, kwargs: dict[str, Any], token: int, output: Any, repeats: int) -> dict[str, Tensor]:
-    """Embed the prompt with what stage 1 made of its sounds, as the core model takes no encoded ones.
+def older_tokens(plan: Plan, ids: Any, past: int = 0) -> recency.Older | None:
+    """What encoders must know of a prompt of ids (B, S) behind `past` tokens of a cache; None where they need not."""
+    if plan.config.history is None or not isinstance(ids, Tensor):
+        return None
+    visual = {modality: token for modality, token in plan.tokens.items() if modality != AUDIO}
+    return recency.older_tokens(ids[:, past:], visual, {"video", *plan.family.runs})
 
-    Nothing where their tokens are not those of the prompt, which stock reports.
-    """
+
+def older_of_prompt(plan: Plan, args: Any, kwargs: dict[str, Any]) -> recency.Older | None:
+    """The same for a call of `generate`, whose ids begin with what the cache has."""
+    cache = cache_of(kwargs)
+    return older_tokens(plan, calls.ids_of(args, kwargs), 0 if cache is None else cache.get_seq_length())
+
+
+def _with_sound(core: Any, kwargs: dict[str, Any], token: int, output: Any, repeats: int) -> dict[str, Tensor]:
+    """Embed the prompt with what stage 1 made of its sounds; nothing where they do not match, which stock says."""
     outcome: Outcome = getattr(output, encoding.ATTRIBUTE)
     ids, embeds = kwargs["input_ids"], kwargs.get("inputs_embeds")
     output.pooler_output = outcome.features * repeats  # one for each sound
@@ -94,7 +107,7 @@ def outcome_of(plan: Plan, output: Any) -> Outcome | None:
         return outcome  # settings may have changed between encoding and now
     if not plan.config.merges:
         return None
-    if outcome is None or outcome.settings != encoding.settings_of(plan.config):
+    if outcome is None or outcome.settings != settings_of(plan.config):
         why = "before these settings of stage 1 were applied" if outcome is not None else "without stage 1"
         raise DuetError(
             f"image features came that were encoded {why}, in parts or by hand, so they cannot be merged: pass the "

@@ -12,7 +12,18 @@ from typing import Annotated, Any
 import typer
 
 from ..console import terminal
-from ..console.options import ConfigFile, Device, Dtype, JsonFile, KeepList, Methods, Model, Threads, TokensList
+from ..console.options import (
+    ConfigFile,
+    CoverageList,
+    Device,
+    Dtype,
+    JsonFile,
+    KeepList,
+    Methods,
+    Model,
+    Threads,
+    TokensList,
+)
 from ..console.tables import several
 from ..errors import DuetError
 from ..inputs.choice import check_choices
@@ -43,6 +54,7 @@ def evaluate(
     method: Methods = None,
     tokens: TokensList = None,
     keep: KeepList = None,
+    coverage: CoverageList = None,
     limit: Annotated[int | None, typer.Option(help="Ask only the first so many questions.", min=1)] = None,
     batch_size: Annotated[int, typer.Option(help="Prompts at a time.", min=1)] = 16,
     strict: Annotated[
@@ -73,7 +85,7 @@ def evaluate(
     check_writable_folder(out, "the answers")
     terminal.check_json(json_file)
     check_dtype(dtype)
-    problems = check_choices(method, tokens or [], keep or [], brings_settings(model), default=False)
+    problems = check_choices(method, tokens or [], keep or [], brings_settings(model), False, coverage or [])
     if strict and problems:
         raise DuetError(f"{problems[0]} (--strict stops here)")
     if data not in BUILT_IN:
@@ -86,7 +98,7 @@ def evaluate(
         process = Process.this()
         request = read_request(
             model, data, methods=method, tokens=tokens or [], keep=keep or [], limit=limit, strict=strict, dtype=dtype,
-            device=device, process=process, status=status,
+            device=device, process=process, status=status, coverage=coverage or [],
         )  # fmt: skip
     if process.is_main:
         for problem in request.problems:

@@ -45,6 +45,7 @@ def read_request(
     device: str | None,
     process: Process,
     status: Callable[[str], Any] = lambda _: None,
+    coverage: Sequence[float] = (),
 ) -> EvalRequest:
     """Read and check everything, the cheap things first; see `duet eval --help`.
 
@@ -57,9 +58,9 @@ def read_request(
     where = process.device(check_device(device))
     config = read_config(model)
     if methods is None:
-        brings = getattr(config, "duet", None) is not None and not tokens and not keep
+        brings = getattr(config, "duet", None) is not None and not tokens and not keep and not coverage
         methods = [SAVED] if brings else ["duet"]
-    runs, problems = runs_of(config, methods, tokens, keep)
+    runs, problems = runs_of(config, methods, tokens, keep, coverage)
     status("Reading the data")
     records, wrong = read_data(data, limit)
     problems += wrong

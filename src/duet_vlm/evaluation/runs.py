@@ -67,20 +67,22 @@ def saved(config: PreTrainedConfig) -> Run:
 
 
 def runs_of(
-    config: PreTrainedConfig, methods: Sequence[str], tokens: Sequence[float], keep: Sequence[float]
-) -> tuple[list[Run], list[Skipped]]:
+    config: PreTrainedConfig, methods: Sequence[str], tokens: Sequence[float], keep: Sequence[float],
+    coverage: Sequence[float] = (),
+) -> tuple[list[Run], list[Skipped]]:  # fmt: skip
     """The full model and every method at every budget, in the order given; and what of it there is not.
 
     Args:
         config: the model's transformers config.
         methods: names that `presets.preset` knows; "saved" is what the model's config brings, at its own budget.
         tokens: budgets in visual tokens, or
-        keep: budgets as fractions.
+        keep: budgets as fractions, or
+        coverage: shares of each image that are to be covered; "coverage" then stands behind a method's name.
 
     Raises:
         ValueError: budgets of both kinds or none, something twice, or no method that can run.
     """
-    check_choices(methods, tokens, keep, getattr(config, "duet", None) is not None, default=False)
+    check_choices(methods, tokens, keep, getattr(config, "duet", None) is not None, False, coverage)
     compressed = [method for method in methods if method != FULL]
     runs, problems = [full_model()], list[Skipped]()
     for method in compressed:
@@ -92,10 +94,14 @@ def runs_of(
         except DuetError as error:
             problems.append(Skipped(str(error)))
             continue
-        for budget in [Budget()] if method in WITHOUT_BUDGET else Budget.several(tokens, keep):
+        budgets = [Budget()] if method in WITHOUT_BUDGET else Budget.several(tokens, keep, coverage)
+        for budget in budgets:
             try:
-                settings = preset(method, model=config, tokens=budget.tokens, keep=budget.keep)
-                runs.append(Run(method, settings, budget.value))
+                settings = preset(
+                    method, model=config, tokens=budget.tokens, keep=budget.keep, coverage=budget.coverage
+                )
+                named = method if budget.coverage is None else f"{method} coverage"
+                runs.append(Run(named, settings, budget.value))
             except DuetError as error:
                 at = method if budget.value is None else f"{method} at {budget.value:g}"
                 problems.append(Skipped(f"{at}: {error}"))

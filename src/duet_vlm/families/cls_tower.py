@@ -16,6 +16,7 @@ from ..tensors.streamed import column_sums
 from . import encoding
 from .encoding import EncoderCall, Stage1
 from .features import check_feature_layer, feature_layer
+from .placing import placed
 from .taps import Tap
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ class ClsStage1(Stage1):
     def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
         """Decide for some of the images; their attention statistics are gone when this returns."""
         scores, metric = self.statistics(layer, call, part)
-        return merge(self.config, Encoded(scores, metric, patches, grid(self.core.config)), self.reserved)
+        encoded = Encoded(scores, metric, patches, grid(self.core.config))
+        return merge(self.settings_for(call, encoded, self.reserved), encoded, self.reserved)
 
     def before_projector(self, projector: nn.Module, args: tuple[Tensor]) -> Tensor | None:
         call = self.call()
@@ -142,7 +144,9 @@ class ClsStage1(Stage1):
         # video_llava's videos bring CLS along
         patches, cls = tokens[:, tokens.shape[1] - call.output.shape[1] + 1 :], call.output[:, :1]
         chunks = zip(self.chunks(call, patches), call.decisions, strict=True)
-        call.kept = self.gathered([self.retained(patches[part], cls[part], decided) for part, decided in chunks])
+        # images may retain different numbers
+        kept = [self.retained(patches[part], cls[part], decided).flatten(0, 1) for part, decided in chunks]
+        call.kept = torch.cat(kept)[None]
         return call.kept if call.engine_only else None
 
     def after_projector(self, projector: nn.Module, args: Any, output: Tensor) -> Tensor | None:
@@ -159,23 +163,36 @@ class ClsStage1(Stage1):
         call.features, call.sizes = features.flatten(0, 1), sizes.flatten()
         return features if call.engine_only else None
 
-    def gathered(self, kept: list[Tensor]) -> Tensor:
-        """Join what is retained of each chunk, (b, K, D), to one tensor."""
-        return torch.cat(kept)
-
     def chunks(self, call: EncoderCall, patches: Tensor) -> list[slice]:
         """Cut the images (B, N, D) into chunks whose attention statistics are held at a time."""
         images_per_chunk = self.images_per_chunk(patches)
         return [slice(start, start + images_per_chunk) for start in range(0, len(patches), images_per_chunk)]
 
     def images_per_chunk(self, patches: Tensor) -> int:
-        """Count the images whose attention statistics are held at a time: as many as fill 16 MB, at least one."""
+        """Count the images whose attention statistics are held at a time: as many as fill 16 MB, at least one.
+
+        Where images of one size may retain different numbers, they are decided one by one.
+        """
+        if self.config.coverage is not None or self.config.history is not None:
+            return 1
         return max(1, _STATISTICS // (patches.shape[1] * patches.shape[2]))
 
     def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
         """Make what the projector gets, (B, K, D), from patches (B, N, D) and CLS (B, 1, D)."""
-        raise NotImplementedError
+        return merge.retained(patches)
 
     def placed(self, projected: Tensor, decisions: list[Merge], length: int) -> tuple[Tensor, Tensor]:
-        """Place projected tokens (B, K, D): (B, length, D), zeros where one was removed, and sizes (B, length)."""
-        raise NotImplementedError
+        """Place projected tokens (1, total, D): (B, length, D), zeros where one was removed, and sizes (B, length)."""
+        done, places, sizes = 0, [], []
+        for part in decisions:
+            where, counts = self.places(part)
+            images = torch.arange(done, done + len(where), device=projected.device)
+            done += len(where)
+            places.append((where.to(projected.device) + images[:, None] * length).flatten())
+            sizes.append(counts.flatten())
+        tokens, numbers = placed(projected, torch.cat(places)[None], torch.cat(sizes)[None], done * length)
+        return tokens.unflatten(1, (done, length))[0], numbers.unflatten(1, (done, length))[0]
+
+    def places(self, merge: Merge) -> tuple[Tensor, Tensor]:
+        """Say where the tokens of `retained` stand in an image, (B, K) long, and for how many each one stands."""
+        return merge.places, merge.sizes

@@ -13,17 +13,19 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..config.budget import stage1_counts
+from ..config.per_image import aged
 from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.refs import Ref, wrap
-from ..stage1 import Merge
-from . import audience
+from ..stage1 import Encoded, Merge, settings_of
+from . import audience, recency
 from .blocks import Blocks
 from .parts import Parts
 
@@ -67,6 +69,8 @@ class EncoderCall:
         sizes: (total,) float32, see `Outcome`.
         decisions: what was decided.
         shares: what is retained of each crop, where crops differ.
+        modality: of what is encoded.
+        seen: how many visual tokens of the prompt were decided about.
         blocks: which blocks of patches went into the tower, where `pixelprune` looks for those that repeat.
     """
 
@@ -85,6 +89,13 @@ class EncoderCall:
     decisions: list[Merge] = field(default_factory=list)
     shares: list[Any] | None = None
     blocks: Blocks | None = None
+    modality: str = "image"
+    seen: int = 0
+
+    def is_older(self, tokens: int) -> bool:
+        """Go on by an image, or a part of one, with so many tokens in the prompt; whether newer images follow it."""
+        self.seen += tokens
+        return recency.is_older(self.modality, self.seen - 1)
 
 
 _call: ContextVar[EncoderCall | None] = ContextVar("duet_vlm_encoder_call", default=None)
@@ -165,13 +176,16 @@ class Stage1:
         only = audience.engine_only()
         arguments = dict(inspect.signature(encoder).bind(*args, **kwargs).arguments)
         reason = self.cannot_follow(arguments)
-        alone = self.config.pixelprune is not None and not only  # it works for the engine alone
+        config, alone = self.config, not only  # nobody's prompt is known, or stock has no such features
+        alone = alone and (config.pixelprune is not None or (config.history is not None and not recency.known()))
         if reason is not None or alone:
-            if only:
+            if reason is not None and only:
                 raise DuetError(reason)
             with paused():
                 return encoder(*args, **kwargs)
-        call = EncoderCall(self, only, arguments)
+        outer, named = _call.get(), getattr(encoder, "__name__", "")
+        video = "video" in named if outer is None else outer.modality == "video"  # one encoder may call another
+        call = EncoderCall(self, only, arguments, modality="video" if video else "image")
         with within(call):
             output = encoder(*args, **kwargs)
         if isinstance(output, tuple):
@@ -182,6 +196,20 @@ class Stage1:
         elif call.features is not None:
             setattr(output, ATTRIBUTE, self.outcome(call, output))
         return output
+
+    def settings_for(
+        self, call: EncoderCall, encoded: Encoded, reserved: int = 0, length: int | None = None
+    ) -> Settings:
+        """The settings of the next image or video: smaller counts where newer ones follow it.
+
+        `reserved` dominant tokens are no patches; `length` is its tokens in the prompt, where `encoded` has others.
+        """
+        config = self.config
+        if config.history is None or not call.is_older(encoded.tokens if length is None else length):
+            return config
+        counts = stage1_counts(config, encoded.tokens // encoded.frames, dynamic=True)
+        dominant, contextual = aged(config, counts, reserved)
+        return replace(config, dominant=dominant, contextual=contextual, rest=config.rest and contextual > 0)
 
     def cannot_follow(self, arguments: dict[str, Any]) -> str | None:
         """Why stage 1 cannot be done in a call with these arguments, which win over the config; None if it can."""
@@ -212,28 +240,3 @@ class Stage1:
 def paused() -> AbstractContextManager[None]:
     """Inside, no tap is at work: modules of the model can be called for something else."""
     return within(None)
-
-
-def settings_of(config: Settings) -> tuple[Any, ...]:
-    """Return the settings that stage 1 depends on."""
-    names = ("dominant", "contextual", "cluster_width", "merging", "combine", "diverse", "rest", "downsample")
-    return tuple(getattr(config, name) for name in (*names, "pixelprune"))
-
-
-def placed(tokens: Tensor, places: Tensor, sizes: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Put (B, K, D) tokens and their (B, K) sizes at `places` (B, K): (B, length, D) and (B, length), 0 elsewhere."""
-    where = places[..., None].expand_as(tokens)
-    full = tokens.new_zeros(len(tokens), length, tokens.shape[2]).scatter(1, where, tokens)
-    counts = torch.zeros(len(tokens), length, dtype=torch.float32, device=tokens.device)
-    return full, counts.scatter(1, places, sizes.float())
-
-
-def merged_in_place(config: Settings, merge: Merge, features: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N, D) features: every retained token at its own place, an anchor's place holding its contextual token.
-
-    docs/method.md, 1.7, encoders without CLS.
-
-    Returns:
-        (B, N, D), zeros where a token was removed; (B, N) float32 sizes.
-    """
-    return placed(merge.retained(features), merge.places, merge.sizes, features.shape[1])

@@ -17,9 +17,10 @@ from ..config.budget import stage1_counts
 from ..config.settings import Settings
 from ..host.attention import received
 from ..stage1 import Encoded, Merge, merge
-from .encoding import EncoderCall, Stage1, merged_in_place
+from .encoding import EncoderCall, Stage1
 from .family import Family
 from .features import check_feature_layer, feature_layer
+from .placing import merged_in_place
 from .taps import Tap
 
 if TYPE_CHECKING:
@@ -79,13 +80,18 @@ class FixedStage1(Stage1):
         return torch.cat([scores[..., None].to(keys), keys], dim=2)
 
     def merged(
-        self, call: EncoderCall, statistics: Tensor, features: Tensor, grid: tuple[int, int] | None, frames: int = 1
-    ) -> tuple[Tensor, Tensor]:
-        """Merge features (1, n, D) by statistics (1, n, 1 + d): tokens in place (1, n, D), and sizes (1, n)."""
+        self, call: EncoderCall, statistics: Tensor, features: Tensor, grid: tuple[int, int] | None, frames: int = 1,
+        length: int | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Merge features (1, n, D) by statistics (1, n, 1 + d): tokens in place (1, n, D), and sizes (1, n).
+
+        `length` is their number in the prompt, where that is not n.
+        """
         statistics = statistics.to(features.device)  # tower and projector may live on different ones
         # the trace keeps the scores; a view would keep the keys with them
         encoded = Encoded(statistics[..., 0].clone(), statistics[..., 1:], features, grid, frames)
-        decided: Merge = merge(self.config, encoded, dynamic=self.dynamic)
+        settings = self.settings_for(call, encoded, length=length)
+        decided: Merge = merge(settings, encoded, dynamic=self.dynamic)
         call.decisions.append(decided)
         return merged_in_place(self.config, decided, features)
 

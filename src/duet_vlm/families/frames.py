@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ..config.settings import Settings
 from ..stage1 import Encoded, merge, shown_together
-from .encoding import EncoderCall, merged_in_place
+from .encoding import EncoderCall
+from .placing import merged_in_place
 
 
 def merged_frames(config: Settings, call: EncoderCall, video: Encoded) -> list[tuple[Tensor, Tensor]]:

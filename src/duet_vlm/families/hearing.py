@@ -13,9 +13,10 @@ from ..config.audio import AudioSchedule
 from ..config.settings import Settings
 from ..errors import DuetError
 from ..host.attention import received
-from ..stage1 import Encoded
+from ..stage1 import Encoded, settings_of
 from ..stage1.neighbours import merge_neighbours
-from .encoding import ATTRIBUTE, EncoderCall, Outcome, Stage1, merged_in_place, settings_of, within
+from .encoding import ATTRIBUTE, EncoderCall, Outcome, Stage1, within
+from .placing import merged_in_place
 from .taps import Tap
 
 if TYPE_CHECKING:

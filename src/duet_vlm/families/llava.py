@@ -29,11 +29,9 @@ class LlavaStage1(cls_tower.ClsStage1):
     def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
         return torch.cat([cls, merge.retained(patches)], dim=1)
 
-    def placed(self, projected: Tensor, decisions: list[Merge], length: int) -> tuple[Tensor, Tensor]:
-        sizes = torch.cat([merge.sizes for merge in decisions])
-        kept = projected.shape[1]
-        sizes = pad(sizes, (kept - sizes.shape[1], 0), value=1.0)  # CLS stands for itself
-        return pad(projected, (0, 0, 0, length - kept)), pad(sizes, (0, length - kept))
+    def places(self, merge: Merge) -> tuple[Tensor, Tensor]:
+        sizes = pad(merge.sizes, (1, 0), value=1.0)  # CLS stands for itself
+        return torch.arange(sizes.shape[1], device=sizes.device).expand_as(sizes), sizes
 
 
 class Llava(Family, model_types=("llava",)):

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ..config.budget import stage1_counts
+from ..config.per_image import aged
 from ..config.settings import Settings
 from ..host import tiles_of
 from ..host.refs import wrap
 from ..stage1 import Encoded, Merge, merge
-from . import cls_tower, encoding
+from . import cls_tower
 from .anyres import AnyRes
 from .downsample import Downsample
 from .encoding import EncoderCall, Stage1
@@ -62,6 +63,11 @@ class Share:
     dominant: int
     contextual: int
 
+    def older(self, config: Settings) -> Share:
+        """The share of a crop of an older image, by `history`."""
+        dominant, contextual = aged(config, (self.dominant, self.contextual))
+        return replace(self, dominant=dominant, contextual=contextual)
+
 
 class LlavaNextStage1(Packed, cls_tower.ClsStage1):
     """Dominant tokens in their places, contextual ones in their anchors', zeros elsewhere.
@@ -84,7 +90,11 @@ class LlavaNextStage1(Packed, cls_tower.ClsStage1):
         if call.shares is None:
             sizes = torch.as_tensor(call.arguments["image_sizes"]).tolist()
             known = {size: shares(self.core, self.config, size) for size in {tuple(size) for size in sizes}}
-            call.shares = [share for size in sizes for share in known[tuple(size)]]
+            call.shares = list[Share]()
+            for size in sizes:
+                length, own = known[tuple(size)]
+                older = self.config.history is not None and call.is_older(length)
+                call.shares += [one.older(self.config) for one in own] if older else own
         return call.shares
 
     def merge_of(self, layer: Any, call: EncoderCall, part: slice, patches: Tensor) -> Merge:
@@ -106,26 +116,9 @@ class LlavaNextStage1(Packed, cls_tower.ClsStage1):
             **{name: inside[getattr(merged, name)] for name in ("dominant", "anchors", "members")},
         )
 
-    def gathered(self, kept: list[Tensor]) -> Tensor:
-        """(1, retained tokens of all crops, D)."""
-        return torch.cat([part.flatten(0, 1) for part in kept])[None]
 
-    def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
-        return merge.retained(patches)
-
-    def placed(self, projected: Tensor, decisions: list[Merge], length: int) -> tuple[Tensor, Tensor]:
-        done, places = 0, []
-        for part in decisions:
-            crops = torch.arange(done, done + len(part.places), device=projected.device) * length
-            done += len(crops)
-            places.append((part.places + crops[:, None]).flatten())
-        sizes = torch.cat([part.sizes.flatten() for part in decisions])
-        tokens, counts = encoding.placed(projected, torch.cat(places)[None], sizes[None], done * length)
-        return tokens.unflatten(1, (done, length))[0], counts.unflatten(1, (done, length))[0]
-
-
-def shares(core: Any, config: Settings, size: tuple[int, int]) -> list[Share]:
-    """Divide what one image of this (height, width) retains among its crops.
+def shares(core: Any, config: Settings, size: tuple[int, int]) -> tuple[int, list[Share]]:
+    """Divide what one image of this (height, width) retains among its crops; with its tokens in the prompt.
 
     Stock itself packs the numbers of the patches, so what is left of them is no padding.
     """
@@ -143,7 +136,7 @@ def shares(core: Any, config: Settings, size: tuple[int, int]) -> list[Share]:
         grid = (len(inside) // max(1, width), width)
         crop_shares.append(share_of(tuple(inside.tolist()), grid, per_crop, before, patches))
         before += len(inside)
-    return crop_shares
+    return len(packed[0]), crop_shares
 
 
 def share_of(inside: tuple[int, ...], grid: tuple[int, int], counts: tuple[int, int], before: int, whole: int) -> Share:

@@ -31,7 +31,10 @@ class LlavaNextVideoStage1(LlavaNextStage1):
             counts = stage1_counts(self.config, cls_tower.count_patches(self.core.config))
             left = tuple(range(rows * columns))
             share = share_of(left, (rows, columns), counts, 0, cls_tower.count_patches(self.core.config))
-            call.shares = [share] * len(call.hidden)
+            aging = self.config.history is not None
+            call.shares = [
+                share.older(self.config) if aging and call.is_older(len(left)) else share for _ in call.hidden
+            ]
         return call.shares
 
     def images_per_chunk(self, patches: Tensor) -> int:

@@ -56,7 +56,9 @@ class LlavaOneVisionStage1(fixed.FixedStage1):
             (statistics,), _ = pack([pad(statistics, (0, 1))], size, newline, **how)
             statistics = statistics.to(features.device)
             places = (statistics[:, -1] == 0).nonzero()[:, 0]
-            tokens, sizes = self.merged(call, statistics[None, places, :-1], features[None, places], None)
+            tokens, sizes = self.merged(
+                call, statistics[None, places, :-1], features[None, places], None, length=len(features)
+            )
             parts.append(
                 (
                     tokens.new_zeros(features.shape).index_copy(0, places, tokens[0]),

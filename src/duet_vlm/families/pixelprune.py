@@ -18,7 +18,8 @@ from ..config.settings import Settings
 from ..stage1 import Encoded, Merge, merge, selected
 from ..stage1.pixelprune import pixelprune
 from .blocks import Blocks
-from .encoding import EncoderCall, Stage1, merged_in_place
+from .encoding import EncoderCall, Stage1
+from .placing import merged_in_place
 from .video.processors import CLIP_STD
 
 LEVELS = 255.0  # between black and white

@@ -78,7 +78,7 @@ class QwenStage1(Stage1):
             shape = int(rows) // side, int(columns) // side
             part = slice(start, start + int(frames) * shape[0] * shape[1])
             video = Encoded(scores[None, part], keys[None, part], features[None, part], shape, int(frames))
-            parts += merged_frames(self.config, call, video)
+            parts += merged_frames(self.settings_for(call, video), call, video)
             start = part.stop
         call.features, call.sizes = (torch.cat([part[i] for part in parts]) for i in (0, 1))
 

@@ -63,7 +63,7 @@ class VideoLlama3Stage1(Stage1):
         for frames, rows, columns, _ in self.videos(call):
             part = slice(start, start + frames * rows * columns)
             video = Encoded(scores[:, part], keys[:, part], output[None, part], (rows, columns), frames)
-            parts += merged_frames(self.config, call, video)
+            parts += merged_frames(self.settings_for(call, video), call, video)
             start = part.stop
         call.features, call.sizes = (torch.cat([part[i] for part in parts]) for i in (0, 1))
 

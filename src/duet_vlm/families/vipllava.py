@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from ..config.settings import Settings
 from ..errors import DuetError
-from ..stage1 import Merge
-from . import cls_tower, encoding
+from . import cls_tower
 from .family import Family
 
 if TYPE_CHECKING:
@@ -26,13 +22,6 @@ class VipLlavaStage1(cls_tower.ClsStage1):
 
     def scoring_layer(self, layers: Any) -> Any:
         return layers[deepest(self.core.config, len(layers)) - 1]
-
-    def retained(self, patches: Tensor, cls: Tensor, merge: Merge) -> Tensor:
-        return merge.retained(patches)
-
-    def placed(self, projected: Tensor, decisions: list[Merge], length: int) -> tuple[Tensor, Tensor]:
-        places, sizes = (torch.cat([getattr(part, name) for part in decisions]) for name in ("places", "sizes"))
-        return encoding.placed(projected, places, sizes, length)
 
 
 def deepest(config: PreTrainedConfig, layers: int) -> int:

@@ -33,31 +33,34 @@ class Chosen:
 
 
 def check_choice(
-    method: str | None, tokens: float | None, keep: float | None, brings: bool | None, default: bool = False
-) -> None:
+    method: str | None, tokens: float | None, keep: float | None, brings: bool | None, default: bool = False,
+    coverage: float | None = None,
+) -> None:  # fmt: skip
     """Refuse what no model could be asked for, before one is looked at; loads neither torch nor transformers.
 
     Args:
-        method, tokens, keep: as `chosen` takes them.
+        method, tokens, keep, coverage: as `chosen` takes them.
         brings: whether the model brings settings; None where that is not known yet.
         default: whether there is a budget where none is given.
 
     Raises:
         DuetError: an unknown method, or a budget that is missing, doubled, or none at all.
     """
-    if method is None and brings and tokens is None and keep is None:
+    if method is None and brings and tokens is None and keep is None and coverage is None:
         method = SAVED
     if method == SAVED and brings is False:
         raise DuetError("method 'saved' is for models that bring settings, and this one has none: choose another.")
     if method != SAVED:
         stages(method or "duet")
     with option_names():
-        Budget.parse(method or "duet", tokens, keep, needed=not default and not (method is None and brings is None))
+        needed = not default and not (method is None and brings is None)
+        Budget.parse(method or "duet", tokens, keep, coverage, needed=needed)
 
 
 def check_choices(
-    methods: Sequence[str] | None, tokens: Sequence[float], keep: Sequence[float], brings: bool | None, default: bool
-) -> list[str]:
+    methods: Sequence[str] | None, tokens: Sequence[float], keep: Sequence[float], brings: bool | None, default: bool,
+    coverage: Sequence[float] = (),
+) -> list[str]:  # fmt: skip
     """The same of several methods at several budgets, where one that cannot be leaves the others.
 
     Returns:
@@ -66,19 +69,19 @@ def check_choices(
     Raises:
         DuetError: budgets of both kinds or none, something twice, or nothing that can be.
     """
-    for kind, listed in (("method", methods or ()), ("budget", tokens), ("budget", keep)):
+    for kind, listed in (("method", methods or ()), ("budget", tokens), ("budget", keep), ("budget", coverage)):
         for value in listed:
             if list(listed).count(value) > 1:
                 raise DuetError(f"{kind} {value} is given twice: give each once.")
-    budgets = Budget.several(tokens, keep)
+    budgets = Budget.several(tokens, keep, coverage)
     if methods is None:
         if not budgets and brings is not False:
             return []
         methods = ["duet"]
     compressed = [method for method in methods if method not in WITHOUT_BUDGET]
     with option_names():
-        if tokens and keep:
-            Budget.parse("duet", tokens[0], keep[0])
+        if sum(map(bool, (tokens, keep, coverage))) > 1:
+            Budget.parse("duet", *(values[0] if values else None for values in (tokens, keep, coverage)))
         if compressed and not budgets and not default:
             Budget.parse(compressed[0], None, None)
     problems, good = list[str](), len(methods) - len(compressed)
@@ -92,7 +95,7 @@ def check_choices(
         for budget in budgets:
             try:
                 with option_names():
-                    Budget.parse(method, budget.tokens, budget.keep)
+                    Budget.parse(method, budget.tokens, budget.keep, budget.coverage)
                 good += 1
             except DuetError as error:
                 problems.append(f"{method} at {budget.value:g}: {error}")
@@ -109,6 +112,8 @@ def chosen(
     default_keep: float | None = None,
     grid: tuple[int, ...] | None = None,
     audio_keep: float | Literal["auto"] | None = None,
+    coverage: float | None = None,
+    history: float | None = None,
 ) -> Chosen:
     """The settings that a command line asks for; `grid` is the image's or frame's, where images differ in size.
 
@@ -120,11 +125,13 @@ def chosen(
     from ..families import family_of
 
     family_of(config)
-    saved, given = getattr(config, "duet", None), tokens is not None or keep is not None
-    check_choice(method, tokens, keep, saved is not None, default_keep is not None)
+    saved = getattr(config, "duet", None)
+    given = any(one is not None for one in (tokens, keep, coverage))
+    check_choice(method, tokens, keep, saved is not None, default_keep is not None, coverage)
     own = method == SAVED or (method is None and saved is not None and not given)
-    if audio_keep is not None and (own or method == NONE):
-        raise DuetError("--audio-keep is for methods at a budget: leave it out, or give --keep or --tokens.")
+    for option, value in (("--audio-keep", audio_keep), ("--history", history)):
+        if value is not None and (own or method == NONE):
+            raise DuetError(f"{option} is for methods at a budget: leave it out, or give --keep or --tokens.")
     if own:
         return Chosen(saved_config(config), SAVED, "the settings saved with the model")
     method = method or "duet"
@@ -135,12 +142,17 @@ def chosen(
         with option_names():
             return Chosen(preset(method, model=config, grid=grid, audio_keep=audio_keep), method, f"{method}{aside}")
     if given:
-        budget_words = f"--tokens {tokens:g}" if keep is None else f"--keep {keep:g}"
+        kinds = (("tokens", tokens), ("keep", keep), ("coverage", coverage))
+        budget_words = next(f"--{name} {value:g}" for name, value in kinds if value is not None)
     else:
         keep, budget_words = default_keep, "a third of the visual tokens (no budget was given)"
     with option_names():
-        settings = preset(method, model=config, tokens=tokens, keep=keep, grid=grid, audio_keep=audio_keep)
-    return Chosen(settings, method, f"{method}, {budget_words}{aside}")
+        more = {} if history is None else {"history": history}
+        settings = preset(
+            method, model=config, tokens=tokens, keep=keep, coverage=coverage, grid=grid, audio_keep=audio_keep, **more
+        )
+    older = "" if history is None else f", --history {history:g}"
+    return Chosen(settings, method, f"{method}, {budget_words}{older}{aside}")
 
 
 @contextmanager
@@ -149,5 +161,7 @@ def option_names(before: str = "--") -> Iterator[None]:
     try:
         yield
     except DuetError as error:
-        text = re.sub(r"\b(keep|tokens|grid|tiles|seconds)=", rf"{before}\1", str(error))
-        raise type(error)(re.sub(r"(^|and )(keep|tokens|grid|tiles) (?=\S*\d)", rf"\1{before}\2 ", text)) from error
+        text = re.sub(r"\b(keep|tokens|coverage|grid|tiles|seconds)=", rf"{before}\1", str(error))
+        raise type(error)(
+            re.sub(r"(^|and )(keep|tokens|coverage|history|grid|tiles) (?=\S*\d)", rf"\1{before}\2 ", text)
+        ) from error

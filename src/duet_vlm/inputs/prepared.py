@@ -25,7 +25,9 @@ class Request:
         media: a picture, or a video by its ending.
         model: a folder, a hub id, or "demo" for the demonstration model.
         method: if None and there is no budget, the settings that the model brings, or "duet".
-        frames: how many frames of a video; if None, as many as its model takes by itself.
+        frames: how many frames of a video; if None, as many as its model takes by itself; "auto" for as many as cost
+            what these cost without compression.
+        coverage, history: as the options of these names.
     """
 
     media: Path
@@ -39,7 +41,9 @@ class Request:
     dtype: str = "auto"
     device: str | None = None
     max_new_tokens: int = 64
-    frames: int | None = None
+    frames: int | str | None = None
+    coverage: float | None = None
+    history: float | None = None
 
 
 @dataclass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..config.audio import AudioSchedule
+from ..config.budget import least_of
 from ..config.decoder_shape import DecoderShape
 from ..config.drops import check_lending, ranked_with_attention
 from ..config.layer_shape import lending_layers
@@ -39,6 +41,9 @@ def cost_report(
         tiles: how many tiles the image is cut into, for models that do that.
         size: (height, width) of the image in pixels, for AnyRes models.
         seconds: of a sound beside the image, for models that hear.
+
+    Returns:
+        The figures. With `coverage` they depend on the image: these are the most, and `least` has those at its floor.
 
     Raises:
         DuetError: settings whose counts the picture decides (pixelprune), or that the model's family refuses; a drop
@@ -85,6 +90,10 @@ def cost_report(
     totals["flops_ratio"] = totals["flops_before"] / totals["flops"]
     # a schedule may keep no visual token, and there may be no text
     totals["kv_ratio"] = totals["kv_bytes_before"] / totals["kv_bytes"] if totals["kv_bytes"] else None
+    if duet.coverage is not None:  # what is said above is the most
+        floor = replace(duet, dominant=least_of(duet, image.patches), coverage=None, coverage_floor=1)
+        least = cost_report(config, floor, text_tokens, bytes_per_value, grid, tiles, size, seconds)
+        totals["least"] = {name: least[name] for name in ("tokens_in", "average_tokens", "flops", "kv_bytes")}
     return totals | {"config": duet.to_dict(), "layers": layers}
 
 

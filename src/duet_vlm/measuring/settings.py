@@ -76,6 +76,11 @@ def settings(
     for method in methods:
         if method == SAVED:
             saved = chosen(config, method, None, None).config
+            if saved.coverage is not None:
+                raise DuetError(
+                    f"the model brings coverage {saved.coverage:g}, which goes by what a picture shows, and these "
+                    "pictures are random: give a method and a budget."
+                )
             counts = image.tokens_per_layer(saved, full)
             parts = 1 if image.unit == "image" else image.crops
             check_countable(saved.pixelprune)

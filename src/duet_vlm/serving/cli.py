@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..console import terminal
-from ..console.options import ConfigFile, Device, Dtype, Keep, Method, Model, Threads, Tokens
+from ..console.options import ConfigFile, Coverage, Device, Dtype, History, Keep, Method, Model, Threads, Tokens
 from ..errors import DuetError
 from ..inputs.choice import Chosen, check_choice
 from ..inputs.devices import check_dtype
@@ -28,6 +28,8 @@ def serve(
     method: Method = None,
     tokens: Tokens = None,
     keep: Keep = None,
+    coverage: Coverage = None,
+    history: History = None,
     engine: Annotated[
         str, typer.Option(metavar="NAME", help=f"{', '.join(ENGINES)}; auto takes vllm where it can serve the model.")
     ] = "auto",
@@ -84,7 +86,7 @@ def serve(
     """
     check_engine(engine)
     check_dtype(dtype)
-    check_choice(method, tokens, keep, brings_settings(model), default=True)
+    check_choice(method, tokens, keep, brings_settings(model), True, coverage)
     limits = Limits(
         max_images, max_image_bytes, max_image_pixels, max_prompt_tokens, max_new_tokens, queue or DEFAULT.queue,
         allow_urls,
@@ -98,7 +100,7 @@ def serve(
         from .engines import choose
 
         config = read_config(model)
-        settings = chosen(config, method, tokens, keep, DEFAULT_KEEP)
+        settings = chosen(config, method, tokens, keep, DEFAULT_KEEP, coverage=coverage, history=history)
         asked = "vllm" if print_line else engine
         adapter = adapted(existing(model)) is not None
         found = choose(asked, config, settings.config, adapter, here=not print_line)

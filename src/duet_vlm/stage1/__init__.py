@@ -7,13 +7,15 @@ One method a file, each a function `(encoded, dominant, contextual, cluster_widt
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
-from ..config.budget import stage1_counts
+from ..config.budget import least_of, stage1_counts
 from ..config.registry import called
 from ..config.settings import Settings
 from ..errors import DuetError, shown
+from ..tensors.greedy_rules import Stop
 from .common import Encoded, Merge, Method, join, selected, spaced
 from .options import discards, diversified, with_rest
 
@@ -24,8 +26,9 @@ def merge(
     """Merge these images as the config says: by its counts, its method and its options.
 
     Args:
-        config: its `dominant`, `contextual`, `cluster_width`, `merging`, `combine`, `diverse` and `rest`.
-        encoded: B images of equal size, or one whole video, which retains the counts of a frame times its frames.
+        config: its `dominant`, `contextual`, `cluster_width`, `merging`, `combine`, `diverse`, `rest` and `coverage`.
+        encoded: B images of equal size, or one whole video, which retains the counts of a frame times its frames. With
+            `coverage` it is one image.
         reserved: how many of the dominant tokens are no patches (CLS, where it enters the sequence).
         dynamic: whether images may be too small for the counts, which are then lowered.
         whole: tokens of an image or frame, where some were left out before the encoder and are not in `encoded`.
@@ -35,6 +38,9 @@ def merge(
     dominant, contextual = (frames * n for n in stage1_counts(config, whole or there, dynamic, there))
     method, width = method_of(config), config.cluster_width
     dominant -= reserved
+    if config.coverage is not None:
+        floor = frames * least_of(config, encoded.tokens // frames) - reserved
+        encoded = replace(encoded, stop=Stop(config.coverage, max(1, min(floor, dominant))))
     if config.diverse:
         encoded = diversified(encoded, dominant)
     merged = method(encoded, dominant, contextual, width)
@@ -69,6 +75,25 @@ def method_of(config: Settings) -> Method:
     return checked
 
 
+def settings_of(config: Settings) -> tuple[Any, ...]:
+    """Return the settings that stage 1 depends on."""
+    names = (
+        "dominant",
+        "contextual",
+        "cluster_width",
+        "merging",
+        "combine",
+        "diverse",
+        "rest",
+        "downsample",
+        "coverage",
+        "coverage_floor",
+        "history",
+        "pixelprune",
+    )
+    return tuple(getattr(config, name) for name in names)
+
+
 def _check(name: str, result: object, encoded: Encoded, retained: int) -> None:
     """Raises DuetError for what is no `Merge` of these images, or retains another number of tokens."""
     if not isinstance(result, Merge):
@@ -85,4 +110,15 @@ def _check(name: str, result: object, encoded: Encoded, retained: int) -> None:
             )
 
 
-__all__ = ["Encoded", "Merge", "Method", "join", "merge", "method_of", "selected", "shown_together", "spaced"]
+__all__ = [
+    "Encoded",
+    "Merge",
+    "Method",
+    "join",
+    "merge",
+    "method_of",
+    "selected",
+    "settings_of",
+    "shown_together",
+    "spaced",
+]

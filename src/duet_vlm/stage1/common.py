@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, normalize
 
+from ..tensors.covering import enough
+from ..tensors.greedy import greedy
+from ..tensors.greedy_rules import Stop, Worth
 from ..tensors.streamed import block_size, exact, wide
 
 
@@ -25,6 +28,7 @@ class Encoded:
         features: (B, N, D) what will be merged.
         grid: (rows, columns) of the N tokens, in a video of one frame's N / T, or None where they form no rectangle.
         frames: T; 1 for images.
+        stop: when a method that takes tokens one by one has enough; B is 1 then, as images differ. None for never.
     """
 
     scores: Tensor
@@ -32,6 +36,7 @@ class Encoded:
     features: Tensor
     grid: tuple[int, int] | None = None
     frames: int = 1
+    stop: Stop | None = None
 
     @property
     def tokens(self) -> int:
@@ -160,6 +165,13 @@ def spaced(pool: Tensor, anchors: int) -> tuple[Tensor, Tensor]:
     # which columns are anchors depends on sizes only
     others = [i for i in range(pool.shape[1]) if i % step or i >= step * anchors]
     return pool[:, : step * anchors : step], pool[:, others]
+
+
+def chosen(encoded: Encoded, rule: Worth, count: int) -> Tensor:
+    """Choose `count` tokens of every image one after another, or fewer where these are enough: (B, K) places."""
+    direction, stop = directions(encoded.features), encoded.stop
+    order: Tensor = greedy(replace(rule, stop=stop), direction, count)
+    return order if stop is None else order[:, : enough(direction, order, stop)]
 
 
 def selected(encoded: Encoded, places: Tensor) -> Merge:

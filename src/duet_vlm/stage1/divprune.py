@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from ..config.registry import Stage1Method
-from ..tensors.greedy import greedy
 from ..tensors.greedy_rules import Worth
-from .common import Encoded, Merge, directions, selected
+from .common import Encoded, Merge, chosen, selected
 
-METHOD = Stage1Method(name="divprune", paper="2503.02175", needs=("features",), discards=True, order=6)
+METHOD = Stage1Method(name="divprune", paper="2503.02175", needs=("features",), discards=True, one_by_one=True, order=6)
 
 
 def divprune(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:
@@ -17,5 +16,5 @@ def divprune(encoded: Encoded, dominant: int, contextual: int, cluster_width: in
     farthest, then always the one farthest from all chosen so far, by the cosine distance of the features (of the
     encoder's output; the paper measures after the projector). Ties take the earlier token.
     """
-    places = greedy(Worth(distance=1.0, lonely=True), directions(encoded.features), dominant + contextual)
+    places = chosen(encoded, Worth(distance=1.0, lonely=True), dominant + contextual)
     return selected(encoded, places)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from ..config.registry import Stage1Method
-from ..tensors.greedy import greedy
 from ..tensors.greedy_rules import Worth
-from .common import Encoded, Merge, directions, scaled, selected
+from .common import Encoded, Merge, chosen, scaled, selected
 
 IMPORTANCE = 0.5  # lambda
 
 
-METHOD = Stage1Method(name="mmr", paper="2602.13315", needs=("scores", "features"), discards=True, order=6)
+METHOD = Stage1Method(
+    name="mmr", paper="2602.13315", needs=("scores", "features"), discards=True, one_by_one=True, order=6
+)
 
 
 def mmr(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:
@@ -23,4 +24,4 @@ def mmr(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) ->
     """
     importance = scaled(encoded.scores)
     rule = Worth(base=IMPORTANCE * importance, distance=1 - IMPORTANCE, first=importance)
-    return selected(encoded, greedy(rule, directions(encoded.features), dominant + contextual))
+    return selected(encoded, chosen(encoded, rule, dominant + contextual))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ..config.registry import Stage1Method
-from ..tensors.greedy import greedy
 from ..tensors.greedy_rules import Worth
-from .common import Encoded, Merge, directions, selected
+from .common import Encoded, Merge, chosen, selected
 
-METHOD = Stage1Method(name="scope", paper="2510.24214", needs=("scores", "features"), discards=True, order=6)
+METHOD = Stage1Method(
+    name="scope", paper="2510.24214", needs=("scores", "features"), discards=True, one_by_one=True, order=6
+)
 
 
 def scope(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:
@@ -19,4 +20,4 @@ def scope(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) 
     exponent of the score, alpha, is 1. Ties take the earlier token.
     """
     rule = Worth(cover=encoded.scores, floor=0.0)
-    return selected(encoded, greedy(rule, directions(encoded.features), dominant + contextual))
+    return selected(encoded, chosen(encoded, rule, dominant + contextual))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ..config.registry import Stage1Method
-from ..tensors.greedy import greedy
 from ..tensors.greedy_rules import balanced
-from .common import Encoded, Merge, directions, selected
+from .common import Encoded, Merge, chosen, selected
 
-METHOD = Stage1Method(name="tops", paper="2606.27161", needs=("scores", "features"), discards=True, order=6)
+METHOD = Stage1Method(
+    name="tops", paper="2606.27161", needs=("scores", "features"), discards=True, one_by_one=True, order=6
+)
 
 
 def tops(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -> Merge:
@@ -18,4 +19,4 @@ def tops(encoded: Encoded, dominant: int, contextual: int, cluster_width: int) -
     the image (as in SCOPE, without its score), div 1 minus its largest cosine to those chosen so far. lambda is 1 and
     alpha 0.5. Features are the encoder's output. Ties take the earlier token.
     """
-    return selected(encoded, greedy(balanced(encoded.scores), directions(encoded.features), dominant + contextual))
+    return selected(encoded, chosen(encoded, balanced(encoded.scores), dominant + contextual))

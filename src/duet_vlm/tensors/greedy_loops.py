@@ -22,6 +22,7 @@ Array = Any  # (N,) of numpy for one image, or a tensor (B, N)
 LIMIT = 1e25
 LAST = -1e37  # added to the worth of a token that has something that is no number: below all others
 LITTLE = 1e-3  # a mean distance or gain below which there is nothing left to find
+MORE = 1e-4  # of a share that is covered: by so much the host goes on, as another sum decides
 SPANNED = 1e-5  # of a token's quality: what rounding may leave of a token that the chosen ones span
 
 
@@ -65,6 +66,7 @@ def _worth(numbers: dict[str, Any], near: Array, gain: Array, mean: Callable[[Ar
 
 def _worth_alone(numbers: dict[str, Any], rows: HostRows, closed: NDArray[Any], count: int) -> list[int]:
     tokens, left = len(closed), np.ones_like(closed)
+    stop = numbers["stop"]
     near = np.full_like(closed, numbers["floor"])
     gain: Array = None
     if numbers["cover"] is not None:
@@ -93,6 +95,8 @@ def _worth_alone(numbers: dict[str, Any], rows: HostRows, closed: NDArray[Any], 
                 block -= before
                 gain -= np.add.reduce(np.maximum(block, 0, out=block))
         near = np.maximum(near, row)
+        if stop is not None and len(chosen) >= stop.least and np.maximum(near, 0).mean() >= stop.share + MORE:
+            return chosen
 
 
 def _determinant_alone(numbers: dict[str, Any], rows: HostRows, closed: NDArray[Any], count: int) -> list[int]:

@@ -7,6 +7,19 @@ from dataclasses import dataclass
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Stop:
+    """When enough is chosen of an image (`tensors.covering`).
+
+    Attributes:
+        share: of the image that is to be covered, in (0, 1].
+        least: how many tokens are chosen in any case.
+    """
+
+    share: float
+    least: int = 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Worth:
     """A token's worth is `base + distance * (1 - near) + cover * gain`; what is None does not count.
@@ -22,6 +35,8 @@ class Worth:
         lonely: whether the token whose nearest other is the farthest is chosen first.
         floor: of `near`, from -1 to 1.
         averaged: whether base, 1 - near and gain are each divided by their mean over the tokens that are left.
+        stop: on the host, when no more need be chosen: not before `covering.enough` has enough. Elsewhere nothing is
+            read on the way, so as many are chosen as are asked for.
     """
 
     base: Tensor | None = None
@@ -31,6 +46,7 @@ class Worth:
     lonely: bool = False
     floor: float = -1.0
     averaged: bool = False
+    stop: Stop | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ..config.budget_rule import NONE, SETTINGS, Budget
-from ..config.settings import check_names
+from ..config.settings import Settings
+from ..config.values import check_names
 from ..errors import DuetError
 from ..inputs.choice import option_names
 from ..inputs.text_files import read_yaml
@@ -59,7 +61,8 @@ class Compression(Strict):
             ValueError: an unknown field, a wrong value, or a budget out of reach on this model.
         """
         changes = self.settings or {}
-        check_names(changes)  # `name` and `keep` would be a preset's own arguments
+        # `name` and `keep` would be a preset's own arguments
+        check_names(changes, [one.name for one in fields(Settings)])
         if self.method == SETTINGS:
             return DuetConfig.from_dict(changes)
         return preset(self.method, model=model_config, tokens=self.tokens, keep=self.keep, **changes)

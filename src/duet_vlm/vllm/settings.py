@@ -100,6 +100,16 @@ def check_fits(config: DuetConfig, hf_config: Any) -> None:
         )
     if config.proportional:
         raise DuetError("proportional is not possible in vLLM, whose attention takes no mask: leave it out.")
+    if config.coverage is not None:
+        raise DuetError(
+            f"coverage {config.coverage:g} is not possible in vLLM, which must know how many tokens an image keeps "
+            "before it has seen it: give a budget, or serve it by transformers."
+        )
+    if config.history is not None:
+        raise DuetError(
+            f"history {config.history:g} is not possible in vLLM, where an image keeps as many tokens wherever it "
+            "stands: leave it out, or serve it by transformers."
+        )
     if config.audio_keep is not None:
         raise DuetError("audio_keep is not possible in vLLM, where sound is not compressed: leave it out.")
     if config.positions == "keep" and config.dominant is not None and not family.dynamic:
