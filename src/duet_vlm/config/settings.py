@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from ..errors import DuetError, closest, shown
+from ..errors import DuetError, shown
 from . import registry
 from .choices import CHOICES, Combine, Positions, Query
 from .drops import Drop, as_drops, check_order, set_fields
-from .values import as_count, as_share, as_sides, check_flag, is_whole
-from .versions import FIRST, VERSION, check_version
+from .guard import check_fallback
+from .values import as_count, as_share, as_sides, check_flag, check_names, is_whole
+from .versions import PROMISE, VERSION, check_version, since_later, version_of
 
 _LANGUAGE = re.compile("[A-Za-z]{2,8}")
 
@@ -58,6 +59,8 @@ class Settings:
         audio_keep: how much of a sound is kept, as a fraction of its audio tokens, on average over the decoder layers;
             in both stages, at the layers of `drops` (docs/audio.md). None leaves sound alone, as text.
         audio_guides: True lets a video's sound say how much of each of its windows a drop keeps (docs/audio.md).
+        fallback: `generate` gives an answer again with all visual tokens where the probability of the compressed
+            model's first token is ahead of the second's by less than this (docs/tune.md); 0 only notes the lead.
 
     Raises:
         DuetError: a value is not possible, or two of them contradict each other.
@@ -88,6 +91,7 @@ class Settings:
     downsample: tuple[int, int] | None = None
     audio_keep: float | None = None
     audio_guides: bool = False
+    fallback: float | None = None
 
     def __post_init__(self) -> None:
         set_fields(self, drops=as_drops(self.drops))
@@ -115,6 +119,7 @@ class Settings:
         elif self.audio_guides:
             raise DuetError("audio_guides has no meaning for sound that is not compressed: give audio_keep, too.")
         self._check_options()
+        check_fallback(self)
         check_order(self.drops)
 
     @property
@@ -203,12 +208,13 @@ class Settings:
                     f"{name} {registry.called(getattr(self, name))} has no name to be saved under: give it one with "
                     f"duet_vlm.{register}, and make the config again."
                 )
-        return {"version": FIRST if self.audio_keep is None else VERSION} | self._values()
+        values = self._values()
+        return {"version": version_of(values)} | values
 
     def _values(self) -> dict[str, Any]:
         data = {one.name: getattr(self, one.name) for one in fields(self)}
-        if self.audio_keep is None:
-            del data["audio_keep"], data["audio_guides"]  # so that an older package reads the others
+        for name in since_later(data):
+            del data[name]  # so that an older package reads the others
         data["drops"] = [asdict(drop) for drop in self.drops]
         return data if self.downsample is None else data | {"downsample": list(self.downsample)}
 
@@ -217,7 +223,8 @@ class Settings:
         """Make a config from what `to_dict` gave, or from any mapping of settings to values.
 
         Args:
-            data: the settings by name; those that are missing have their defaults.
+            data: the settings by name; those that are missing have their defaults. What `duet tune` promised of them
+                ("promise") is passed over.
 
         Raises:
             DuetError: it is no mapping, it was written by a newer version of this package, a setting is unknown, or a
@@ -226,16 +233,6 @@ class Settings:
         if not isinstance(data, Mapping):
             raise DuetError(f"a DuetConfig is read from a mapping of its fields to values, not from {shown(data)}.")
         check_version(data.get("version", VERSION))
-        settings = {name: value for name, value in data.items() if name != "version"}
-        check_names(settings)
+        settings = {name: value for name, value in data.items() if name not in ("version", PROMISE)}
+        check_names(settings, [one.name for one in fields(Settings)])
         return cls(**settings)
-
-
-def check_names(settings: Mapping[Any, Any]) -> None:
-    """Raises DuetError for a setting that `DuetConfig` does not have, with the nearest one."""
-    known = [f.name for f in fields(Settings)]
-    for name in settings:
-        if name not in known:
-            near = closest(name, known)
-            listed = ", ".join(known) if near is None else f"{near}, which is the nearest name"
-            raise DuetError(f"setting {shown(name)} is unknown: a DuetConfig has {listed}.")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import DuetError, shown
+from ..errors import DuetError, closest, shown
 
 LARGEST = 2**31 - 1  # of counts and layers; no image and no model has as many
 
@@ -78,3 +79,12 @@ def check_budget(tokens: Any, keep: Any) -> None:
         raise DuetError(f"tokens {shown(tokens)} must be a number above 0, and at most {LARGEST}.")
     if keep is not None and not (is_number(keep) and 0 < keep <= 1):
         raise DuetError(f"keep {shown(keep)} must be a fraction in (0, 1].")
+
+
+def check_names(settings: Mapping[Any, Any], known: Sequence[str]) -> None:
+    """Raises DuetError for a setting that is none of the `known` ones of `DuetConfig`, with the nearest one."""
+    for name in settings:
+        if name not in known:
+            near = closest(name, known)
+            listed = ", ".join(known) if near is None else f"{near}, which is the nearest name"
+            raise DuetError(f"setting {shown(name)} is unknown: a DuetConfig has {listed}.")

@@ -52,11 +52,17 @@ class Generation:
         owner: the handle of the model that generates.
         rows: of the ids that it was called with; None where there were none.
         prompt: tokens of the prompt, once it was seen; without a cache all later tokens come again with it.
+        guarded: whether it may fall back to all visual tokens.
+        empty: layers of the cache as they were before the compressed prompt, while that is read.
+        whole: whether the prompt is being read again, by the stock model.
     """
 
     owner: Any
     rows: int | None = None
     prompt: int | None = None
+    guarded: bool = False
+    empty: list[Any] | None = None
+    whole: bool = False
 
     def repeats(self, rows: int) -> int:
         """How often each row and each tensor stands one behind the other now, for beams or several sequences."""
@@ -92,10 +98,10 @@ def end() -> ModelCall | None:
 
 
 @contextlib.contextmanager
-def generating(owner: Any, args: Any, kwargs: dict[str, Any]) -> Iterator[None]:
-    """Inside, `owner`'s model generates, called with these arguments."""
+def generating(owner: Any, args: Any, kwargs: dict[str, Any], guarded: bool = False) -> Iterator[None]:
+    """Inside, `owner`'s model generates, called with these arguments; `guarded` says whether it may fall back."""
     ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
-    token = _generation.set(Generation(owner, len(ids) if isinstance(ids, Tensor) else None))
+    token = _generation.set(Generation(owner, len(ids) if isinstance(ids, Tensor) else None, guarded=guarded))
     try:
         yield
     finally:
@@ -106,6 +112,12 @@ def generation(owner: Any) -> Generation | None:
     """Return the call of `generate` that is under way, if it is one of this owner's model."""
     under_way = _generation.get()
     return under_way if under_way is not None and under_way.owner is owner else None
+
+
+def is_whole(owner: Any) -> bool:
+    """Whether a prompt of this owner's model is being read again, by the stock model."""
+    under_way = generation(owner)
+    return under_way is not None and under_way.whole
 
 
 def scored_answer(kept: Any, length: int) -> int | None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..config.budget_rule import NONE, SAVED, Budget
+from ..config.budget_rule import NONE, SAVED, Budget, is_file, without_budget
 from ..config.methods import stages
 from ..errors import DuetError
 from ..presets import DuetConfig, preset, saved_config
@@ -49,7 +49,9 @@ def check_choice(
         method = SAVED
     if method == SAVED and brings is False:
         raise DuetError("method 'saved' is for models that bring settings, and this one has none: choose another.")
-    if method != SAVED:
+    if method is not None and is_file(method):
+        DuetConfig.load(method)  # refuses a file that is none
+    elif method != SAVED:
         stages(method or "duet")
     with option_names():
         Budget.parse(method or "duet", tokens, keep, needed=not default and not (method is None and brings is None))
@@ -75,7 +77,9 @@ def check_choices(
         if not budgets and brings is not False:
             return []
         methods = ["duet"]
-    compressed = [method for method in methods if method not in (NONE, SAVED)]
+    for file in filter(is_file, methods):
+        DuetConfig.load(file)
+    compressed = [method for method in methods if without_budget(method) is None]
     with option_names():
         if tokens and keep:
             Budget.parse("duet", tokens[0], keep[0])
@@ -123,12 +127,14 @@ def chosen(
     saved, given = getattr(config, "duet", None), tokens is not None or keep is not None
     check_choice(method, tokens, keep, saved is not None, default_keep is not None)
     own = method == SAVED or (method is None and saved is not None and not given)
-    if audio_keep is not None and (own or method == NONE):
+    if audio_keep is not None and (own or method == NONE or is_file(method)):
         raise DuetError("--audio-keep is for methods at a budget: leave it out, or give --keep or --tokens.")
     if own:
         return Chosen(saved_config(config), SAVED, "the settings saved with the model")
     method = method or "duet"
     aside = "" if saved is None else "; the settings saved with the model were put aside"
+    if is_file(method):
+        return Chosen(DuetConfig.load(method), method, f"the settings in {method}{aside}")
     if method == NONE:
         return Chosen(DuetConfig(), method, f"nothing compressed{aside}")
     if given:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..config.budget_rule import NONE, SAVED, Budget
+from ..config.budget_rule import NONE, SAVED, Budget, is_file
 from ..config.linear_shape import linear_layers
 from ..errors import DuetError
 from ..families.image_shape import ImageShape
@@ -73,7 +73,7 @@ def settings(
         assert image.size is not None
         grid = tiles_of(config, image.size)[1:]
     for method in methods:
-        if method == SAVED:
+        if method == SAVED or is_file(method):
             saved = chosen(config, method, None, None).config
             counts = image.tokens_per_layer(saved, full)
             parts = 1 if image.unit == "image" else image.crops

@@ -95,6 +95,8 @@ def check_fits(config: DuetConfig, hf_config: Any) -> None:
         raise DuetError("downsample is not possible in vLLM, whose tower has one size of image: use another stage 1.")
     if config.proportional:
         raise DuetError("proportional is not possible in vLLM, whose attention takes no mask: leave it out.")
+    if config.fallback is not None:
+        raise DuetError("fallback is not possible in vLLM, which reads a prompt once: leave it out.")
     if config.audio_keep is not None:
         raise DuetError("audio_keep is not possible in vLLM, where sound is not compressed: leave it out.")
     if config.positions == "keep" and config.dominant is not None and not family.dynamic:
