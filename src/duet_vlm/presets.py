@@ -88,6 +88,9 @@ class DuetConfig(Settings):
     def load(cls, path: str | PathLike[str]) -> DuetConfig:
         """Read the settings that `save` or `duet tune` wrote.
 
+        Args:
+            path: the file.
+
         Raises:
             DuetError: no such file, no settings in it, or some that this version does not know.
 

@@ -53,7 +53,7 @@ class Generation:
         rows: of the ids that it was called with; None where there were none.
         prompt: tokens of the prompt, once it was seen; without a cache all later tokens come again with it.
         guarded: whether it may fall back to all visual tokens.
-        empty: layers of the cache as they were before the compressed prompt, while that is read.
+        first: arguments of the call that reads the compressed prompt, and the cache's layers before it.
         whole: whether the prompt is being read again, by the stock model.
     """
 
@@ -61,7 +61,7 @@ class Generation:
     rows: int | None = None
     prompt: int | None = None
     guarded: bool = False
-    empty: list[Any] | None = None
+    first: tuple[dict[str, Any], list[Any]] | None = None
     whole: bool = False
 
     def repeats(self, rows: int) -> int:

@@ -62,7 +62,8 @@ def hooks_on(engine: Any, model: Any) -> list[Any]:
         return []
     guard = Guard(engine)
     return [
-        model.register_forward_pre_hook(guard.before_model, with_kwargs=True),
+        # first, since a model that is its own core is given what stage 1 made by the next ones
+        model.register_forward_pre_hook(guard.before_model, prepend=True, with_kwargs=True),
         model.register_forward_hook(guard.after_model, with_kwargs=True),
     ]
 
@@ -78,17 +79,17 @@ class Guard:
         self.engine = engine
 
     def before_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        """Keep the cache's layers as they are before a prompt with images; there is nothing in them yet."""
+        """Keep what a prompt with images is read from, and the cache's layers, in which there is nothing yet."""
         generation = calls.generation(self.engine)
         if generation is not None and generation.guarded and prompt.brings_images(self.engine.plan, kwargs):
-            generation.empty = copy.deepcopy(host.cache_of(kwargs).layers)
+            generation.first = kwargs, copy.deepcopy(host.cache_of(kwargs).layers)
 
     def after_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         """Replace what a compressed prompt predicts, and its cache, by the whole prompt's in rows that are unsure."""
         generation = calls.generation(self.engine)
-        if generation is None or generation.empty is None:
+        if generation is None or generation.first is None:
             return None
-        empty, generation.empty, record = generation.empty, None, self.engine.last
+        (stock, empty), generation.first, record = generation.first, None, self.engine.last
         if record is None:
             return None
         margins = leads(output.logits[:, -1])
@@ -98,11 +99,11 @@ class Guard:
             unsure = unsure[::times].repeat_interleave(times)
         record = replace(record, margins=margins, fell_back=unsure)
         if bool(unsure.any()):
-            cache = host.cache_of(kwargs)
+            cache = host.cache_of(stock)
             compressed, cache.layers = cache.layers, empty
             generation.whole = True
             try:
-                whole = model.forward(**kwargs)
+                whole = model.forward(**stock)
             finally:
                 generation.whole = False
             if not bool(unsure.all()):

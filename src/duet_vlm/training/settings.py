@@ -28,8 +28,8 @@ class Compression(Strict):
     """The method and its budget.
 
     Attributes:
-        method: a name that `presets.preset` knows, "none", a file that `duet tune` wrote, or "settings" for the fields under
-            `settings` alone.
+        method: a name that `presets.preset` knows, "none", a file that `duet tune` wrote, or "settings" for the fields
+            under `settings` alone.
         tokens, keep: the budget of a preset: visual tokens per image and layer on average, or a fraction.
         settings: fields of `DuetConfig`: all of them for method "settings", changes to the preset for the others.
         schedule: "constant", or "linear" from full tokens down to the budget.

@@ -22,6 +22,7 @@ PART = 1 / 3  # of the questions, on which settings are compared
 DISCARDED_AT = 0.975  # confidence at which a setting keeps too little; nothing is promised by it
 LEAST_QUESTIONS = 30  # of a first round
 LONGEST = 6  # settings that are tested
+FEWEST = 5  # settings that the last round compares, if there are as many that may do
 
 
 @dataclass(frozen=True)
@@ -128,18 +129,14 @@ class Parts:
         places: dict[str, list[int]] = {}
         for place, source in enumerate(sources):
             places.setdefault(source, []).append(place)
-        shuffled = [place for image in order for place in places[image]]
-        count, seen = 0, 0
+        first, second = list[int](), list[int]()
         for image in order:
-            if seen >= PART * len(sources):
-                break
-            seen += len(places[image])
-            count += 1
-        return cls(shuffled[:seen], shuffled[seen:])
+            (first if len(first) < PART * len(sources) else second).extend(places[image])
+        return cls(first, second)
 
 
 def round_sizes(settings: int, questions: int) -> list[int]:
-    """How many questions each round has asked when it is over: doubling, and halving the settings, up to all of them."""
+    """How many questions each round has asked when it is over: ever twice as many, up to all of them."""
     rounds = max(1, ceil(log2(max(2, settings))))
     sizes = [ceil(questions / 2**i) for i in reversed(range(rounds))]
     return [n for n in sizes if n >= min(LEAST_QUESTIONS, questions)]
@@ -233,7 +230,7 @@ def sequence(seen: Sequence[Seen], asked: Asked) -> list[tuple[str, float]]:
 
 def _better_half(seen: Sequence[Seen], settings: int) -> list[Seen]:
     """Half of the settings: those that the fewest others beat in both cost and share, and the safest one."""
-    count = max(2, ceil(settings / 2))
+    count = max(FEWEST, ceil(settings / 2))
     ranked = [one for layer in layers_of(seen) for one in sorted(layer, key=lambda one: one.cost)]
     kept, safest = ranked[:count], max(seen, key=lambda one: (one.lower, one.cost))
     return kept if safest in kept else [*kept[: count - 1], safest]

@@ -73,11 +73,8 @@ def tune(
     check_dtype(dtype)
     if retain is not None and agree is not None:
         raise DuetError(f"--retain {retain:g} and --agree {agree:g} are two goals: give one of them.")
-    goal = (
-        Goal(agree, True, confidence)
-        if agree is not None
-        else Goal(0.99 if retain is None else retain, False, confidence)
-    )
+    share = agree if agree is not None else 0.99 if retain is None else retain
+    goal = Goal(share, agree is not None, confidence)
     for name in method or ():
         stages(name)
     if data not in BUILT_IN:
@@ -96,18 +93,16 @@ def tune(
     total = len(request.records) * (len(request.runs) + 1)
     with stoppable(out, True), terminal.progress(total, "Answers, at most", True) as bar:
         results = run(
-            request.model, request.processor, request.records, request.runs, out, goal, batch_size=batch_size, seed=seed,
-            max_new_tokens=max_new_tokens, minutes=time_limit, problems=request.problems, about=request.about,
-            advance=bar.add,
+            request.model, request.processor, request.records, request.runs, out, goal, batch_size=batch_size,
+            seed=seed, max_new_tokens=max_new_tokens, minutes=time_limit, problems=request.problems,
+            about=request.about, advance=bar.add,
         )  # fmt: skip
     terminal.write_json(results, json_file)
     if json_file != STDOUT:
         from .summary import sentence
 
         terminal.console().print(terminal.escape(sentence(results)), highlight=False)
-        files = (
-            "tune.json, pareto.png, report.html" if results["chosen"] is None else "duet.json, tune.json, report.html"
-        )
-        terminal.console().print(f"Written to {out}: {files}", highlight=False)
+        files = "" if results["chosen"] is None else "duet.json, "
+        terminal.console().print(f"Written to {out}: {files}tune.json, pareto.png, report.html", highlight=False)
     if results["chosen"] is None:
         raise typer.Exit(NOTHING)

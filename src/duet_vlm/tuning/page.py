@@ -74,8 +74,9 @@ def note(results: dict[str, Any]) -> str:
     return (
         f"{several(results['questions'], 'question')} about {several(results['sources'], 'image')}; a third of them "
         "compared settings, and only the others say what is promised. At least: a one-sided bound at confidence "
-        f"{results['goal']['confidence']:g}, by images. Operations: of the decoder's prefill, of the full model's. Seed "
-        f"{settings['seed']}, {settings['dtype']} on {machine.get('gpu', machine['cpu'])}. Command: {results['command']}"
+        f"{results['goal']['confidence']:g}, by images. Operations: of the decoder's prefill, of the full model's. "
+        f"Seed {settings['seed']}, {settings['dtype']} on {machine.get('gpu', machine['cpu'])}. Command: "
+        f"{results['command']}"
     )
 
 

@@ -17,8 +17,8 @@ from .candidates import KEEP, METHODS, candidates
 
 
 def read_request(
-    model: str, data: str, *, methods: Sequence[str] | None, keep: Sequence[float] | None, limit: int | None, dtype: str,
-    device: str | None, status: Callable[[str], Any] = lambda _: None,
+    model: str, data: str, *, methods: Sequence[str] | None, keep: Sequence[float] | None, limit: int | None,
+    dtype: str, device: str | None, status: Callable[[str], Any] = lambda _: None,
 ) -> EvalRequest:  # fmt: skip
     """Read and check everything, the cheap things first; see `duet tune --help`.
 
