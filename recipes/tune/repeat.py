@@ -64,7 +64,11 @@ def main(
 ) -> None:
     """Choose with --retain 0.97 and 0.99, and with --agree 0.98, at a confidence of 0.9, and count kept promises."""
     pool = Pool(pool_file)
-    goals = {"retain 0.97": (0.97, False), "retain 0.99": (0.99, False), "agree 0.98": (0.98, True)}
+    goals: dict[str, tuple[float, bool]] = {
+        "retain 0.97": (0.97, False),
+        "retain 0.99": (0.99, False),
+        "agree 0.98": (0.98, True),
+    }
     found = {
         goal: [repeated(pool, seed, share, agree, part) for seed in range(repetitions)]
         for goal, (share, agree) in goals.items()

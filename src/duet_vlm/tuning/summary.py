@@ -89,7 +89,7 @@ def sentence(results: dict[str, Any]) -> str:
 
 
 def named(seen: dict[str, Any]) -> str:
-    return seen["name"] + (f" with fallback {seen['threshold']:g}" if seen["threshold"] else "")
+    return str(seen["name"]) + (f" with fallback {seen['threshold']:g}" if seen["threshold"] else "")
 
 
 def percent(share: float) -> str:
