@@ -4,7 +4,7 @@
 #             make demo PIP_ARGS="--extra-index-url https://..."
 #   ASK       the question of the demo                         make demo ASK="Where is the red ring?"
 #   JOBS      test processes, and processes of `make results`
-#   LIMIT     questions of `make results`                         make results LIMIT=900
+#   LIMIT     questions of `make results`, of each benchmark      make results LIMIT=1800
 #   OUT       the folder of `make demo-model`                    make demo-model OUT=build/demo
 #   MODEL     another copy of the demonstration model, with RESULTS and PAGE, where its results go
 PYTHON ?= python3
@@ -12,10 +12,7 @@ VENV ?= .venv
 PIP_ARGS ?=
 ASK ?= What color is the star?
 JOBS ?= 2
-LIMIT ?= 1800
-MODEL ?= demo
-RESULTS ?= results/methods
-PAGE ?= docs/results.md
+LIMIT ?= 900
 OUT ?= build/demo
 BIN := $(VENV)/bin
 INSTALL := -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
@@ -77,11 +74,18 @@ lint: $(VENV)/.installed-dev
 demo-model: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m recipes.demo train --out $(OUT) --resume
 
-# Killed anywhere, the same command goes on. --multi_gpu is how accelerate starts several processes on a CPU, too.
+# Both benchmarks, each with its model; killed anywhere, the same command goes on. --multi_gpu is how accelerate starts
+# several processes on a CPU, too.
+RUN_RESULTS = OMP_NUM_THREADS=1 $(BIN)/accelerate launch --multi_gpu --num_processes $(JOBS) --num_machines 1 \
+	--main_process_port 0 --mixed_precision no --dynamo_backend no -m duet_vlm.evaluation.results --limit $(LIMIT)
+
 results: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/accelerate launch --multi_gpu --num_processes $(JOBS) --num_machines 1 --main_process_port 0 \
-		--mixed_precision no --dynamo_backend no -m duet_vlm.evaluation.results \
-		--model $(MODEL) --work build/$(RESULTS)-$(LIMIT) --out $(RESULTS) --page $(PAGE) --limit $(LIMIT)
+ifdef MODEL
+	$(RUN_RESULTS) --model $(MODEL) --work build/$(RESULTS)-$(LIMIT) --out $(RESULTS) --page $(PAGE)
+else
+	$(RUN_RESULTS) --work build/results/methods-$(LIMIT) --out results/methods --page docs/results.md
+	$(RUN_RESULTS) --data pages --work build/results/pages-$(LIMIT) --out results/pages --page docs/results-pages.md
+endif
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist .coverage

@@ -98,7 +98,7 @@ def _keep(rng: np.random.Generator, labels: Sequence[PatchLabels], count: int) -
     return np.sort(np.argpartition(-rank, count - 1, 1)[:, :count], 1)
 
 
-class _Collector:
+class Collector:
     """Rows while they are being collected."""
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ def make_batch(rng: np.random.Generator, scenes_per_batch: int, visual_tokens: i
         "counts",
         "differences",
     )
-    rows = {name: _Collector() for name in names}
+    rows = {name: Collector() for name in names}
     skill: list[int] = []
     for b, (scene, label) in enumerate(zip(scenes, labels, strict=True)):
         owner, center, digit = label.owner[kept[b]], label.center[kept[b]], label.digit[kept[b]]
@@ -182,19 +182,26 @@ def make_batch(rng: np.random.Generator, scenes_per_batch: int, visual_tokens: i
             if len(question.mentions) == 2:
                 rows["differences"].add(b, ask_at, places[question.sources[0]] - places[question.sources[1]])
             start = end
-    same = (segment[:, :, None] == segment[:, None]) & np.tri(QUESTION_TOKENS, dtype=bool)
-    visible = torch.zeros(same.shape, dtype=torch.bfloat16).masked_fill_(torch.from_numpy(~same), _MASKED)[:, None]
     flat = {n: rows[n].rows(torch.bool, visual_tokens) for n in ("words", "mentions", "sources")}
     text = {n: rows[n].rows(torch.bool, QUESTION_TOKENS) for n in ("phrases", "role0", "role1")}
     return Batch(
         pixels([s.image for s in scenes]), targets(scenes, labels), torch.from_numpy(kept),
         torch.from_numpy(np.stack([label.owner for label in labels])), torch.from_numpy(ids),
-        torch.from_numpy(position), visible, rows["answers"].rows(torch.long), np.array(skill), flat["words"],
+        torch.from_numpy(position), visible(segment), rows["answers"].rows(torch.long), np.array(skill), flat["words"],
         flat["mentions"], rows["nothing"].rows(torch.bool, len(PREFIX)), flat["sources"], text["phrases"],
         (text["role0"], text["role1"]), rows["tally"].rows(torch.float32, 2 + visual_tokens),
         rows["places"].rows(torch.float32, 3), rows["counts"].rows(torch.long),
         rows["differences"].rows(torch.float32, 3),
     )  # fmt: skip
+
+
+def visible(segment: np.ndarray) -> Tensor:
+    """Additive [B, 1, Q, Q] mask: a token sees what comes before it in its own question.
+
+    segment [B, Q]: the number of each token's question, -1 for none.
+    """
+    same = (segment[:, :, None] == segment[:, None]) & np.tri(segment.shape[1], dtype=bool)
+    return torch.zeros(same.shape, dtype=torch.bfloat16).masked_fill_(torch.from_numpy(~same), _MASKED)[:, None]
 
 
 def _span(first: int, end: int) -> np.ndarray:

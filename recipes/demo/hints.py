@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recipes.demo.attention import Packing
-from recipes.demo.batches import PREFIX, QUESTION_TOKENS, Batch
+from recipes.demo.batches import PREFIX, QUESTION_TOKENS, Batch, Rows
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,25 @@ def hint_losses(batch: Batch, packing: Packing, tally: bool) -> dict[str, Tensor
 
     For the tally, the Kullback-Leibler divergence from the goal: there the shares themselves matter.
     """
-    prefix = next(iter(packing.weights.values())).shape[-1] - QUESTION_TOKENS
     losses = {}
     for hint in HINTS:
         rows = batch.roles[int(hint.name[-1])] if hint.name.startswith("role") else getattr(batch, hint.name)
-        if not len(rows):
-            continue
-        there = [packing.weights[layer] for layer in hint.layers if layer in packing.weights]
-        weights = torch.stack([w[:, hint.heads].float().mean(1)[rows.b, rows.q] for w in there])
-        spans = {"prompt": (0, len(PREFIX)), "patches": (len(PREFIX), prefix), "text": (prefix, None)}
-        weights = weights[..., slice(*spans[hint.among])]
-        losses[hint.name] = -torch.log((weights * rows.goal).sum(-1) + 1e-4).mean()
+        if len(rows):
+            losses[hint.name] = hint_loss(hint, rows, packing)
     rows = batch.tally
     if tally and len(rows):
+        prefix = next(iter(packing.weights.values())).shape[-1] - QUESTION_TOKENS
         shares = torch.stack([packing.weights[i][:, TALLY_HEADS].float()[rows.b, :, rows.q] for i in TALLY_LAYERS])
         goal = rows.goal[None, :, None]
         away = torch.xlogy(goal, goal) - goal * torch.log(shares[..., :prefix] + 1e-6)
         losses["tally"] = away.sum(-1).mean()
     return losses
+
+
+def hint_loss(hint: Hint, rows: Rows, packing: Packing) -> Tensor:
+    """-log of the attention mass that the rows put where they should, averaged over them and the recorded layers."""
+    there = [packing.weights[layer] for layer in hint.layers if layer in packing.weights]
+    weights = torch.stack([w[:, hint.heads].float().mean(1)[rows.b, rows.q] for w in there])
+    prefix = weights.shape[-1] - packing.visible.shape[-1]
+    spans = {"prompt": (0, len(PREFIX)), "patches": (len(PREFIX), prefix), "text": (prefix, None)}
+    return -torch.log((weights[..., slice(*spans[hint.among])] * rows.goal).sum(-1) + 1e-4).mean()

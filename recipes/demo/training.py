@@ -17,7 +17,7 @@ from duet_vlm.errors import DuetError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
-    from transformers import LlavaForConditionalGeneration
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     from recipes.demo.distributed import Workers
     from recipes.demo.loop import Stage
@@ -73,7 +73,7 @@ class Recipe:
         )
 
 
-class _Reporter:
+class Reporter:
     """A progress bar per stage on a terminal, lines elsewhere; silent in all but the first process."""
 
     def __init__(self, workers: Workers) -> None:
@@ -112,7 +112,7 @@ def compile_blocks(model: LlavaForConditionalGeneration) -> None:
             block.compile()
 
 
-def _finished(folder: Path, stage: Stage) -> dict | None:
+def finished(folder: Path, stage: Stage) -> dict | None:
     """The checkpoint of a stage that has run to its end, else None."""
     import torch
 
@@ -146,14 +146,14 @@ def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled:
     everything = torch.nn.ModuleDict({"model": model, "heads": heads, "vision_heads": vision_heads})
     everything.to(workers.device)
     vision, again, warmup, few, full = stages = recipe.stages()
-    report = _Reporter(workers)
-    done = {stage.name: _finished(folder, stage) if resume else None for stage in stages}
+    report = Reporter(workers)
+    done = {stage.name: finished(folder, stage) if resume else None for stage in stages}
     if start is not None:
         done["few"] = torch.load(start, map_location="cpu", weights_only=True)["modules"]
     if done["warmup"] is None and done["few"] is None:
         for stage, scenes in ((vision, recipe.vision_scenes), (again, recipe.again_scenes)):
-            if (finished := done[stage.name]) is not None:
-                seeing.load_state_dict(finished)
+            if (weights := done[stage.name]) is not None:
+                seeing.load_state_dict(weights)
             elif stage is again or done["vision_again"] is None:
                 train_vision(model.model.vision_tower, vision_heads, stage, scenes, folder, workers, resume, report)
     if compiled:
@@ -168,8 +168,8 @@ def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled:
         see: bool,
         compression: Callable[[int], DuetConfig | None] = lambda _: None,
     ) -> None:
-        if (finished := done[stage.name]) is not None:
-            everything.load_state_dict(finished)
+        if (weights := done[stage.name]) is not None:
+            everything.load_state_dict(weights)
             return
         train_language(
             model, heads, vision_heads, stage, scenes, tokens, hints, tally, see, folder, workers, resume, report,
@@ -190,20 +190,27 @@ def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled:
 
 def export(checkpoint: Path, folder: Path) -> None:
     """Write the model of a language stage's checkpoint as a from_pretrained folder in bfloat16, with its processor."""
+    from duet_vlm.demo.vocabulary import BOS, EOS, IDS, PAD, processor
+
+    export_model(checkpoint, folder, config(), processor(), IDS[BOS], IDS[EOS], IDS[PAD], 4)
+
+
+def export_model(
+    checkpoint: Path, folder: Path, made: LlavaConfig, processor: LlavaProcessor, bos: int, eos: int, pad: int, new: int
+) -> None:
+    """The same for a model of another config; `new`: how many tokens an answer has at most."""
     import torch
     from transformers import GenerationConfig, LlavaForConditionalGeneration
 
-    from duet_vlm.demo.vocabulary import BOS, EOS, IDS, PAD, processor
-
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["modules"]
-    model = LlavaForConditionalGeneration(config())
+    model = LlavaForConditionalGeneration(made)
     model.load_state_dict({k.removeprefix("model."): v for k, v in saved.items() if k.startswith("model.")})
     model.generation_config = GenerationConfig(
-        bos_token_id=IDS[BOS], eos_token_id=IDS[EOS], pad_token_id=IDS[PAD], max_new_tokens=4, do_sample=False
+        bos_token_id=bos, eos_token_id=eos, pad_token_id=pad, max_new_tokens=new, do_sample=False
     )
     model.bfloat16().save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # it is written readable by its owner only
-    processor().save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 def train(

@@ -71,15 +71,18 @@ class VisionHeads(nn.Module):
 
 
 @torch.no_grad()
-def init_positions(tower: Any, rms: float = 0.5) -> None:
-    """Add a 2D sin-cos table to CLIP's position embeddings: at the stock scale (0.02) positions never grow."""
+def init_positions(tower: Any, side: int = GRID, rms: float = 0.5) -> None:
+    """Add a 2D sin-cos table to CLIP's position embeddings: at the stock scale (0.02) positions never grow.
+
+    `side`: how many patches an image is high and wide.
+    """
     weight = tower.embeddings.position_embedding.weight
     quarter = weight.shape[1] // 4
     frequency = 1 / 50 ** (torch.arange(quarter) / quarter)
-    angles = torch.arange(GRID).float()[:, None] * frequency
+    angles = torch.arange(side).float()[:, None] * frequency
     axis = torch.cat([angles.sin(), angles.cos()], 1)
-    table = torch.cat([axis[:, None].expand(GRID, GRID, -1), axis[None].expand(GRID, GRID, -1)], -1)
-    weight[1:] += table.reshape(GRID * GRID, -1) * rms * 2**0.5
+    table = torch.cat([axis[:, None].expand(side, side, -1), axis[None].expand(side, side, -1)], -1)
+    weight[1:] += table.reshape(side * side, -1) * rms * 2**0.5
 
 
 def train_vision(

@@ -235,7 +235,7 @@ def test_folders_that_hold_no_model_are_refused(here: Path, tmp_path: Path, case
 
 def test_no_demonstration_model(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_folders, "DEMO_FOLDER", tmp_path / "none")
-    refused(duet("run", here / "photo.png", *ASK), "this installation has no demonstration model: give --model")
+    refused(duet("run", here / "photo.png", *ASK), "this installation has no model 'demo': give --model")
 
 
 def test_missing_question(here: Path) -> None:

@@ -18,23 +18,35 @@ VISUAL_TOKENS = GRID * GRID
 
 def config() -> LlavaConfig:
     """A CLIP tower of 6 layers (features from the last but one, without CLS) and a Llama decoder of 12 layers."""
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+    from duet_vlm.demo.vocabulary import BOS, EOS, IDS, IMAGE, PAD
 
-    from duet_vlm.demo.vocabulary import BOS, EOS, IDS, IMAGE, PAD, WORDS
+    return llava_config(IMAGE_SIZE, TEXT_LAYERS, len(IDS), IDS[IMAGE], IDS[PAD], IDS[BOS], IDS[EOS])
+
+
+def llava_config(side: int, layers: int, vocabulary: int, image: int, pad: int, bos: int, eos: int) -> LlavaConfig:
+    """The configuration of a tiny LLaVA: patches of 8 x 8 pixels, and the widths of this file.
+
+    Args:
+        side: of an image, in pixels.
+        layers: of the decoder.
+        vocabulary: how many tokens there are.
+        image, pad, bos, eos: ids of the special tokens.
+    """
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
     vision = CLIPVisionConfig(
         hidden_size=VISION_WIDTH, intermediate_size=4 * VISION_WIDTH, num_hidden_layers=VISION_LAYERS,
-        num_attention_heads=4, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, projection_dim=64, hidden_act="gelu",
+        num_attention_heads=4, image_size=side, patch_size=PATCH_SIZE, projection_dim=64, hidden_act="gelu",
     )  # fmt: skip
     text = LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=TEXT_WIDTH, intermediate_size=TEXT_MLP, num_hidden_layers=TEXT_LAYERS,
+        vocab_size=vocabulary, hidden_size=TEXT_WIDTH, intermediate_size=TEXT_MLP, num_hidden_layers=layers,
         num_attention_heads=TEXT_HEADS, num_key_value_heads=TEXT_HEADS, max_position_embeddings=1024,
-        pad_token_id=IDS[PAD], bos_token_id=IDS[BOS], eos_token_id=IDS[EOS], tie_word_embeddings=False,
+        pad_token_id=pad, bos_token_id=bos, eos_token_id=eos, tie_word_embeddings=False,
     )  # fmt: skip
     return LlavaConfig(
-        vision_config=vision, text_config=text, image_token_id=IDS[IMAGE], vision_feature_layer=-2,
-        vision_feature_select_strategy="default", image_seq_length=VISUAL_TOKENS, projector_hidden_act="gelu",
-        tie_word_embeddings=False,
+        vision_config=vision, text_config=text, image_token_id=image, vision_feature_layer=-2,
+        vision_feature_select_strategy="default", image_seq_length=(side // PATCH_SIZE) ** 2,
+        projector_hidden_act="gelu", tie_word_embeddings=False,
     )  # type: ignore[call-arg]  # fmt: skip
 
 
@@ -68,10 +80,14 @@ def load(path: str | Path | None = None) -> tuple[LlavaForConditionalGeneration,
     """
     if path is not None and not isinstance(path, (str, Path)):
         raise DuetError(f"path {shown(path)} must be the folder of a model, as a text or a Path.")
-    source = str(folder() if path is None else path)
-    if not Path(source).is_dir():
-        raise DuetError(f"model {source!r} is no folder: give that of a trained copy.")
+    return load_folder(folder() if path is None else path)
+
+
+def load_folder(path: str | Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """A tiny LLaVA of this package and its processor, from a folder."""
+    if not Path(path).is_dir():
+        raise DuetError(f"model {str(path)!r} is no folder: give that of a trained copy.")
     from ..inputs.checkpoints import read_model
 
-    model, processor = read_model(source, "float32", "cpu")
+    model, processor = read_model(str(path), "float32", "cpu")
     return model, processor

@@ -17,7 +17,7 @@ WORDS: tuple[str, ...] = (
     *SPECIALS, *COLORS, *SHAPES, *PLURALS, *DIGITS, *BACKGROUNDS, *LOCATIONS, *question_words(),
 )  # fmt: skip
 IDS = {word: i for i, word in enumerate(WORDS)}
-_PUNCTUATION = "?.,!:;"
+PUNCTUATION = "?.,!:;"
 PIXEL_MEAN, PIXEL_STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 
 # the format of LLaVA-1.5: "USER: <image>\nquestion ASSISTANT: answer</s>"; the tokenizer adds <s>
@@ -38,7 +38,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
     core = Tokenizer(models.WordLevel(IDS, unk_token=UNKNOWN))
     core.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("colour", "color")])
-    marks = Regex(f"[{_PUNCTUATION}]")
+    marks = Regex(f"[{PUNCTUATION}]")
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(marks, "isolated")]
     )
@@ -54,29 +54,34 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def processor() -> LlavaProcessor:
-    """Stock LlavaProcessor: CLIP image processor (resize to 112 x 112), the tokenizer above and the chat template."""
+def processor(side: int = IMAGE_SIZE, text: PreTrainedTokenizerFast | None = None) -> LlavaProcessor:
+    """Stock LlavaProcessor: a CLIP image processor that resizes to side x side, a tokenizer, and the chat template.
+
+    Args:
+        side: of an image, in pixels.
+        text: the tokenizer; the one above by default.
+    """
     from transformers import LlavaProcessor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    size = {"height": side, "width": side}
     images = CLIPImageProcessorPil(
-        size=side,
-        crop_size=side,
+        size=size,
+        crop_size=size,
         do_center_crop=False,
         resample=4,
         image_mean=list(PIXEL_MEAN),
         image_std=list(PIXEL_STD),
     )
     return LlavaProcessor(
-        image_processor=images, tokenizer=tokenizer(), patch_size=PATCH_SIZE, image_token=IMAGE,
+        image_processor=images, tokenizer=text or tokenizer(), patch_size=PATCH_SIZE, image_token=IMAGE,
         vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=CHAT_TEMPLATE,
     )  # fmt: skip
 
 
 def unknown_words(text: str) -> list[str]:
     """The words of a question that the model has never seen, in order, each once; they become <unk>."""
-    for mark in _PUNCTUATION:
+    for mark in PUNCTUATION:
         text = text.replace(mark, f" {mark} ")
     words = [w for w in text.lower().replace("colour", "color").split() if w not in IDS]
     return list(dict.fromkeys(words))

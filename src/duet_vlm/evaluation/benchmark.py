@@ -14,11 +14,10 @@ from PIL import Image
 from ..demo import evaluate as scenes
 from ..demo.questions import SKILLS as SCENE_SKILLS
 from ..errors import DuetError
-from ..inputs.model_folders import DEMO
+from ..inputs.model_folders import DEMO, PAGES
 from ..pages import splits as pages
 from ..pages.asking import SKILLS as PAGE_SKILLS
 from .records import Record
-from .suites import PAGES
 
 
 @dataclass(frozen=True)

@@ -5,44 +5,54 @@ from __future__ import annotations
 from typing import Any
 
 from ..console.tables import several
+from ..inputs.model_folders import DEMO, PAGES
 from .runs import FULL
 from .table import COLUMNS, cells
 
-SHIPPED = (
-    "**Read with care**: the shipped demonstration model was trained with DUET-VLM on (at all tokens, 33%, 22% and "
-    "11%, in turn), so it has met what DUET-VLM hands over and nothing that another method does; and what stage 1 and "
-    "the text-guided methods rank by was partly supervised ([model card](../src/duet_vlm/demo/weights/README.md))."
-)
-FULL_TOKENS = (
-    "**Without training**: this copy of the demonstration model was trained on all visual tokens and met no method "
-    "(`make demo-model OUT=DIR`; `make results MODEL=DIR RESULTS=results/full-tokens "
+FULL_TOKENS = "full tokens"  # a copy of the demonstration model that met no compression
+TITLES = {
+    DEMO: "the demonstration model",
+    FULL_TOKENS: "the demonstration model before it met compression",
+    PAGES: "pages",
+}
+# what has to be known of the model
+CAVEATS = {
+    DEMO: "**Read with care**: the shipped demonstration model was trained with DUET-VLM on (at all tokens, 33%, 22% "
+    "and 11%, in turn), so it has met what DUET-VLM hands over and nothing that another method does; and what stage 1 "
+    "and the text-guided methods rank by was partly supervised ([model card](../src/duet_vlm/demo/weights/README.md)).",
+    FULL_TOKENS: "**Without training**: this copy of the demonstration model was trained on all visual tokens and met "
+    "no method (`make demo-model OUT=DIR`; `make results MODEL=DIR RESULTS=results/full-tokens "
     "PAGE=docs/results-full-tokens.md`). Its CLS was not supervised; the attention that text-guided methods rank by "
-    "was partly ([model card](../src/duet_vlm/demo/weights/README.md))."
-)
+    "was partly ([model card](../src/duet_vlm/demo/weights/README.md)).",
+    PAGES: "**Without training**: the model for pages was trained on all visual tokens and met no method. Its CLS was "
+    "taught to list the words of a page, and the attention that text-guided methods rank by was partly supervised "
+    "([model card](../src/duet_vlm/pages/weights/README.md)).",
+}
 
 
-def results_page(methods: dict[str, Any], ablations: dict[str, Any], folder: str, shipped: bool = True) -> str:
+def results_page(kind: str, methods: dict[str, Any], ablations: dict[str, Any] | None, folder: str) -> str:
     """Markdown: all methods at every budget, then the ablations, each with the difference to its reference.
 
     Args:
-        methods, ablations: what `evaluate` returned.
+        kind: of `TITLES`.
+        methods, ablations: what `evaluate` returned; None for no ablations.
         folder: below `results/`, with the figures and plots.
-        shipped: whether it is the shipped model, or a copy trained on all visual tokens.
     """
     settings, machine, versions = methods["settings"], methods["hardware"], methods["versions"]
+    pictures = "pages" if kind == PAGES else "scenes"
     lines = [
-        f"# Results on the demonstration model{'' if shipped else ' before it met compression'}",
+        f"# Results on {TITLES[kind]}",
         "",
         "Written by `make results`; do not edit. What the columns mean: [evaluation.md](evaluation.md).",
         "",
-        f"{methods['questions']} questions about {methods['sources']} held-out scenes, an equal number per skill, seed "
-        f"{methods['seed']}, greedy, batches of {settings['batch_size']}, {settings['dtype']}, on "
+        f"{methods['questions']} questions about {methods['sources']} held-out {pictures}, an equal number per "
+        f"skill, seed {methods['seed']}, greedy, batches of {settings['batch_size']}, {settings['dtype']}, on "
         f"{machine.get('gpu', machine['cpu'])} with {several(machine['threads'], 'thread')} a process; duet-vlm "
         f"{versions['duet_vlm']}, torch {versions['torch']}, transformers {versions['transformers']}. "
-        f"Intervals: 95%, paired bootstrap over scenes, {methods['bootstrap']['draws']} draws. "
+        f"Intervals: 95%, paired bootstrap over {pictures}, {methods['bootstrap']['draws']} draws. "
         f"All figures: [results/{folder}](../results/{folder}).",
         "",
-        SHIPPED if shipped else FULL_TOKENS,
+        CAVEATS[kind],
         "",
         f"![accuracy over tokens and over time](../results/{folder}/methods-pareto.png)",
         "",
@@ -50,8 +60,8 @@ def results_page(methods: dict[str, Any], ablations: dict[str, Any], folder: str
     budgets = list(dict.fromkeys(run["budget"] for run in methods["runs"] if run["method"] != FULL))
     for budget in budgets:
         lines += [f"## All methods at {budget:.0%} of the visual tokens", "", *_rows(methods, budget), ""]
-    lines += [
-        "## Per skill", "", f"![accuracy per skill](../results/{folder}/methods-categories.png)", "",
+    lines += ["## Per skill", "", f"![accuracy per skill](../results/{folder}/methods-categories.png)", ""]
+    lines += [] if ablations is None else [
         f"## Settings of DUET-VLM one at a time, at {ablations['runs'][1]['budget']:.0%}", "",
         *_rows(ablations, ablations["runs"][1]["budget"]), "",
         f"![accuracy per skill](../results/{folder}/ablations-categories.png)", "",

@@ -1,6 +1,5 @@
 """The names of the built-in benchmarks, which `benchmark` draws."""
 
-from ..inputs.model_folders import DEMO
+from ..inputs.model_folders import DEMO, PAGES
 
-PAGES = "pages"
 BUILT_IN = (DEMO, PAGES)  # each is the name for `duet eval --data`

@@ -11,8 +11,9 @@ from typing import Any
 
 from ..errors import DuetError, reason, short
 
-DEMO = "demo"  # the demonstration model's name in every command
-DEMO_FOLDER = Path(__file__).parents[1] / "demo" / "weights"
+DEMO, PAGES = "demo", "pages"  # the names, in every command, of the demonstration model and of the one for pages
+DEMO_FOLDER, PAGES_FOLDER = (Path(__file__).parents[1] / name / "weights" for name in (DEMO, PAGES))
+SHIPPED = {DEMO: DEMO_FOLDER, PAGES: PAGES_FOLDER}
 NO_HUB = " or in its cache; where there is no connection, HF_HUB_OFFLINE=1 in the environment spares the attempts."
 
 
@@ -22,10 +23,10 @@ def existing(model: str) -> str:
     Raises:
         DuetError: neither.
     """
-    if model == DEMO:
-        if not (DEMO_FOLDER / "config.json").is_file():
-            raise DuetError("this installation has no demonstration model: give --model, a folder or a hub id.")
-        return str(DEMO_FOLDER)
+    if model in SHIPPED:
+        if not (SHIPPED[model] / "config.json").is_file():
+            raise DuetError(f"this installation has no model {model!r}: give --model, a folder or a hub id.")
+        return str(SHIPPED[model])
     path = Path(model).expanduser()
     if path.is_dir():
         if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
@@ -38,7 +39,7 @@ def existing(model: str) -> str:
     if "/" not in model:
         raise DuetError(
             f"model {model!r} is no folder, and an id on the hub is OWNER/NAME: give a folder written by "
-            f"save_pretrained, such an id, or {DEMO} for the demonstration model."
+            f"save_pretrained, such an id, {DEMO} for the demonstration model, or {PAGES} for the one that reads pages."
         )
     return model
 

@@ -57,6 +57,7 @@ class Page:
         heads: what the values of an entry are, such as "price"; as many as an entry has values.
         entries: from the top down, and from the left to the right.
         words: every word on the page, heads and titles included.
+        texts: (word or number, where it stands), all of them, in the order in which they were written.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Page:
     heads: tuple[str, ...]
     entries: tuple[Entry, ...]
     words: frozenset[str]
+    texts: tuple[tuple[str, Box], ...]
 
 
 class Paper:
@@ -72,7 +74,7 @@ class Paper:
     Attributes:
         face: of its text.
         right: the pixel that texts on the right end at.
-        words: what was written so far.
+        texts: what was written so far, each with its box.
     """
 
     def __init__(self, rng: np.random.Generator, dark: bool = False):
@@ -84,7 +86,7 @@ class Paper:
         self._draw = ImageDraw.Draw(self._image)
         self.left, self.top = int(rng.integers(3, 9)), int(rng.integers(3, 8))
         self.right = PAGE_SIZE - int(rng.integers(3, 9))
-        self.words: set[str] = set()
+        self.texts: list[tuple[str, Box]] = []
 
     def lower(self, height: int) -> int:
         """The first line's place, drawn from those that leave `height` pixels below it."""
@@ -96,8 +98,9 @@ class Paper:
         width = round(used.getlength(text))
         left = round({"left": x, "middle": x - width / 2, "right": x - width}[side])
         self._draw.text((left, y), text, fill=round(self.ink), font=used)
-        self.words.update(text.rstrip(":").split())
-        return left, y, left + width, y + TEXT_SIZE + 2
+        there = left, y, left + width, y + TEXT_SIZE + 2
+        self.texts.append((text.rstrip(":"), there))
+        return there
 
     def line(self, box: Box, part: float = 0.5) -> None:
         """Draw a line between the corners, `part` of the way from paper to ink."""
@@ -118,4 +121,5 @@ class Paper:
         grain = 4 * self.rng.standard_normal((PAGE_SIZE, PAGE_SIZE, 1), np.float32)
         image = np.asarray(self._image, np.float32)[..., None] * tint + grain
         pixels = np.clip(image, 0, 255).astype(np.uint8)
-        return Page(kind, pixels, heads, tuple(entries), frozenset(self.words))
+        words = frozenset(text for text, _ in self.texts)
+        return Page(kind, pixels, heads, tuple(entries), words, tuple(self.texts))

@@ -1,0 +1,1 @@
+"""How the model for pages was made: its training from scratch."""

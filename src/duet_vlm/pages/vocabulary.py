@@ -1,0 +1,55 @@
+"""The tokens of the model for pages: a token a word, and one for each digit of a number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..demo.vocabulary import ASSISTANT, BOS, EOS, IMAGE, PAD, PUNCTUATION, SPECIALS, UNKNOWN, USER
+from .asking import question_words
+from .words import words
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+DIGITS = tuple("0123456789")
+PAGE_WORDS = words()
+# a digit behind another one is a token of its own, so that "47" is read back without a space in it
+TOKENS: tuple[str, ...] = (
+    *SPECIALS, *DIGITS, *(f"##{digit}" for digit in DIGITS), *PAGE_WORDS, *question_words(),
+)  # fmt: skip
+IDS = {token: i for i, token in enumerate(TOKENS)}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A fast tokenizer: lower case, a token a word or mark, a token a digit, <unk> for all other words."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordPiece(IDS, unk_token=UNKNOWN, continuing_subword_prefix="##"))
+    core.normalizer = normalizers.Lowercase()
+    marks = Regex(f"[{PUNCTUATION}]")
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(marks, "isolated")]
+    )
+    core.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    core.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, IDS[BOS])]
+    )
+    core.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (PAD, BOS, EOS, UNKNOWN, IMAGE)])
+    core.add_tokens([AddedToken(t, normalized=False) for t in (USER, ASSISTANT)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=PAD, bos_token=BOS, eos_token=EOS, unk_token=UNKNOWN,
+        extra_special_tokens={"image_token": IMAGE}, padding_side="left", clean_up_tokenization_spaces=False,
+        model_max_length=1024,
+    )  # fmt: skip
+
+
+def encode(text: str) -> list[int]:
+    """Token ids of a question or an answer, as the tokenizer gives them (words are separated by spaces here)."""
+    ids = []
+    for word in text.split():
+        if word.isdigit():
+            ids += [IDS[digit if i == 0 else f"##{digit}"] for i, digit in enumerate(word)]
+        else:
+            ids.append(IDS[word])
+    return ids
