@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..errors import DuetError, shown
 from .drops import set_fields
 from .values import is_number
 
-if TYPE_CHECKING:
-    from .settings import Settings
 
-
-def check_fallback(settings: Settings) -> None:
-    """Keep `fallback` as a float.
+def check_fallback(settings: Any) -> None:
+    """Keep the `fallback` of a `Settings` as a float.
 
     Raises:
         DuetError: it is no number from 0 to 1, or what it falls back to is not there with the other settings.
