@@ -30,6 +30,7 @@ ALL = [
     DuetConfig(dominant=0.25, contextual=0.05, merging="visionzip"),
     DuetConfig(downsample=(3, 4)),
     DuetConfig(audio_keep=0.5, audio_guides=True),
+    DuetConfig(dominant=12, fallback=0.2),
     DuetConfig(),
 ]  # fmt: skip
 

@@ -45,7 +45,7 @@ class Population:
         }  # fmt: skip
 
 
-LADDER = {f"{share:g}": (share, share**4) for share in (1.0, 0.995, 0.985, 0.96, 0.9, 0.8, 0.6, 0.4)}
+LADDER = {f"{share:g}": (share, 0.9 * share**4) for share in (1.0, 0.995, 0.985, 0.96, 0.9, 0.8, 0.6, 0.4)}
 
 
 def test_an_untrue_promise_is_as_rare_as_the_confidence_says_and_the_choice_is_cheap() -> None:
@@ -60,7 +60,7 @@ def test_an_untrue_promise_is_as_rare_as_the_confidence_says_and_the_choice_is_c
 
 
 def test_a_setting_at_the_very_border_is_rarely_promised() -> None:
-    border = {"safe": (1.0, 1.0), "border": (0.9499, 0.1)}
+    border = {"safe": (1.0, 0.9), "border": (0.9499, 0.1)}
     chosen = Counter(
         choose(list(border), SOURCES, Population(border, seed).ask, Asked(0.95, seed=seed)).chosen.name  # type: ignore[union-attr]
         for seed in range(60)
@@ -125,6 +125,14 @@ def test_a_guard_keeps_what_the_setting_does_not_and_costs_what_is_asked_again()
     assert (chosen.share, chosen.again) == (pytest.approx(agree), pytest.approx(sum(again) / len(places)))
     assert chosen.cost == pytest.approx(0.1 + sum(again) / len(places))
     assert [one.threshold for one in choice.tested] == list(thresholds[: len(choice.tested)])
+
+
+def test_what_costs_as_much_as_the_full_model_is_no_choice() -> None:
+    population = Population({"weak": (0.2, 0.3)}, 3, margins=True)
+    choice = choose(["weak"], SOURCES, population.ask, Asked(0.97, thresholds=(1.0, 0.9, 0.0)))
+    assert choice.chosen is None
+    assert choice.nearest is not None
+    assert (choice.nearest.threshold, choice.nearest.cost) == (1.0, pytest.approx(1.3))
 
 
 def test_a_time_limit_asks_less_and_never_looks() -> None:

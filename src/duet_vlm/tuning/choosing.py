@@ -102,7 +102,7 @@ class Choice:
     """What came out.
 
     Attributes:
-        chosen: the cheapest that passed; None for none.
+        chosen: the cheapest that passed; None for none, or where it costs as much as the full model.
         tested: what was tested, in order; all but the last have passed, and the last one if it is `chosen`.
         rounds: what was seen of every setting in every round.
         nearest: where none passed, the one whose bound came nearest.
@@ -186,6 +186,8 @@ def choose(
         if one.lower < asked.share:
             break
         choice.chosen = one
+    if choice.chosen is not None and choice.chosen.cost >= 1:  # the full model costs no more
+        choice.chosen = None
     if choice.chosen is None:
         candidates = choice.tested or [one for listed in choice.rounds for one in listed]
         choice.nearest = max(candidates, key=lambda one: one.lower, default=None)

@@ -24,15 +24,15 @@ NOTHING = 3  # exit code where no setting keeps what was asked
 
 
 def tune(
+    data: Annotated[
+        str, typer.Option(metavar="FILE", help="Your questions: a JSONL manifest as duet eval takes it; demo; pages.")
+    ],
     out: Annotated[
         Path,
         typer.Option(
             metavar="FOLDER", help="Folder for duet.json, the report and all answers; the same command goes on."
         ),
-    ],
-    data: Annotated[
-        str, typer.Option(metavar="FILE", help="Your questions: a JSONL manifest as duet eval takes it; demo; pages.")
-    ],
+    ] = Path("tuned"),
     model: Model = DEMO,
     retain: Annotated[
         float | None, typer.Option(help="The share of the full model's accuracy to keep; 0.99 if nothing is given.")

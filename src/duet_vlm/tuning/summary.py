@@ -71,11 +71,12 @@ def sentence(results: dict[str, Any]) -> str:
     of = "of the full model's answers" if goal["agree"] else "of the full model's accuracy"
     sure = f"at a confidence of {goal['confidence']:g}"
     if chosen is None:
-        text = f"No setting was shown to keep {percent(goal['share'])} {of} {sure}."
+        text = f"No setting was shown to keep {percent(goal['share'])} {of} {sure} for less than the full model costs."
         if nearest is not None:
             text += (
                 f" The nearest, {named(nearest)}, kept {percent(nearest['share'])} of {nearest['questions']} "
-                f"questions, at least {percent(nearest['lower'])}."
+                f"questions, at least {percent(nearest['lower'])}, at {percent(nearest['cost'])} of the full model's "
+                "operations."
             )
         return text
     row = next(one for one in results["runs"] if one["label"] == chosen["name"])
