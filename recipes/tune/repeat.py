@@ -13,7 +13,8 @@ import typer
 from duet_vlm.config.decoder_shape import DecoderShape
 from duet_vlm.demo.model import config
 from duet_vlm.measuring.timing import hardware, versions
-from duet_vlm.tuning.choosing import Asked, Choice, Judged, choose
+from duet_vlm.tuning.choosing import Choice, choose
+from duet_vlm.tuning.judged import Asked, Judged
 from duet_vlm.tuning.tune import THRESHOLDS
 
 TEXT_TOKENS = 20  # beside an image; about that of these questions
@@ -73,7 +74,7 @@ def main(
         goal: [repeated(pool, seed, share, agree, part) for seed in range(repetitions)]
         for goal, (share, agree) in goals.items()
     }
-    figures = {
+    figures: dict[str, Any] = {
         "questions": len(pool.sources), "images": len(set(pool.sources)), "repetitions": repetitions, "part": part,
         "settings": {name: whole_figures(pool, name) for name in pool.answers}, "goals": found,
         "summary": {goal: summed(listed) for goal, listed in found.items()},

@@ -130,7 +130,7 @@ def test_a_list_of_drops_that_changes_later_changes_no_config() -> None:
     assert len(config.drops) == 2
 
 
-@pytest.mark.parametrize("config", ALL, ids=["by hand", "fractions", "downsample", "sound", "nothing"])
+@pytest.mark.parametrize("config", ALL, ids=["by hand", "fractions", "downsample", "sound", "guard", "nothing"])
 def test_a_config_is_the_same_after_every_journey(config: DuetConfig) -> None:
     journeys = [
         DuetConfig.from_dict(config.to_dict()),

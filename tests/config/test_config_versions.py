@@ -46,12 +46,12 @@ def test_what_release_0_1_wrote_is_read(name: str) -> None:
 
 
 def test_a_newer_version_is_refused_whatever_else_is_in_it() -> None:
-    newer: dict[str, Any] = DuetConfig(dominant=9).to_dict() | {"version": 3, "a field of the future": 5}
-    with pytest.raises(DuetError, match="this config has version 3, and this duet-vlm reads up to version 2") as error:
+    newer: dict[str, Any] = DuetConfig(dominant=9).to_dict() | {"version": 4, "a field of the future": 5}
+    with pytest.raises(DuetError, match="this config has version 4, and this duet-vlm reads up to version 3") as error:
         DuetConfig.from_dict(newer)
     one_sentence(error)
     with pytest.raises(
-        DuetError, match=r"cannot be used \(this config has version 3, .* reads up to version 2"
+        DuetError, match=r"cannot be used \(this config has version 4, .* reads up to version 3"
     ) as saved:
         saved_config(SimpleNamespace(duet=newer))
     one_sentence(saved)
@@ -66,4 +66,5 @@ def test_any_version_is_read_or_one_sentence() -> None:
             one_sentence(error)
         else:
             read.append(value)
-    assert read == [1]
+    assert all(1 <= value <= 3 for value in read)
+    assert 1 in read

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from duet_vlm.tuning.choosing import Asked, Judged, Parts, choose, layers_of, round_sizes, seen_of
+from duet_vlm.tuning.choosing import Parts, choose, layers_of, round_sizes
+from duet_vlm.tuning.judged import Asked, Judged, seen_of
 
 SOURCES = [str(n // 3) for n in range(900)]
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from duet_vlm import DuetConfig
 from duet_vlm.cli.main import app
 from duet_vlm.evaluation.answering import Asker
+from duet_vlm.tuning.tune import THRESHOLDS
 
 QUESTIONS = ("what color is the star ?", "is there a red circle ?", "how many circles are there ?")
 PICTURES = 36
@@ -90,13 +91,15 @@ def test_none_keeps_it_is_an_answer(here: Path, tmp_path: Path) -> None:
     assert results(tmp_path / "out")["nearest"]["lower"] < 0.999
 
 
-def test_agree_writes_a_fallback(here: Path, tmp_path: Path) -> None:
-    found = tune(here, tmp_path / "out", "--agree", "0.5")
+def test_agree_notes_leads_and_writes_the_threshold(here: Path, tmp_path: Path) -> None:
+    found = tune(here, tmp_path / "out", "--agree", "0.02")
+    assert found.exit_code == 0, found.output
     told = results(tmp_path / "out")
-    assert found.exit_code == (0 if told["chosen"] else 3), found.output
-    config = DuetConfig.load(tmp_path / "out" / "duet.json")
-    assert config.fallback == (told["chosen"]["threshold"] or None)
-    assert told["chosen"]["cost"] > 0
+    assert DuetConfig.load(tmp_path / "out" / "duet.json").fallback == (told["chosen"]["threshold"] or None)
+    assert [one["threshold"] for one in told["tested"]] == list(THRESHOLDS[: len(told["tested"])])
+    lines = [json.loads(line) for line in next((tmp_path / "out" / "parts").glob("*.jsonl")).read_text().splitlines()]
+    assert all(("margin" in line) == (line["method"] != "none") for line in lines)
+    assert not any(line.get("fell_back") for line in lines)
 
 
 def test_a_time_limit_is_noted_so_that_the_same_is_decided_again(here: Path, tmp_path: Path) -> None:

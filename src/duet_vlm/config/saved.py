@@ -31,7 +31,9 @@ def save(settings: Settings, path: str | os.PathLike[str], promise: Mapping[str,
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
     except (OSError, TypeError) as error:
-        raise DuetError(f"settings cannot be saved to {shown(path)} ({reason(error)}): give another file.") from error
+        raise DuetError(
+            f"settings cannot be saved to {shown(str(path))} ({reason(error)}): give another file."
+        ) from error
 
 
 def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
@@ -45,9 +47,9 @@ def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
             data = json.load(file)
     except (OSError, TypeError, ValueError) as error:
         raise DuetError(
-            f"settings cannot be read from {shown(path)} ({reason(error)}): give a file that duet tune or "
+            f"settings cannot be read from {shown(str(path))} ({reason(error)}): give a file that duet tune or "
             "DuetConfig.save wrote."
         ) from error
     if not isinstance(data, Mapping):
-        raise DuetError(f"{shown(path)} holds no settings: give a file that duet tune or DuetConfig.save wrote.")
+        raise DuetError(f"{shown(str(path))} holds no settings: give a file that duet tune or DuetConfig.save wrote.")
     return data

@@ -14,7 +14,7 @@ from ..evaluation.evaluate import ask_all
 from ..evaluation.records import Record, source_of
 from ..evaluation.runs import FULL, Run
 from ..evaluation.store import Folder, Key
-from .choosing import Judged
+from .judged import Judged
 
 
 class Answers:

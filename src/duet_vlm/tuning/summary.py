@@ -7,7 +7,8 @@ from typing import Any
 
 from ..evaluation.runs import Run
 from .asking import Answers
-from .choosing import Choice, Seen
+from .choosing import Choice
+from .judged import Seen
 
 CHOSEN, KEEPS, FAILS, LITTLE, ASIDE = (
     "chosen", "keeps it, at a higher cost", "not shown to keep it", "keeps too little", "not needed",

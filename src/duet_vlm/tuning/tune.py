@@ -21,8 +21,9 @@ from ..evaluation.store import RESULTS, Folder
 from ..inputs.files import write_whole
 from ..measuring.timing import hardware, versions
 from .asking import Answers
-from .choosing import Asked, Choice, choose
+from .choosing import Choice, choose
 from .goal import Goal
+from .judged import Asked
 from .summary import promise_of, row_of
 
 TUNED, PLAN, SETTINGS = "tune.json", "plan.json", "duet.json"
