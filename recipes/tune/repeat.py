@@ -108,11 +108,8 @@ def outcome(pool: Pool, choice: Choice, others: Sequence[int], agree: bool, shar
     judged = pool.judged(chosen.name, others, agree).guarded(chosen.threshold)
     again = float((pool.margins[chosen.name][list(others)] < chosen.threshold).mean())
     tokens = pool.mean_tokens(chosen.name) + again * pool.mean_tokens(FULL)
-    method = chosen.name.rsplit(" ", 1)[0]
-    rivals = sorted((n for n in pool.settings if n.rsplit(" ", 1)[0] == method), key=pool.mean_tokens)
-    places = [pool.mean_tokens(n) for n in [*rivals, FULL]]
     level = {
-        measure: float(np.interp(tokens, places, [pool.judged(n, others, agrees).share for n in [*rivals, FULL]]))
+        measure: level_at(pool, tokens, others, agrees)
         for measure, agrees in (("agreement", True), ("retained", False))
     }
     whole = pool.judged(chosen.name, others, False)
@@ -124,6 +121,13 @@ def outcome(pool: Pool, choice: Choice, others: Sequence[int], agree: bool, shar
         "cost": float(judged.cost.sum() / judged.whole_cost.sum()),
         "retained": float(accuracy.sum() / full.sum()), "same tokens for all": level,
     }  # fmt: skip
+
+
+def level_at(pool: Pool, tokens: float, others: Sequence[int], agree: bool) -> float:
+    """What so many tokens for everyone keep: between the best settings of fewer and of more, which favours them."""
+    names = sorted(pool.answers, key=pool.mean_tokens)
+    shares = np.maximum.accumulate([pool.judged(name, others, agree).share for name in names])
+    return float(np.interp(tokens, [pool.mean_tokens(name) for name in names], shares))
 
 
 def whole_figures(pool: Pool, name: str) -> dict[str, float]:
