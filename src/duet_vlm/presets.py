@@ -15,6 +15,7 @@ from .config.budget_rule import NONE, Budget
 from .config.drops import Drop
 from .config.fitting import BudgetSolver
 from .config.methods import CHANGES, stages
+from .config.pixelprune import EXACT, NAME
 from .config.registry import STAGE1
 from .config.settings import Settings
 from .config.values import check_budget
@@ -43,7 +44,8 @@ class DuetConfig(Settings):
         A name is that of a method ("duet", "visionzip", "pyramiddrop"); "duet-plus", which is "duet" with the options
         that beat it; or a stage 1 and a stage 2 joined by "+" ("visionzip+fastv", "random+duet", "duet+none").
         docs/methods.md lists them all. Behind a stage 1, stage 2 keeps its authors' drop layers and ratios, and the
-        number of tokens that stage 1 retains meets the budget. A stage 2 alone meets it by its ratios.
+        number of tokens that stage 1 retains meets the budget. A stage 2 alone meets it by its ratios. "pixelprune"
+        takes no budget, as the picture says how much of it repeats; a stage 2 behind it meets one by its ratios.
 
         Args:
             name: the method.
@@ -121,13 +123,19 @@ def preset(
     if (stage1, stage2) == (NONE, NONE):
         check_budget(tokens, keep)  # whoever tries all methods at one budget may try this one, too
         return DuetConfig.from_dict(changes | {"audio_keep": None if audio_keep == AUTO else audio_keep})
-    budget = Budget.parse(name, tokens, keep)
+    unbudgeted = stage1 != NONE and not STAGE1[stage1].budgeted
+    budget = Budget.parse(stage1 if unbudgeted and stage2 == NONE else name, tokens, keep)
     if model is None:
         raise DuetError(f"preset {name!r} needs model=: the model to compress, or its config.")
     from .families import facts_of, family_of
-    from .families.refusals import check_downsampling, check_whole_videos
+    from .families.refusals import check_downsampling, check_pruning, check_whole_videos
 
     config = config_of(model)
+    if unbudgeted:
+        check_pruning(family_of(config), config)
+        changes, stage1 = {NAME: EXACT} | changes, NONE
+        if stage2 == NONE:
+            return DuetConfig.from_dict(changes)
     if stage1 != NONE and STAGE1[stage1].at == "pixels":
         check_downsampling(family_of(config), config)
     elif stage1 != NONE:

@@ -29,6 +29,7 @@ ALL = [
     ),
     DuetConfig(dominant=0.25, contextual=0.05, merging="visionzip"),
     DuetConfig(downsample=(3, 4)),
+    DuetConfig(pixelprune=2.5, dominant=9),
     DuetConfig(audio_keep=0.5, audio_guides=True),
     DuetConfig(dominant=12, fallback=0.2),
     DuetConfig(),
@@ -93,6 +94,12 @@ WRONG: list[tuple[Any, str]] = [
     (dict(rest="yes"), "rest 'yes' must be True or False"),
     (dict(downsample=6), "downsample 6 must be"),
     (dict(downsample=(3, 4, 5)), "downsample .3, 4, 5. must be"),
+    (dict(pixelprune=-1), "pixelprune -1 must be the largest difference between equal pixels, a number from 0"),
+    (dict(pixelprune=True), "pixelprune True must be"),
+    (dict(pixelprune=255), "pixelprune 255 must be .* to below 255: give 0"),
+    (dict(pixelprune=0, downsample=(3, 4)), "pixelprune and downsample both make an image smaller"),
+    (dict(pixelprune=0, dominant=9, merging="uniform"), "merging 'uniform' needs whole images, and pixelprune leaves"),
+    (dict(pixelprune=0, dominant=9, merging="vidcom2"), "choose one of duet, visionzip, random, prumerge, dart"),
     (dict(cluster_width=2.0), "cluster_width 2.0 must be a whole number of at least 1"),
     (dict(dominants=3), "setting 'dominants' is unknown: a DuetConfig has dominant, which is the nearest name"),
     (dict(zebra=3), "setting 'zebra' is unknown: a DuetConfig has dominant, contextual, .*, downsample"),
@@ -130,7 +137,9 @@ def test_a_list_of_drops_that_changes_later_changes_no_config() -> None:
     assert len(config.drops) == 2
 
 
-@pytest.mark.parametrize("config", ALL, ids=["by hand", "fractions", "downsample", "sound", "guard", "nothing"])
+@pytest.mark.parametrize(
+    "config", ALL, ids=["by hand", "fractions", "downsample", "pixelprune", "sound", "guard", "nothing"]
+)
 def test_a_config_is_the_same_after_every_journey(config: DuetConfig) -> None:
     journeys = [
         DuetConfig.from_dict(config.to_dict()),

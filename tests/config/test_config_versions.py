@@ -66,5 +66,4 @@ def test_any_version_is_read_or_one_sentence() -> None:
             one_sentence(error)
         else:
             read.append(value)
-    assert all(1 <= value <= 3 for value in read)
-    assert 1 in read
+    assert [int(value) for value in read] == [1, 3, 3]  # as Python and numpy have them

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import tiny
-from transformers import LlamaConfig, Qwen2_5_VLConfig
+from transformers import LlamaConfig, LlavaConfig, Qwen2_5_VLConfig
 
-from duet_vlm import Drop, DuetConfig
+from duet_vlm import Drop, DuetConfig, DuetError
 from duet_vlm.config.budget import keep_count, stage1_counts, tokens_per_layer
 from duet_vlm.config.decoder_shape import DecoderShape
 from duet_vlm.config.methods import names
+
+OTHERS = ("none", "downsample", "pixelprune")  # no budget, or none for images of any size
 
 
 class TestQwen:
@@ -26,7 +30,7 @@ class TestQwen:
         assert (config.dominant, config.contextual) == (0.65, 0.05)
         assert config.drops == (Drop(7, 0.75), Drop(14, 0.5), Drop(21, 0.25))
 
-    @pytest.mark.parametrize("name", [n for n in names() if n not in ("none", "downsample")] + ["prumerge+sparsevlm"])
+    @pytest.mark.parametrize("name", [*(n for n in names() if n not in OTHERS), "prumerge+sparsevlm"])
     @pytest.mark.parametrize("keep", [0.3, 0.11])
     def test_fractions_meet_the_budget_on_every_image(self, name: str, keep: float) -> None:
         config = DuetConfig.preset(name, model=self.model(20), keep=keep)
@@ -46,6 +50,23 @@ class TestQwen:
             DuetConfig.preset("fastv", model=self.model(), tokens=80)
         with pytest.raises(ValueError, match=r"duet cannot meet a budget of 0\.9 of the tokens here"):
             DuetConfig.preset("duet", model=self.model(), keep=0.9)
+
+    def test_pixelprune_takes_no_budget_and_stage_2_behind_it_meets_one(self) -> None:
+        model = self.model()
+        assert DuetConfig.preset("pixelprune", model=model) == DuetConfig(pixelprune=0)
+        assert DuetConfig.preset("pixelprune+none", model=model, pixelprune=2) == DuetConfig(pixelprune=2)
+        for second in ("duet", "fastv", "tops"):
+            alone = DuetConfig.preset(f"none+{second}", model=model, keep=0.4)
+            assert DuetConfig.preset(f"pixelprune+{second}", model=model, keep=0.4) == replace(alone, pixelprune=0)
+        both = DuetConfig.preset("duet", model=model, keep=0.3, pixelprune=0)
+        assert both == replace(DuetConfig.preset("duet", model=model, keep=0.3), pixelprune=0)
+        for name in ("pixelprune", "pixelprune+none"):
+            with pytest.raises(DuetError, match="'pixelprune' keeps as much as the picture does not repeat: leave out"):
+                DuetConfig.preset(name, model=model, keep=0.3)
+        with pytest.raises(DuetError, match="there is no budget"):
+            DuetConfig.preset("pixelprune+duet", model=model)
+        with pytest.raises(DuetError, match="pixelprune is not possible for llava: it is for towers that take any"):
+            DuetConfig.preset("pixelprune", model=LlavaConfig())
 
     def test_downsample_is_for_clip(self) -> None:
         with pytest.raises(ValueError, match="downsample is not possible for qwen2_5_vl: it is for CLIP") as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import repeats
 import tiny
 import torch
 import towers
@@ -17,7 +18,7 @@ from oracle import masked_stock
 import duet_vlm
 from duet_vlm import Drop, DuetConfig, DuetError
 from duet_vlm.engine.trace import _images
-from duet_vlm.families import family_of
+from duet_vlm.families import audience, family_of
 from duet_vlm.families.image_shape import ImageShape
 
 SIZES = [(32, 32), (16, 24), (24, 32)]  # (height, width)
@@ -142,3 +143,21 @@ def test_grids_and_budgets() -> None:
         family.tokens_of_grid(config, (1, 8))
     with pytest.raises(DuetError, match="keeps fractions of an image"):
         DuetConfig.preset("pyramiddrop", model=config, tokens=12)
+
+
+@pytest.mark.parametrize("more", [{}, {"dominant": 5, "contextual": 2, "cluster_width": 2}])
+@torch.no_grad()
+def test_llava_leaves_out_patches_that_repeat(monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]) -> None:
+    """Every patch is a block there; the stock tower under a mask."""
+    monkeypatch.setattr(repeats, "SIDE", 1)
+    model, given = llava(), repeats.repeating(pixels())
+    alive = repeats.tokens_kept(given)
+    with repeats.masked(model, given):
+        stock = torch.cat([*repeats.encode(model, given).pooler_output])
+    with duet_vlm.apply(model, DuetConfig(pixelprune=0, **more)), audience.for_engine():
+        output = repeats.encode(model, given)
+    found, sizes = torch.cat([*output.duet.features]), torch.cat(output.duet.sizes)
+    unchanged = (sizes == 1).nonzero()[:, 0].tolist()
+    assert set(unchanged) <= set(alive.nonzero()[:, 0].tolist()) and (sizes == alive).all() == (not more)
+    close(found[unchanged], stock[unchanged])
+    assert not found[sizes == 0].any() and (not more or len(unchanged) >= 15)

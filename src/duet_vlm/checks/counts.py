@@ -26,14 +26,16 @@ def schedule(model: Any, duet: DuetConfig, row: dict[str, Tensor], images: list[
     Args:
         model: uncompressed.
         row: the prompt, (1, S).
-        images: what stage 1 was given; only how many tokens each had is read.
+        images: what stage 1 was given; only how many tokens each had is read, or retained where the picture says it.
         layers: of the decoder.
     """
     config = model.config
     family, token = family_of(config), visual_token_ids(config)["image"]
     runs = [len(list(run)) for is_image, run in groupby(i == token for i in row["input_ids"][0].tolist()) if is_image]
     spans = runs if "image" in family.runs else [sum(runs)]
-    if duet.merges and family.dynamic:
+    if duet.pixelprune is not None:
+        spans = [sum(len(image.dominant) + len(image.anchors) for image in images)]  # what the picture repeats is gone
+    elif duet.merges and family.dynamic:
         spans = [sum(sum(stage1_counts(duet, len(image.scores), True)) for image in images)]
     elif duet.merges:
         one = family.visual_tokens(config)

@@ -26,8 +26,10 @@ def as_grid(grid: Any) -> tuple[int, ...]:
     return as_sides("grid", getattr(grid, "tolist", lambda: grid)(), 3, "(rows, columns) or (frames, rows, columns)")
 
 
-def stage1_counts(config: Settings, visual_tokens: int, dynamic: bool = False) -> tuple[int, int]:
-    """K1 and K2 for one image of `visual_tokens`.
+def stage1_counts(
+    config: Settings, visual_tokens: int, dynamic: bool = False, left: int | None = None
+) -> tuple[int, int]:
+    """K1 and K2 for one image of `visual_tokens`, of which `left` are there to choose from; all if not given.
 
     Fractions round down, K2 to at least 1. Encoders of dynamic resolution clamp both, as an image may be small
     (docs/method.md, 1.8: K1 = min(K1, N - 1), K2 = min(K2, N - K1)); fixed ones refuse what the image cannot hold.
@@ -45,8 +47,9 @@ def stage1_counts(config: Settings, visual_tokens: int, dynamic: bool = False) -
     if isinstance(contextual, float):
         contextual = max(1, keep_count(contextual, visual_tokens))
     if dynamic:
-        dominant = min(dominant, visual_tokens - 1) if visual_tokens > 1 else 1
-        contextual = min(contextual, visual_tokens - dominant)
+        left = visual_tokens if left is None else left
+        dominant = min(dominant, left - 1) if left > 1 else 1
+        contextual = min(contextual, left - dominant)
     elif dominant + contextual > visual_tokens:
         raise DuetError(
             f"dominant {dominant} + contextual {contextual} = {dominant + contextual} is more than the "

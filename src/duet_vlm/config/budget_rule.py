@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DuetError
+from .pixelprune import NAME as PIXELPRUNE
 from .values import check_budget
 
 NONE, SAVED, SETTINGS = "none", "saved", "settings"  # method names of the rows below
 WITHOUT_BUDGET = {
     NONE: "compresses nothing",
     SAVED: "brings its budget",  # with the model
+    PIXELPRUNE: "keeps as much as the picture does not repeat",
     SETTINGS: "names every field itself",  # in a training file
 }
 FILE = ".json"  # so ends a method that is a file of settings, which `DuetConfig.save` wrote

@@ -20,7 +20,7 @@ def check_fallback(settings: Any) -> None:
         return
     if not is_number(value) or not 0 <= value <= 1:
         raise DuetError(f"fallback {shown(value)} must be a difference of probabilities, from 0 to 1.")
-    for name in ("downsample", "audio_keep"):
+    for name in ("downsample", "pixelprune", "audio_keep"):
         if getattr(settings, name) is not None:
             raise DuetError(
                 f"fallback {value:g} needs all visual tokens as the encoder made them, which {name} never makes: leave "

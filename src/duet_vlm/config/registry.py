@@ -55,7 +55,8 @@ class Stage1Method(_Named):
 
     Attributes:
         at: "encoder" for a function `(encoded, dominant, contextual, cluster_width) -> Merge`; "pixels" for one before
-            the encoder, `(pixels, size) -> pixels`, where the setting that has the method's name says to what size.
+            the encoder, where the setting that has the method's name says how much of an image's pixels is left.
+        budgeted: whether a budget says how much it keeps; what a picture repeats is asked of the picture alone.
         contextual: the share of contextual tokens in a budget, from 0 to below 1, a number or a fraction as "1/6".
         needs: what of the `Encoded` decides which tokens are kept and merged.
         scored: whether the dominant tokens are the best by score, so that `diverse` has a meaning.
@@ -67,6 +68,7 @@ class Stage1Method(_Named):
     """
 
     at: Literal["encoder", "pixels"] = "encoder"
+    budgeted: bool = True
     contextual: float | str = 0
     needs: tuple[Literal["scores", "keys", "features", "grid"], ...] = ()
     scored: bool = False

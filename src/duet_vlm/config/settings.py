@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from ..errors import DuetError, shown
-from . import registry
+from . import pixelprune, registry
 from .choices import CHOICES, Combine, Positions, Query
 from .drops import Drop, as_drops, check_order, set_fields
 from .guard import check_fallback
 from .values import as_count, as_share, as_sides, check_flag, check_names, is_whole
-from .versions import PROMISE, VERSION, check_version, since_later, version_of
+from .versions import PROMISE, VERSION, check_version, readable
 
 _LANGUAGE = re.compile("[A-Za-z]{2,8}")
 
@@ -61,6 +61,8 @@ class Settings:
         audio_guides: True lets a video's sound say how much of each of its windows a drop keeps (docs/audio.md).
         fallback: `generate` gives an answer again with all visual tokens where the probability of the compressed
             model's first token is ahead of the second's by less than this (docs/tune.md); 0 only notes the lead.
+        pixelprune: the largest difference of two pixels, in levels of 0 to 255, at which a block of patches repeats its
+            neighbour and is left out before the encoder; 0 for copies alone. `dominant` then chooses of the others.
 
     Raises:
         DuetError: a value is not possible, or two of them contradict each other.
@@ -92,6 +94,7 @@ class Settings:
     audio_keep: float | None = None
     audio_guides: bool = False
     fallback: float | None = None
+    pixelprune: float | None = None
 
     def __post_init__(self) -> None:
         set_fields(self, drops=as_drops(self.drops))
@@ -120,6 +123,8 @@ class Settings:
             raise DuetError("audio_guides has no meaning for sound that is not compressed: give audio_keep, too.")
         self._check_options()
         check_fallback(self)
+        beside = {name: getattr(self, name) for name in ("downsample", "dominant", "merging")}
+        set_fields(self, pixelprune=pixelprune.checked(self.pixelprune, **beside))
         check_order(self.drops)
 
     @property
@@ -164,8 +169,8 @@ class Settings:
 
     @property
     def merges(self) -> bool:
-        """Whether stage 1 is on: it merges, selects or downsamples."""
-        return self.dominant is not None or self.downsample is not None
+        """Whether stage 1 is on: it merges, selects, downsamples or leaves out what repeats."""
+        return any(one is not None for one in (self.dominant, self.downsample, self.pixelprune))
 
     @property
     def compresses(self) -> bool:
@@ -208,13 +213,10 @@ class Settings:
                     f"{name} {registry.called(getattr(self, name))} has no name to be saved under: give it one with "
                     f"duet_vlm.{register}, and make the config again."
                 )
-        values = self._values()
-        return {"version": version_of(values)} | values
+        return readable(self._values())
 
     def _values(self) -> dict[str, Any]:
         data = {one.name: getattr(self, one.name) for one in fields(self)}
-        for name in since_later(data):
-            del data[name]  # so that an older package reads the others
         data["drops"] = [asdict(drop) for drop in self.drops]
         return data if self.downsample is None else data | {"downsample": list(self.downsample)}
 

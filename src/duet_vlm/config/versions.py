@@ -1,36 +1,38 @@
 """The version of a config as it is saved, apart from the package's own: it grows when an older package cannot read it.
 
 1: the first. Release 0.1 wrote the same fields without a version.
-2: with `audio_keep`. 3: with `fallback`, or with what `duet tune` promised. What is None is not written, nor what goes
-with it, so that the lowest version is written that has the others.
+2: with `audio_keep`.
+3: with `pixelprune` or `fallback`, or with what `duet tune` promised.
+A config that has none of these is written as version 1 still.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ..errors import DuetError, shown
 from .values import is_whole
 
-VERSION = 3
+FIRST, VERSION = 1, 3
 PROMISE = "promise"  # beside the settings in a file: what was promised of them
-# setting -> the first version that has it, and the settings that mean nothing without it
+# a setting that came later -> the version that it came with, and what has no meaning without it
 LATER: dict[str, tuple[int, tuple[str, ...]]] = {
     "audio_keep": (2, ("audio_guides",)),
     "fallback": (3, ()),
-    PROMISE: (3, ()),
+    "pixelprune": (3, ()),
 }
 
 
-def since_later(values: Mapping[str, Any]) -> list[str]:
-    """Names of settings that the first version did not have and that are not used."""
-    return [name for first, (_, more) in LATER.items() if values.get(first, 0) is None for name in (first, *more)]
-
-
-def version_of(values: Mapping[str, Any]) -> int:
-    """The lowest version that has all these settings."""
-    return max([1, *(version for name, (version, _) in LATER.items() if name in values)])
+def readable(values: dict[str, Any]) -> dict[str, Any]:
+    """Values of settings as they are saved: without later ones that are None, so that an older package reads them."""
+    version, left = FIRST, dict(values)
+    for name, (since, beside) in LATER.items():
+        if values[name] is not None:
+            version = max(version, since)
+            continue
+        for one in (name, *beside):
+            del left[one]
+    return {"version": version} | left
 
 
 def check_version(version: Any) -> None:

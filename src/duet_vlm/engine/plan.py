@@ -15,7 +15,7 @@ from ..config.layer_shape import lending_layers
 from ..config.settings import Settings
 from ..errors import DuetError
 from ..families import Family, family_of, visual_token_ids
-from ..families.refusals import check_downsampling, check_whole_videos, refuse_renumbering
+from ..families.refusals import check_downsampling, check_pruning, check_whole_videos, refuse_renumbering
 from ..stage2.words import check_language
 from .merge_sizes import check_adds_mask
 
@@ -116,8 +116,8 @@ class Plan:
 
 
 def renumbers(family: Family, decoder: Any, config: Settings) -> bool:
-    """Whether positions close the gaps: as the settings say, or as suits the family and its decoder."""
-    suited = family.positions if host.renumbers(decoder) else "keep"
+    """Whether positions close the gaps: as the settings say, or as suits the family, its decoder and the method."""
+    suited = family.positions if host.renumbers(decoder) and config.pixelprune is None else "keep"
     return (suited if config.positions == "auto" else config.positions) == "renumber"
 
 
@@ -128,6 +128,8 @@ def check_plan(model: Any, config: Settings, tokenizer: Any) -> Family:
     host.check_decoder(model)
     if config.downsample is not None:
         check_downsampling(family, model.config)
+    if config.pixelprune is not None:
+        check_pruning(family, model.config)
     if config.dominant is not None:
         check_whole_videos(family, model.config, config.stage1_method)
     family.check(model.config, config)

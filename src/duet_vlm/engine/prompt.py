@@ -192,6 +192,8 @@ def read_prompt(
     guide: Guide | None = None
     if plan.config.audio_guides and audio is not None and gone is not None:
         spans, guide = guide_of(spans, visual & (ids == plan.tokens.get("video", -1)), audio, gone)
+    if plan.config.pixelprune is not None and gone is not None and not bool(gone.any()):
+        gone = None  # a picture without repeats is as stock has it, to the bit
     left = (spans if gone is None else spans.masked_fill(gone, 0)).flatten()
     limits = torch.zeros(int(spans.max()) + 1, dtype=torch.long, device=ids.device)
     queries, cache = ids[:, :0], cache_of(kwargs)

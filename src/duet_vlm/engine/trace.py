@@ -18,7 +18,8 @@ class ImageTrace:
     A method that is shown whole videos has one of these for a video, whose places run on from frame to frame.
 
     Attributes:
-        scores: the score of each of the N visual tokens (docs/method.md, 1.1).
+        scores: the score of each of the N visual tokens (docs/method.md, 1.1); 0 for those that `pixelprune` left out,
+            and without another stage 1 behind it 1 for the others.
         dominant: the places that were kept unchanged, in image order. CLS is none of them.
         anchors: the places of the contextual tokens, in anchor order.
         clusters: for each anchor, the places that were merged into it.

@@ -54,7 +54,9 @@ def evaluate_all(data: str, model: str, work: Path, limit: int, seed: int, proce
     from .evaluate import evaluate
     from .request import read_request
 
-    pictures = [name for name in names() if name not in STAGE1 or not STAGE1[name].whole_videos]
+    pictures = [  # the towers of both models take them whole
+        name for name in names() if name not in STAGE1 or (STAGE1[name].budgeted and not STAGE1[name].whole_videos)
+    ]
     # the first is what the others are compared with
     methods = ["duet-plus", *(name for name in pictures if name != "duet-plus"), "visionzip+fastv", "divprune+duet"]
     request = read_request(

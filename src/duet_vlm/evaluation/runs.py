@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..config.budget_rule import NONE, SAVED, Budget, is_file
+from ..config.budget_rule import NONE, SAVED, WITHOUT_BUDGET, Budget, is_file
 from ..errors import DuetError
 from ..inputs.choice import check_choices
 from ..presets import DuetConfig, preset, saved_config, stages
@@ -95,12 +95,13 @@ def runs_of(
         except DuetError as error:
             problems.append(Skipped(str(error)))
             continue
-        for budget in Budget.several(tokens, keep):
+        for budget in [Budget()] if method in WITHOUT_BUDGET else Budget.several(tokens, keep):
             try:
                 settings = preset(method, model=config, tokens=budget.tokens, keep=budget.keep)
                 runs.append(Run(method, settings, budget.value))
             except DuetError as error:
-                problems.append(Skipped(f"{method} at {budget.value:g}: {error}"))
+                at = method if budget.value is None else f"{method} at {budget.value:g}"
+                problems.append(Skipped(f"{at}: {error}"))
     if compressed and len(runs) == 1:
         raise DuetError(str(problems[0]))
     return runs, problems

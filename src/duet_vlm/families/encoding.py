@@ -24,6 +24,7 @@ from ..errors import DuetError
 from ..host.refs import Ref, wrap
 from ..stage1 import Merge
 from . import audience
+from .blocks import Blocks
 from .parts import Parts
 
 ATTRIBUTE = "duet"  # of an encoder's output
@@ -66,6 +67,7 @@ class EncoderCall:
         sizes: (total,) float32, see `Outcome`.
         decisions: what was decided.
         shares: what is retained of each crop, where crops differ.
+        blocks: which blocks of patches went into the tower, where `pixelprune` looks for those that repeat.
     """
 
     stage: Stage1
@@ -82,6 +84,7 @@ class EncoderCall:
     sizes: Tensor | None = None
     decisions: list[Merge] = field(default_factory=list)
     shares: list[Any] | None = None
+    blocks: Blocks | None = None
 
 
 _call: ContextVar[EncoderCall | None] = ContextVar("duet_vlm_encoder_call", default=None)
@@ -162,7 +165,8 @@ class Stage1:
         only = audience.engine_only()
         arguments = dict(inspect.signature(encoder).bind(*args, **kwargs).arguments)
         reason = self.cannot_follow(arguments)
-        if reason is not None:
+        alone = self.config.pixelprune is not None and not only  # it works for the engine alone
+        if reason is not None or alone:
             if only:
                 raise DuetError(reason)
             with paused():
@@ -213,7 +217,7 @@ def paused() -> AbstractContextManager[None]:
 def settings_of(config: Settings) -> tuple[Any, ...]:
     """Return the settings that stage 1 depends on."""
     names = ("dominant", "contextual", "cluster_width", "merging", "combine", "diverse", "rest", "downsample")
-    return tuple(getattr(config, name) for name in names)
+    return tuple(getattr(config, name) for name in (*names, "pixelprune"))
 
 
 def placed(tokens: Tensor, places: Tensor, sizes: Tensor, length: int) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, ProcessorMixin
 
     from .encoding import Stage1
+    from .pixelprune import Pruning
     from .video.processors import FrameProcessor
     from .video.sampling import Sampling
 
@@ -56,6 +57,7 @@ class Family(PixelInputs, AudioInputs):
             the stock processor takes no video.
         frames_as_images: which frames are shown, one image after the other, where the stock processor takes no video.
         stage1: what hooks the encoders.
+        pruning: what leaves blocks of pixels out in front of the tower; None where it takes images whole.
     """
 
     positions: Literal["renumber", "keep"] = "renumber"
@@ -78,6 +80,7 @@ class Family(PixelInputs, AudioInputs):
     video_processor: type[FrameProcessor] | None = None
     frames_as_images: Sampling | None = None
     stage1: type[Stage1]
+    pruning: type[Pruning] | None = None
 
     def __init_subclass__(cls, model_types: tuple[str, ...] = ()):
         FAMILIES.update(dict.fromkeys(model_types, cls()))
@@ -203,7 +206,10 @@ class Family(PixelInputs, AudioInputs):
 
     def hook_encoder(self, core: nn.Module, duet: Settings) -> list[Any]:
         """Put stage 1 on a model's encoders; what it returns has `remove()`."""
-        return self.stage1(core, duet, self).hook()
+        if duet.pixelprune is None or self.pruning is None:
+            return self.stage1(core, duet, self).hook()
+        stage = (self.pruning.alone if duet.dominant is None else self.stage1)(core, duet, self)
+        return [*self.pruning(stage).hook(), *stage.hook()]
 
     def hook_encoders(self, core: nn.Module, duet: Settings) -> list[Any]:
         """Put stage 1 on what it is asked for: `hook_encoder` for images, `hook_audio` for sound."""

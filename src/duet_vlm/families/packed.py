@@ -14,8 +14,10 @@ from torch.nn.functional import avg_pool2d
 from ..errors import DuetError
 from ..host.attention import received
 from . import fixed
+from .blocks import filled
 from .encoding import EncoderCall
 from .family import Family
+from .pixelprune import merged_kept
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -51,8 +53,13 @@ class PackedStage1(fixed.FixedStage1):
 
     def note(self, call: EncoderCall, grid: Grid, scores: Tensor, keys: Tensor) -> None:
         """Average scores (1, patches) and keys (1, patches, d) of one image over the patches of a visual token."""
-        patches = torch.cat([scores[..., None].to(keys), keys], dim=2).transpose(1, 2).unflatten(2, grid)
-        tokens = avg_pool2d(patches, self.block(call)).flatten(2).transpose(1, 2)
+        patches, number = torch.cat([scores[..., None].to(keys), keys], dim=2), len(call.scores)
+        gone = call.blocks is not None and not call.blocks.all_kept
+        if call.blocks is not None and gone:
+            patches = filled(patches[0], call.blocks.patches[number].flatten())[None]
+        tokens = avg_pool2d(patches.transpose(1, 2).unflatten(2, grid), self.block(call)).flatten(2).transpose(1, 2)
+        if call.blocks is not None and gone:
+            tokens = tokens[:, call.blocks.kept[number].flatten().to(tokens.device)]
         call.scores.append(tokens[..., 0])
         call.keys.append(tokens[..., 1:])
 
@@ -61,6 +68,9 @@ class PackedStage1(fixed.FixedStage1):
             return
         start, parts, (high, wide) = 0, [], self.block(call)
         features = torch.cat([images.flatten(0, -2) for images in output.pooler_output])
+        if call.blocks is not None and not call.blocks.all_kept:
+            scores, keys = torch.cat(call.scores, 1)[0], torch.cat(call.keys, 1)[0]
+            return merged_kept(self.config, call, scores.to(features.device), keys.to(features.device), features)
         for (rows, columns), scores, keys in zip(self.grids(call), call.scores, call.keys, strict=True):
             part = slice(start, start + keys.shape[1])
             statistics = torch.cat([scores[..., None], keys], dim=2)

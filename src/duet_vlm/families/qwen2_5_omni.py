@@ -39,6 +39,7 @@ class Qwen25Omni(Qwen25VL, model_types=("qwen2_5_omni_thinker",)):
     """Sound comes beside ids and is encoded by the core model."""
 
     video_processor = None  # the commands prepare no sound
+    pruning = None
     audio_stage1 = OmniAudioStage1
 
     def audio_tokens(self, config: PreTrainedConfig, seconds: float) -> int:

@@ -19,6 +19,7 @@ from .encoding import EncoderCall, Stage1
 from .family import Family
 from .frames import merged_frames
 from .pixel_inputs import Make
+from .pixelprune import Pruning, merged_kept
 from .refusals import refuse_renumbering
 from .taps import Tap
 from .video import pixels
@@ -66,9 +67,12 @@ class QwenStage1(Stage1):
         # some towers are given each frame of a video as an image
         grids = call.arguments.get("video_grid_thw", call.tower_kwargs["grid_thw"])
         scores, keys = torch.cat(call.scores, 1)[0], torch.cat(call.keys, 1)[0]
-        order = image_order(tower, grids)
+        gone = call.blocks is not None and not call.blocks.all_kept
+        order = call.blocks.order if call.blocks is not None and gone else image_order(tower, grids)
         if order is not None:
             scores, keys = scores[order], keys[order]
+        if gone:
+            return merged_kept(self.config, call, scores, keys, output.pooler_output)
         features, start, parts = output.pooler_output, 0, []
         for frames, rows, columns in grids.tolist():
             shape = int(rows) // side, int(columns) // side
@@ -141,6 +145,7 @@ class Qwen25VL(Family, model_types=("qwen2_5_vl", "qwen2_vl")):
     keep_ratios = (0.5, 0.25)
     video_processor: type[FrameProcessor] | None = Qwen2VLVideoProcessor
     stage1: type[Stage1] = QwenStage1
+    pruning: type[Pruning] | None = Pruning
     towers: tuple[str, ...] = ("visual",)
     projectors: tuple[str, ...] = ("merger", "deepstack_merger_list")
 

@@ -16,6 +16,7 @@ class Qwen3OmniMoe(Qwen3VL, model_types=("qwen3_omni_moe_thinker",)):
     """Sound comes beside ids, is encoded by the core model, and is neither merged nor dropped."""
 
     video_processor = None  # the commands prepare no sound
+    pruning = None
     projectors = ("merger", "merger_list")
 
     def extra_inputs(self, config: PreTrainedConfig, ids: Tensor, pixels: dict[str, Tensor]) -> dict[str, Tensor]:

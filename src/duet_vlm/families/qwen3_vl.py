@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from .pixelprune import Pruning
 from .qwen2_5_vl import Qwen2VLVideoProcessor, Qwen25VL
 from .video import pixels
 from .video.processors import BICUBIC, HALVES, FrameProcessor
@@ -32,7 +33,12 @@ class Qwen3VLVideoProcessor(Qwen2VLVideoProcessor):
         return pixels.whole_patches(height, width, self.factor, minimum, maximum, max(count, multiple), multiple)
 
 
+class Qwen3Pruning(Pruning):
+    std = tuple(HALVES)
+
+
 class Qwen3VL(Qwen25VL, model_types=("qwen3_vl", "qwen3_vl_moe")):
     """Each block attends across a whole frame; the decoder adds deepstack features after its first layers."""
 
     video_processor: type[FrameProcessor] | None = Qwen3VLVideoProcessor
+    pruning: type[Pruning] | None = Qwen3Pruning

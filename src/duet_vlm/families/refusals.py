@@ -37,6 +37,15 @@ def check_downsampling(family: Family, config: PreTrainedConfig) -> None:
         )
 
 
+def check_pruning(family: Family, config: PreTrainedConfig) -> None:
+    """Raise DuetError where blocks of pixels cannot be left out before the encoder."""
+    if family.pruning is None:
+        raise DuetError(
+            f"pixelprune is not possible for {config.model_type}: it is for towers that take any number of patches, "
+            "each with its place (Qwen-VL, GLM-V, PaddleOCR-VL, Pixtral); use another stage 1."
+        )
+
+
 def check_whole_videos(family: Family, config: PreTrainedConfig, method: Stage1Method) -> None:
     """Raise DuetError for a method that is shown whole videos, where a family's frames come one by one."""
     if method.whole_videos and family.takes_video and not family.whole_videos:

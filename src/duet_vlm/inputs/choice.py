@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..config.budget_rule import NONE, SAVED, Budget, is_file, without_budget
+from ..config.budget_rule import NONE, SAVED, WITHOUT_BUDGET, Budget, is_file, without_budget
 from ..config.methods import stages
 from ..errors import DuetError
 from ..presets import DuetConfig, preset, saved_config
@@ -137,6 +137,9 @@ def chosen(
         return Chosen(DuetConfig.load(method), method, f"the settings in {method}{aside}")
     if method == NONE:
         return Chosen(DuetConfig(), method, f"nothing compressed{aside}")
+    if method in WITHOUT_BUDGET:
+        with option_names():
+            return Chosen(preset(method, model=config, grid=grid, audio_keep=audio_keep), method, f"{method}{aside}")
     if given:
         budget_words = f"--tokens {tokens:g}" if keep is None else f"--keep {keep:g}"
     else:

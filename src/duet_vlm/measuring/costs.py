@@ -8,6 +8,7 @@ from ..config.audio import AudioSchedule
 from ..config.decoder_shape import DecoderShape
 from ..config.drops import check_lending, ranked_with_attention
 from ..config.layer_shape import lending_layers
+from ..config.pixelprune import check_countable
 from ..errors import DuetError
 from ..families import family_of
 from ..families.image_shape import ImageShape
@@ -40,9 +41,11 @@ def cost_report(
         seconds: of a sound beside the image, for models that hear.
 
     Raises:
-        DuetError: a drop that a hybrid decoder cannot rank, or behind a layer that lends its keys and values; a sound
-            for a model that hears nothing, or none where the settings compress it.
+        DuetError: settings whose counts the picture decides (pixelprune); a drop that a hybrid decoder cannot rank, or
+            behind a layer that lends its keys and values; a sound for a model that hears nothing, or none where the
+            settings compress it.
     """
+    check_countable(duet.pixelprune)
     image, shape = ImageShape.of(config, grid, tiles, size), DecoderShape.of(config, bytes_per_value)
     if shape.linear is not None:
         ranked_with_attention(duet.drops, shape.linear.layers, shape.layers)  # refuses what `apply` would

@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..config.budget_rule import NONE, SAVED, Budget, is_file
+from ..config.budget_rule import SAVED, WITHOUT_BUDGET, Budget, is_file
 from ..config.linear_shape import linear_layers
+from ..config.pixelprune import check_countable
 from ..errors import DuetError
 from ..families.image_shape import ImageShape
 from ..families.random_images import usual_grid
@@ -77,10 +78,12 @@ def settings(
             saved = chosen(config, method, None, None).config
             counts = image.tokens_per_layer(saved, full)
             parts = 1 if image.unit == "image" else image.crops
+            check_countable(saved.pixelprune)
             listed.append(Setting(method, sum(counts) / full / parts, scaled(saved, full, layers, linear)))
             continue
-        for budget in [Budget()] if method == NONE else Budget.several(budgets, keep):
+        for budget in [Budget()] if method in WITHOUT_BUDGET else Budget.several(budgets, keep):
             whole = preset(method, model=config, tokens=budget.tokens, keep=budget.keep, grid=grid)
+            check_countable(whole.pixelprune)
             listed.append(Setting(method, budget.tokens, scaled(whole, full, layers, linear), budget.keep))
     return listed
 

@@ -18,7 +18,9 @@ from .common import Encoded, Merge, Method, join, selected, spaced
 from .options import discards, diversified, with_rest
 
 
-def merge(config: Settings, encoded: Encoded, reserved: int = 0, dynamic: bool = False) -> Merge:
+def merge(
+    config: Settings, encoded: Encoded, reserved: int = 0, dynamic: bool = False, whole: int | None = None
+) -> Merge:
     """Merge these images as the config says: by its counts, its method and its options.
 
     Args:
@@ -26,9 +28,11 @@ def merge(config: Settings, encoded: Encoded, reserved: int = 0, dynamic: bool =
         encoded: B images of equal size, or one whole video, which retains the counts of a frame times its frames.
         reserved: how many of the dominant tokens are no patches (CLS, where it enters the sequence).
         dynamic: whether images may be too small for the counts, which are then lowered.
+        whole: tokens of an image or frame, where some were left out before the encoder and are not in `encoded`.
     """
     frames = encoded.frames
-    dominant, contextual = (frames * n for n in stage1_counts(config, encoded.tokens // frames, dynamic))
+    there = encoded.tokens // frames
+    dominant, contextual = (frames * n for n in stage1_counts(config, whole or there, dynamic, there))
     method, width = method_of(config), config.cluster_width
     dominant -= reserved
     if config.diverse:

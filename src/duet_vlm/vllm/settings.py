@@ -93,6 +93,11 @@ def check_fits(config: DuetConfig, hf_config: Any) -> None:
     family = family_of(hf_config)
     if config.downsample is not None:
         raise DuetError("downsample is not possible in vLLM, whose tower has one size of image: use another stage 1.")
+    if config.pixelprune is not None:
+        raise DuetError(
+            "pixelprune is not possible in vLLM, where an image's size alone says how many tokens it has: serve it by "
+            "transformers, as `duet serve --engine transformers` does."
+        )
     if config.proportional:
         raise DuetError("proportional is not possible in vLLM, whose attention takes no mask: leave it out.")
     if config.fallback is not None:
