@@ -15,7 +15,9 @@ from duet_vlm.inputs.checkpoints import read_config, read_processor
 from duet_vlm.inputs.model_folders import DEMO, DEMO_FOLDER
 from duet_vlm.inputs.shapes import shape_config
 from duet_vlm.serving.bench import options
+from duet_vlm.serving.bench.engines import last_words
 from duet_vlm.serving.bench.figures import Answered, Round, check_whole, figures
+from duet_vlm.serving.bench.measure import environment
 from duet_vlm.serving.bench.model import image_of, prompt_of, source
 from duet_vlm.serving.bench.options import ServingOptions
 
@@ -66,6 +68,27 @@ def test_rounds_that_are_not_whole(changed: dict[str, int], message: str) -> Non
     check_whole("duet 192", found, **whole)
     with pytest.raises(DuetError, match=message):
         check_whole("duet 192", found, **whole | changed)
+
+
+def test_why_an_engine_ended() -> None:
+    killed = [
+        "(EngineCore pid=7) ERROR [multiproc_executor.py:316] Worker proc VllmWorker-0 died unexpectedly "
+        "(exit code: -9), shutting down executor.\n",
+        "(EngineCore pid=7) ERROR 11-27 20:35:02 [core.py:9] RuntimeError: cancelled\n",
+    ]
+    assert last_words(killed) == "its worker was killed, which a system does that has no memory left"
+    failed = ["INFO started\n", "ERROR [a.py:1] ValueError: no such model.\n", "ERROR [b.py:2] RuntimeError: failed\n"]
+    assert last_words(failed) == "ValueError: no such model"
+    cancelled = "ERROR [c.py:3] RuntimeError: cancelled\n"
+    assert (
+        last_words([cancelled, *failed]) == "ValueError: no such model" and last_words([cancelled]) == cancelled[15:-1]
+    )
+    assert last_words(["only this\n"]) == "only this" and last_words([]) == "it said nothing"
+
+
+def test_a_step_of_many_prompts_may_take_its_time() -> None:
+    given = environment(2)
+    assert int(given["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"]) > 300 and given["OMP_NUM_THREADS"] == "2"
 
 
 def test_a_shape_is_a_folder_with_a_processor_and_is_gone_afterwards() -> None:

@@ -26,18 +26,31 @@ class Projection(nn.Module):
         return hidden, None
 
 
+class Rotary(nn.Module):
+    """Keeps the positions that it is handed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(self, positions: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        self.seen.append(positions.clone())
+        return query, key
+
+
 class Attention(nn.Module):
     """As much of vLLM's layer as stage 2 looks at."""
 
     def __init__(self, layer: int):
         super().__init__()
-        self.qkv_proj, self.attn = Projection(), nn.Identity()
+        self.qkv_proj, self.attn, self.rotary_emb = Projection(), nn.Identity(), Rotary()
         self.attn.layer_name, self.attn.head_size = f"layers.{layer}", WIDTH // HEADS  # type: ignore[assignment]
         self.attn.attn_backend = CPUAttentionBackend  # type: ignore[assignment]
         self.attn.impl = SimpleNamespace(scale=1.0)  # type: ignore[assignment]
 
     def forward(self, positions: Tensor, hidden_states: Tensor) -> Tensor:
         projected, _ = self.qkv_proj(hidden_states)
+        self.rotary_emb(positions, projected, projected)
         return self.attn(projected) if isinstance(self.attn, nn.Identity) else self.attn(*[projected] * 3)
 
 
@@ -53,12 +66,22 @@ class Layer(nn.Module):
         return hidden, hidden if residual is None else residual
 
 
+class Norm(nn.Module):
+    def forward(self, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return hidden, residual
+
+
+def made(device: str) -> Any:
+    with torch.device(device):
+        model = nn.Module()
+        model.layers = nn.ModuleList(map(Layer, range(4)))
+        model.norm = Norm()
+        return Decoder(DuetConfig(drops=DROPS, query="last"), model, renumbers=True, longest=64)
+
+
 @pytest.fixture
 def decoder() -> Any:
-    model = nn.Module()
-    model.layers = nn.ModuleList(map(Layer, range(4)))
-    model.norm = lambda hidden, residual: (hidden, residual)
-    return Decoder(DuetConfig(drops=DROPS, query="last"), model, renumbers=True)
+    return made("cpu")
 
 
 def step(decoder: Any, rows: list[tuple[Prompt, int, int]], device: str) -> CommonAttentionMetadata:
@@ -119,25 +142,59 @@ def test_parts_of_a_prompt_are_refused(decoder: Any, computed: int, scheduled: i
         decoder.stages.common(1, common, BLOCK, [])
 
 
-@pytest.mark.parametrize("entering", [False, True])
-def test_nothing_is_read_from_the_device(decoder: Any, entering: bool) -> None:
-    # a tensor on this device has no values: whatever reads one raises
-    rows = [(IMAGE, 14, 1), (TEXT, 9, 1), (IMAGE, 13, 1), *([(IMAGE, 0, 12), (TEXT, 0, 5)] if entering else [])]
-    common = step(decoder, rows, "meta")
+def ran(decoder: Any, rows: list[tuple[Prompt, int, int]], device: str) -> tuple[Tensor | None, Any]:
+    """What the decoder makes of a step, and the forward context of it."""
+    common = step(decoder, rows, device)
     for stage, names in enumerate([["layers.0"], ["layers.1"], ["layers.2", "layers.3"]]):
         decoder.stages.common(stage, common, BLOCK, names)
     tokens = common.num_actual_tokens
-    positions, hidden = torch.empty(tokens, device="meta"), torch.empty(tokens, WIDTH, device="meta")
+    positions = torch.cat([torch.arange(computed, computed + count) for _, computed, count in rows]).to(device)
     context = SimpleNamespace(attn_metadata={"layers.0": None}, slot_mapping={"layers.0": common.slot_mapping})
     with override_forward_context(context):
-        out = decoder.forward(None, positions, hidden)
-    assert out.device.type == "meta" and out.shape == hidden.shape
+        return decoder.forward(None, positions, torch.empty(tokens, WIDTH, device=device)), context
+
+
+ANSWERS = [(IMAGE, 14, 1), (TEXT, 9, 1), (IMAGE, 13, 1)]
+
+
+@pytest.mark.parametrize("entering", [False, True])
+def test_nothing_is_read_from_the_device(entering: bool) -> None:
+    # a tensor on this device has no values: whatever reads one raises
+    decoder = made("meta")
+    out, context = ran(decoder, [*ANSWERS, *([(IMAGE, 0, 12), (TEXT, 0, 5)] if entering else [])], "meta")
     left = [20, 17, 14] if entering else [3, 3, 3]
-    layers = decoder._model[0].layers
-    assert [layers[i].seen[-1] for i in (0, 1, 3)] == [((n,), n) for n in left]
+    if entering:
+        assert out is not None and out.device.type == "meta" and out.shape == (20, WIDTH)
+        assert [decoder.layers[i].seen[-1] for i in (0, 1, 3)] == [((n,), n) for n in left]
+    else:
+        assert out is None  # vLLM's own forward runs it
     assert {name: len(slots) for name, slots in context.slot_mapping.items()} == {
         f"layers.{i}": left[min(i, 2)] for i in range(4)
     }
+
+
+@pytest.mark.parametrize(
+    ("rows", "places"),
+    [
+        (ANSWERS, [[14, 9, 13], [11, 9, 10], [8, 9, 7], [8, 9, 7]]),
+        ([(TEXT, 9, 1), (TEXT, 3, 1)], [[9, 3]] * 4),
+    ],
+)
+def test_forward_of_vllm_finds_the_places_of_every_stage(
+    decoder: Any, rows: list[tuple[Prompt, int, int]], places: list[list[int]]
+) -> None:
+    assert ran(decoder, rows, "cpu")[0] is None
+    positions, hidden = torch.zeros(len(rows), dtype=torch.long), torch.zeros(len(rows), WIDTH)
+    for layer in decoder._model[0].layers:
+        layer(positions, hidden, None)
+    found = [layer.self_attn.rotary_emb.stock.seen[-1].tolist() for layer in decoder._model[0].layers]
+    assert found == places
+
+
+def test_one_token_alone_is_not_what_a_compiler_sees_first(decoder: Any) -> None:
+    asked = [[(IMAGE, 14, 1)], [(IMAGE, 0, 12)], [(TEXT, 9, 1)], ANSWERS, [(IMAGE, 14, 1)]]
+    skipped = [getattr(ran(decoder, rows, "cpu")[1], "skip_compiled", None) for rows in asked]
+    assert skipped == [True, None, True, False, False]
 
 
 def test_layers_of_a_stage_share_a_backend() -> None:

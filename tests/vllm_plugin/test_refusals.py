@@ -29,12 +29,17 @@ def test_stage_2_switches_off_what_it_cannot_live_with() -> None:
     made = config_of(FULL, max_num_batched_tokens=128, enable_chunked_prefill=True, enable_prefix_caching=True)
     assert not made.scheduler_config.enable_chunked_prefill
     assert not made.cache_config.enable_prefix_caching
-    assert made.model_config.enforce_eager
+    assert not made.model_config.enforce_eager  # on a CPU; what drops nothing is compiled there
     assert made.scheduler_config.max_num_batched_tokens == 448
     assert made.scheduler_config.encoder_cache_size == 2 * 448
     assert made.parallel_config.worker_cls == "duet_vlm.vllm.worker.DuetWorker"
     assert made.scheduler_config.scheduler_cls is None
     assert made.model_config.architectures == [PREFIX + next(iter(SERVED))]
+
+
+def test_no_compiled_graph_is_shared_with_stock() -> None:
+    # vLLM keeps what it has compiled under these names
+    assert len({config_of(duet).compute_hash() for duet in (None, STAGE1, FULL, FULL | {"query": "all"})}) == 4
 
 
 def test_kv_groups_bring_their_scheduler() -> None:
@@ -56,6 +61,7 @@ def test_stage_1_alone_leaves_all_as_it_is() -> None:
     ("options", "flag"),
     [
         ({"tensor_parallel_size": 2}, "--tensor-parallel-size"),
+        ({"compilation_config": {"mode": 1}}, "mode 1 in --compilation-config"),
         ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size"),
         ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}, "--speculative-config"),
         ({"enable_lora": True}, "--enable-lora"),

@@ -16,6 +16,8 @@ def test_the_demonstration_model() -> None:
     wanted = references()["demo"]
     with engine("demo", {"preset": "duet", "keep": 0.33}) as llm:
         assert model_of(llm).config.duet == wanted["duet"]
+        # one alone, whose answer is the first that vLLM's own forward runs
+        check(llm.generate(request(wanted["rows"][0]), greedy(2)), [wanted["rows"][0]])
         for row, output in zip(wanted["rows"], llm.generate([*map(request, wanted["rows"])], greedy(4)), strict=True):
             made = output.outputs[0]
             length = len(row["ids"])  # with its end
@@ -28,14 +30,14 @@ def test_the_demonstration_model() -> None:
 @pytest.mark.parametrize(("name", "groups"), [("pyramiddrop", True), ("fastv", False)])
 def test_stage_2_alone(name: str, groups: bool) -> None:
     wanted = references()[name]
-    with engine(duet=wanted["duet"] | {"kv_groups": groups}) as llm:
+    with engine(duet=wanted["duet"] | {"kv_groups": groups}, enforce_eager=groups) as llm:
         check(llm.generate([*map(request, wanted["rows"])], greedy(12)), wanted["rows"])
 
 
 @pytest.fixture(scope="module")
 def methods() -> Iterator[LLM]:
     """One engine for every method: what it merges and ranks by is changed between two requests."""
-    with engine(duet=references()["methods/published"]["duet"]) as llm:
+    with engine(duet=references()["methods/published"]["duet"], enforce_eager=True) as llm:
         yield llm
 
 

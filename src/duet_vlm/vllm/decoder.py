@@ -1,4 +1,8 @@
-"""The decoder's layers with drops between them: visual tokens are ranked and gathered, the layers are vLLM's own."""
+"""The decoder's layers with drops between them: visual tokens are ranked and gathered, the layers are vLLM's own.
+
+Only steps in which a prompt comes in run here. Those that drop nothing, as every step of an answer, are run by vLLM's
+own forward.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,9 @@ from ..stage2 import ranking
 from ..stage2.queries import query_places
 from ..tensors.streamed import Places, Softmax
 from .metadata import Stages, Step
+from .positions import StagePositions
 from .state import Prompt
-from .twins import Twin
+from .twins import Twin, twin
 
 
 class Decoder:
@@ -32,6 +37,8 @@ class Decoder:
         *,
         runs: Sequence[str] = (),
         renumbers: bool,
+        longest: int,
+        axes: int = 1,
         tokenizer: Any = None,
     ):
         """Give the attention layers of a decoder the backends of their stages.
@@ -41,6 +48,8 @@ class Decoder:
             model: the decoder, with `layers`, `norm` and `embed_input_ids`, as `LlamaModel` and `Qwen2Model` have them.
             runs: modalities whose spans in stage 2 are unbroken runs of visual tokens, as in `Family.runs`.
             renumbers: whether positions close the gaps that a drop leaves; otherwise they stay as they were.
+            longest: the most tokens of a step.
+            axes: of a position.
             tokenizer: finds the words of a question; None where none are needed.
         """
         self.config = config
@@ -50,7 +59,13 @@ class Decoder:
         self.drops = {drop.layer: drop for drop in config.drops if drop.keep < 1}
         self.ranked_by = {drop.ranking_layer: drop for drop in self.drops.values() if drop.keep > 0}
         self.stages = Stages(list(self.drops.values()), runs, [layer.self_attn.attn for layer in model.layers])
-        self.twins = {number: Twin(layer) for number, layer in enumerate(model.layers) if number in self.ranked_by}
+        self.twins = {number: Twin(model.layers[number]) for number in self.ranked_by}
+        self.layers = list(model.layers)
+        self._compiled = False  # whether vLLM's own forward has run with more than one token
+        self.positions: StagePositions | None = None
+        if renumbers:
+            self.layers = [twin(layer, self_attn=twin(layer.self_attn)) for layer in model.layers]
+            self.positions = StagePositions(model.layers, self.stages.of_layers, longest, axes)
 
     def forward(
         self,
@@ -59,7 +74,7 @@ class Decoder:
         inputs_embeds: Tensor | None,
         adds: Sequence[Tensor] = (),
     ) -> Tensor | None:
-        """Run the layers; None where nothing is compressed in this step, which vLLM's own forward then runs.
+        """Run the layers; None where nothing is dropped in this step, which vLLM's own forward then runs.
 
         Args:
             input_ids: (N,) of all requests; used where there are no embeddings.
@@ -72,19 +87,30 @@ class Decoder:
             that is left of its request, as in the engine.
         """
         context, step = get_forward_context(), self.stages.step
-        if step is None or not isinstance(context.attn_metadata, dict) or not context.attn_metadata:
+        told = isinstance(context.attn_metadata, dict) and context.attn_metadata
+        if step is None or not told or not step.compressed:
+            self._leave(context, positions)
             return None
-        if not step.compressed:
-            return None
-        model = self._model[0]
-        hidden = model.embed_input_ids(input_ids) if inputs_embeds is None else inputs_embeds
         slots: dict[str, Tensor] = dict(context.slot_mapping)
         for names, here in step.slots:
             slots |= dict.fromkeys(names, here)
         context.slot_mapping = slots
+        if not step.entering:
+            self._leave(context, positions, step.places)
+            return None
+        model = self._model[0]
+        hidden = model.embed_input_ids(input_ids) if inputs_embeds is None else inputs_embeds
         tokens, padded = step.stages[0].tokens, len(hidden)
         out = _Pass(self, step, positions[..., :tokens], hidden[:tokens], adds).run(model)
         return out if padded == tokens else nn.functional.pad(out, (0, 0, 0, padded - tokens))
+
+    def _leave(self, context: Any, positions: Tensor, places: Mapping[int, Tensor] | None = None) -> None:
+        """Make a step ready for vLLM's own forward."""
+        if self.positions is not None:
+            self.positions.write(positions, places)
+        # a graph that is made of one token is one for one token, and vLLM makes it of what comes first
+        self._compiled = self._compiled or positions.shape[-1] > 1
+        context.skip_compiled = not self._compiled
 
     def asked(self, prompt: Prompt) -> Tensor:
         """(1, q) long places of the query tokens of a prompt, on the host."""
@@ -94,7 +120,7 @@ class Decoder:
 
 
 class _Pass:
-    """A step in which prompts lose tokens or have lost some, on its way through the layers."""
+    """A step in which prompts lose tokens, on its way through the layers."""
 
     def __init__(self, decoder: Decoder, step: Step, positions: Tensor, hidden: Tensor, adds: Sequence[Tensor]):
         self.decoder, self.step = decoder, step
@@ -117,13 +143,13 @@ class _Pass:
             self.asked = {row: decoder.asked(step.prompts[row]).to(hidden.device) for row in step.entering}
 
     def run(self, model: Any) -> Tensor:
-        for number, layer in enumerate(model.layers):
-            twin = self.decoder.twins.get(number) if self.step.entering else None
-            if twin is not None:
-                self.rank(number, twin)
+        for number, layer in enumerate(self.decoder.layers):
+            ranks = self.decoder.twins.get(number)
+            if ranks is not None:
+                self.rank(number, ranks)
             index = self.drop() if number in self.decoder.drops else None
-            if twin is not None:
-                self.hidden, self.residual = twin.run(self.positions, self.hidden, self.residual, index)
+            if ranks is not None:
+                self.hidden, self.residual = ranks.run(self.positions, self.hidden, self.residual, index)
             else:
                 self.hidden, self.residual = layer(self.positions, self.hidden, self.residual)
             if number < len(self.adds):
@@ -133,27 +159,25 @@ class _Pass:
         hidden, _ = model.norm(self.hidden, self.residual)
         return hidden if self.present is None else self.filled(hidden)
 
-    def drop(self) -> Tensor | None:
-        """Go on with what the next stage has: its places among the tokens present; None for all of them."""
+    def drop(self) -> Tensor:
+        """Go on with what the next stage has: its places among the tokens present."""
         before, self.stage = self.step.stages[self.stage], self.stage + 1
         after = self.step.stages[self.stage]
-        index = None
-        if self.step.entering:
-            order = torch.arange(before.tokens, device=self.hidden.device)
-            left: list[Tensor] = []
-            done = 0
-            for row in self.step.entering:
-                start, end = int(before.starts[row]), int(before.starts[row + 1])
-                chosen = self.left(row, int(after.starts[row + 1] - after.starts[row]))
-                left += [order[done:start], chosen + start]
-                done = end
-            index = torch.cat([*left, order[done:]])
-            self.hidden = self.hidden[index]
-            self.residual = None if self.residual is None else self.residual[index]
-            self.present = index if self.present is None else self.present[index]
+        order = torch.arange(before.tokens, device=self.hidden.device)
+        left: list[Tensor] = []
+        done = 0
+        for row in self.step.entering:
+            start, end = int(before.starts[row]), int(before.starts[row + 1])
+            chosen = self.left(row, int(after.starts[row + 1] - after.starts[row]))
+            left += [order[done:start], chosen + start]
+            done = end
+        index = torch.cat([*left, order[done:]])
+        self.hidden = self.hidden[index]
+        self.residual = None if self.residual is None else self.residual[index]
+        self.present = index if self.present is None else self.present[index]
         if self.decoder.renumbers:
             self.positions = self.step.places[self.stage].to(self.stock_positions.dtype)
-        elif self.present is not None:
+        else:
             self.positions = self.stock_positions[..., self.present]
         return index
 

@@ -57,6 +57,7 @@ class Stages:
         drops: of stage 2, in the order of layers.
         requests: what is known of requests.
         step: the last one that metadata were made for; None before the first.
+        of_layers: the stage of each layer.
     """
 
     def __init__(self, drops: Sequence[Drop], runs: Sequence[str], attentions: Sequence[Any]):
@@ -71,9 +72,9 @@ class Stages:
         self.requests = Requests(drops, runs)
         self.step: Step | None = None
         self._of: Any = None
+        self.of_layers = [sum(drop.layer <= layer for drop in self.drops) for layer in range(len(attentions))]
         backends: dict[tuple[Any, int], Any] = {}
-        for layer, attention in enumerate(attentions):
-            stage = sum(drop.layer <= layer for drop in self.drops)
+        for stage, attention in zip(self.of_layers, attentions, strict=True):
             key = (attention.attn_backend, stage)
             if key not in backends:
                 backends[key] = _backend(attention.attn_backend, self, stage)

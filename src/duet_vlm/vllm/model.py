@@ -25,6 +25,7 @@ class CompressedModel(SupportsMultiModal):
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         served = read(self.config)
         self.duet = served.config
+        self._reach()
         self.duet_decoder = decoder_of(served, self.language_model.model, vllm_config)
 
     def forward(
@@ -42,6 +43,9 @@ class CompressedModel(SupportsMultiModal):
             if hidden is not None:
                 return hidden
         return super().forward(input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs)
+
+    def _reach(self) -> None:
+        """Make the decoder's layers ready for the positions of what stage 1 keeps."""
 
     def _placed(self, positions: Tensor) -> Tensor:
         """Positions, shaped as they are, with what stage 1 knows of the places of visual tokens."""
@@ -76,4 +80,12 @@ def decoder_of(served: Served, model: Any, vllm_config: Any) -> Decoder | None:
 
         tokenizer = cached_tokenizer_from_config(model_config)
     positions = family.positions if config.positions == "auto" else config.positions
-    return Decoder(config, model, runs=family.runs, renumbers=positions == "renumber", tokenizer=tokenizer)
+    return Decoder(
+        config,
+        model,
+        runs=family.runs,
+        renumbers=positions == "renumber",
+        longest=vllm_config.scheduler_config.max_num_batched_tokens,
+        axes=family.position_axes,
+        tokenizer=tokenizer,
+    )

@@ -26,8 +26,7 @@ class Processor(CompressedProcessor, stock.Qwen3VLMultiModalProcessor):
 class DuetQwen3VL(CompressedQwen, stock.Qwen3VLForConditionalGeneration):
     """Qwen3-VL whose config has `duet`."""
 
-    def __init__(self, *, vllm_config: Any, prefix: str = ""):
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
+    def _reach(self) -> None:
         if not self.duet.merges:
             return
         # positions of kept tokens go beyond how many there are; stock's table goes only that far

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from vllm.config import CompilationMode
 from vllm.logger import init_logger
 
 from ..errors import DuetError
@@ -86,6 +87,10 @@ def _refuse_stage2(vllm_config: Any) -> None:
         (cache.kv_offloading_size is not None, "--kv-offloading-size"),
         (cache.kv_sharing_fast_prefill, "--kv-sharing-fast-prefill"),
         (vllm_config.model_config.enable_prompt_embeds, "--enable-prompt-embeds"),
+        (
+            vllm_config.compilation_config.mode == CompilationMode.STOCK_TORCH_COMPILE,  # all of our class as one graph
+            "mode 1 in --compilation-config",
+        ),
         (scheduler.long_prefill_token_threshold > 0, "--long-prefill-token-threshold"),  # cuts prompts all the same
         (most is not None and most < vllm_config.model_config.max_model_len, "--max-num-scheduled-tokens"),
         (scheduler.scheduler_cls not in (None, _SCHEDULER), "--scheduler-cls"),
@@ -106,6 +111,8 @@ def _refuse(asked: bool, what: str, flag: str) -> None:
 
 def _switch_off(vllm_config: Any) -> None:
     """What is on by itself; vLLM cannot tell who switched it on."""
+    from vllm.platforms import current_platform
+
     scheduler, cache, model = vllm_config.scheduler_config, vllm_config.cache_config, vllm_config.model_config
     off = []
     if scheduler.enable_chunked_prefill:
@@ -114,7 +121,7 @@ def _switch_off(vllm_config: Any) -> None:
     if cache.enable_prefix_caching:
         cache.enable_prefix_caching = False
         off.append("prefix caching")
-    if not model.enforce_eager:
+    if not model.enforce_eager and not current_platform.is_cpu():  # compiled steps never ran on a GPU
         model.enforce_eager = True
         off.append("torch.compile with CUDA graphs")
     if off:

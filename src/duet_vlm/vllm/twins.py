@@ -45,10 +45,10 @@ class Twin:
     def __init__(self, layer: Any):
         """See the layer; its weights may be loaded later."""
         attention, self._given = layer.self_attn, _Given()
-        self._entrance = _twin(layer, self_attn=_Stop())
-        self._fresh = _twin(attention, attn=_Stop())
-        self._before = _twin(attention, qkv_proj=self._given, attn=_Stop())
-        self._layer = _twin(layer, self_attn=_twin(attention, qkv_proj=self._given))
+        self._entrance = twin(layer, self_attn=_Stop())
+        self._fresh = twin(attention, attn=_Stop())
+        self._before = twin(attention, qkv_proj=self._given, attn=_Stop())
+        self._layer = twin(layer, self_attn=twin(attention, qkv_proj=self._given))
         self._project, self._impl = attention.qkv_proj, attention.attn.impl
         self._width: int = attention.attn.head_size
 
@@ -105,7 +105,7 @@ class Twin:
         return query, key
 
 
-def _twin(module: nn.Module, **others: nn.Module) -> nn.Module:
+def twin(module: nn.Module, **others: nn.Module) -> nn.Module:
     """A shallow copy with other modules in it; the module itself does not notice."""
     twin = copy.copy(module)
     twin._modules = {**module._modules, **others}

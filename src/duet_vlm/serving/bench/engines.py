@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, NoReturn
 
 from ...errors import DuetError
 
 STOP = 60.0  # seconds that an engine has to end by itself
+_KILLED = re.compile(rf"Worker proc .* died unexpectedly \(exit code: -{signal.SIGKILL:d}\)")
 
 
 class Engine:
@@ -54,16 +56,10 @@ class Engine:
             self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise DuetError(f"vLLM with {self.name} ended ({self._last_words()}): look for what it could not do.")
+            self._log.seek(0)
+            raise DuetError(f"vLLM with {self.name} ended ({last_words(self._log)}): look for what it could not do.")
         answer: dict[str, Any] = json.loads(line)
         return answer
-
-    def _last_words(self) -> str:
-        """The first error that vLLM tells of; others follow from it."""
-        self._log.seek(0)
-        lines = [line.strip() for line in self._log]
-        errors = [line.rpartition("] ")[2] for line in lines if "Error: " in line]
-        return (errors or lines[-1:] or ["it said nothing"])[0].rstrip(".")
 
     def close(self) -> None:
         """End it, and what it started."""
@@ -81,6 +77,17 @@ class Engine:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def last_words(log: Iterable[str]) -> str:
+    """Why an engine ended, by the lines of its log: the first error that vLLM tells of, as others follow from it."""
+    lines = [line.strip() for line in log]
+    if any(_KILLED.search(line) for line in lines):
+        return "its worker was killed, which a system does that has no memory left"
+    errors = [line.rpartition("] ")[2] for line in lines if "Error: " in line]
+    # who waits for another process that ends says so, before or after that one's reason
+    errors = [error for error in errors if not error.endswith("Error: cancelled")] or errors
+    return (errors or lines[-1:] or ["it said nothing"])[0].rstrip(".")
 
 
 @contextlib.contextmanager
