@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
+from .config import saved
 from .config.arguments import config_of
 from .config.audio import AUTO, milder
 from .config.budget import as_grid
@@ -73,6 +76,38 @@ class DuetConfig(Settings):
             (87, 17, Drop(layer=6, keep=0.5, rank_at=None))
         """
         return preset(name, model=model, tokens=tokens, keep=keep, coverage=coverage, **changes)
+
+    def save(self, path: str | PathLike[str], *, promise: Mapping[str, Any] | None = None) -> None:
+        """Write the settings to a JSON file, for `load` and for `--config` of every command.
+
+        Args:
+            path: the file; one that is there is replaced.
+            promise: JSON-able, what is known of these settings; `duet tune` writes what they keep of the full model.
+
+        Raises:
+            DuetError: a method that has no name, or a file that cannot be written.
+        """
+        saved.save(self, path, promise)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> DuetConfig:
+        """Read the settings that `save` or `duet tune` wrote.
+
+        Args:
+            path: the file.
+
+        Raises:
+            DuetError: no such file, no settings in it, or some that this version does not know.
+
+        Example:
+            >>> import os, tempfile
+            >>> from duet_vlm import DuetConfig
+            >>> file = os.path.join(tempfile.mkdtemp(), "duet.json")
+            >>> DuetConfig(dominant=0.2, fallback=0.3).save(file)
+            >>> DuetConfig.load(file).fallback
+            0.3
+        """
+        return cls.from_dict(saved.read(path))
 
 
 def preset(
@@ -145,11 +180,11 @@ def saved_config(model_config: PreTrainedConfig) -> DuetConfig:
     Raises:
         DuetError: none, or none that this version understands.
     """
-    saved = getattr(model_config, "duet", None)
-    if saved is None:
+    brought = getattr(model_config, "duet", None)
+    if brought is None:
         raise DuetError("there is no config: pass a DuetConfig, or load a model whose config.duet was saved.")
     try:
-        return DuetConfig.from_dict(saved)
+        return DuetConfig.from_dict(brought)
     except DuetError as error:
         raise DuetError(
             f"config.duet in the model's saved config cannot be used ({reason(error, 150)}): "

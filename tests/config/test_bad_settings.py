@@ -33,6 +33,8 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     (dict(query="nouns"), "query 'nouns' is unknown: choose one of salient, all, last"),
     (dict(positions="middle"), "positions 'middle' is unknown: choose one of auto, renumber, keep"),
     (dict(merging="tome"), "merging 'tome' is unknown"),
+    (dict(dominant=5, history=0.5, pixelprune=0), "history 0.5 and pixelprune are not possible together"),
+    (dict(dominant=5, merging="scope", coverage=0.5, pixelprune=1), "coverage 0.5 and pixelprune are not possible"),
 ]
 
 

@@ -33,6 +33,7 @@ ALL = [
     DuetConfig(audio_keep=0.5, audio_guides=True),
     DuetConfig(dominant=1.0, merging="scope", coverage=0.9, coverage_floor=8),
     DuetConfig(dominant=9, contextual=3, history=0.5),
+    DuetConfig(dominant=12, fallback=0.2),
     DuetConfig(),
 ]  # fmt: skip
 
@@ -141,7 +142,7 @@ def test_a_list_of_drops_that_changes_later_changes_no_config() -> None:
 @pytest.mark.parametrize(
     "config",
     ALL,
-    ids=["by hand", "fractions", "downsample", "pixelprune", "sound", "coverage", "history", "nothing"],
+    ids=["by hand", "fractions", "downsample", "pixelprune", "sound", "coverage", "history", "guard", "nothing"],
 )
 def test_a_config_is_the_same_after_every_journey(config: DuetConfig) -> None:
     journeys = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,8 @@ def check(
     with unchanged(model):
         model.eval()
         status("stock")
-        subject = Subject(model, processor, config)
+        # what fell back is stock, and no line would say so
+        subject = Subject(model, processor, replace(config, fallback=None))
         subject.stock  # noqa: B018  before anything is applied
         for promise, line in PROMISES.items():
             status(promise)

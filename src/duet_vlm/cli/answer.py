@@ -42,7 +42,8 @@ def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) ->
         trace = handle.trace
     whole = int(is_visual(model.config, prepared.inputs["input_ids"]).sum())
     layers = model.config.get_text_config().num_hidden_layers
-    counts = [whole] * layers if trace is None else trace.samples[0].tokens_per_layer
+    counts = [whole] * layers if trace is None else trace.samples[0].work_per_layer
+    again = trace is not None and trace.samples[0].fell_back
     report = {
         "model": "the demonstration model" if request.model == DEMO else request.model,
         "media": "image" if prepared.clip is None else "video",
@@ -59,6 +60,8 @@ def answer(prepared: Prepared, status: Callable[[str], Any] = lambda _: None) ->
     if stock is not None:
         report["uncompressed"] = stock | _tokens(whole, [whole] * layers, DuetConfig())
         report["note"] = "One run of each after a warm-up, no benchmark; to measure speed use duet bench."
+    if again:
+        report["note"] += " The first token was unsure, so the answer was given again with all visual tokens."
     report["kept"] = report["tokens_average"] / whole
     if prepared.config.merges and family_of(model.config).packed_sizes(prepared.inputs) is not None:
         report["note"] += ROW_ENDS.format(report["kept"])

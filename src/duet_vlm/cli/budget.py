@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..config.budget_rule import WITHOUT_BUDGET, Budget
+from ..config.budget_rule import Budget, without_budget
 from ..console import options, terminal
 from ..inputs.choice import check_choice, check_choices
 from ..inputs.files import STDOUT
@@ -126,5 +126,5 @@ def settings_asked(
         (method, budget)
         for method in named
         # beside others at a budget these stand without one
-        for budget in ([Budget()] if several and method in WITHOUT_BUDGET else budgets)
+        for budget in ([Budget()] if several and method and without_budget(method) else budgets)
     ]

@@ -12,6 +12,7 @@ from ..evaluation.cli import evaluate
 from ..serving.batch.cli import batch
 from ..serving.cli import serve
 from ..training.cli import train
+from ..tuning.cli import tune
 from .bench import bench
 from .budget import budget
 from .demo import app as demo
@@ -59,6 +60,7 @@ app.command(cls=Command)(budget)
 app.command(cls=Command)(bench)
 app.command("eval", cls=Command)(evaluate)
 app.command(cls=Command)(train)
+app.command(cls=Command)(tune)
 app.command(cls=Command)(check)
 app.command(cls=Command)(serve)
 app.command(cls=Command)(batch)

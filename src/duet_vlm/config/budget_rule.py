@@ -17,6 +17,17 @@ WITHOUT_BUDGET = {
     PIXELPRUNE: "keeps as much as the picture does not repeat",
     SETTINGS: "names every field itself",  # in a training file
 }
+FILE = ".json"  # so ends a method that is a file of settings, which `DuetConfig.save` wrote
+
+
+def is_file(method: str | None) -> bool:
+    """Whether a method's name is that of a file of settings."""
+    return method is not None and method.endswith(FILE)
+
+
+def without_budget(method: str) -> str | None:
+    """Why a method takes no budget, as the end of a sentence; None where it takes one."""
+    return "brings its budget" if is_file(method) else WITHOUT_BUDGET.get(method)
 
 
 @dataclass(frozen=True)
@@ -57,10 +68,11 @@ class Budget:
         given = [f"{name} {float(value):g}" for name, value in kinds if value is not None]
         if len(given) > 1:
             raise DuetError(f"{given[0]} and {given[1]} are both a budget: give one of them.")
-        if given and method in WITHOUT_BUDGET:
+        why = without_budget(method)
+        if given and why is not None:
             out = "tokens= and keep=" if share is None else "coverage="
-            raise DuetError(f"method {method!r} {WITHOUT_BUDGET[method]}: leave out {out}, or choose another.")
-        if needed and not given and method not in WITHOUT_BUDGET:
+            raise DuetError(f"method {method!r} {why}: leave out {out}, or choose another.")
+        if needed and not given and why is None:
             raise DuetError("there is no budget: give tokens=, an average per layer, or keep=, a fraction.")
         return cls(None if tokens is None else float(tokens), None if keep is None else float(keep), share)
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
-from ..errors import DuetError
+from ..errors import DuetError, shown
 from . import registry
 from .drops import set_fields
 from .values import SLACK, as_count, as_share
 
-if TYPE_CHECKING:
-    from .settings import Settings
 
-
-def check_per_image(settings: Settings) -> None:
-    """Keep `coverage`, `coverage_floor` and `history` as Python's own numbers.
+def check_per_image(settings: Any) -> None:
+    """Keep `coverage`, `coverage_floor` and `history` of a `Settings` as Python's own numbers.
 
     Raises:
         DuetError: a value is not possible, or the other settings leave it no meaning.
     """
+    for name in ("coverage", "history"):
+        if (value := getattr(settings, name)) is not None and settings.pixelprune is not None:
+            raise DuetError(f"{name} {shown(value)} and pixelprune are not possible together: leave one of them out.")
     set_fields(settings, coverage_floor=as_count("coverage_floor", settings.coverage_floor, minimum=1))
     if settings.coverage is not None:
         set_fields(settings, coverage=as_share("coverage", settings.coverage))
@@ -36,8 +36,6 @@ def check_per_image(settings: Settings) -> None:
                 f"history {settings.history:g} lowers what stage 1 retains of older images, and it is off: give "
                 "dominant too, or leave history out."
             )
-        if settings.pixelprune is not None:
-            raise DuetError(f"history {settings.history:g} and pixelprune are not possible together: give one of them.")
         if settings.coverage is not None:
             raise DuetError(
                 f"history {settings.history:g} is a share of counts, and coverage {settings.coverage:g} knows none "
@@ -45,7 +43,7 @@ def check_per_image(settings: Settings) -> None:
             )
 
 
-def aged(settings: Settings, counts: tuple[int, int], reserved: int = 0) -> tuple[int, int]:
+def aged(settings: Any, counts: tuple[int, int], reserved: int = 0) -> tuple[int, int]:
     """K1 and K2 of an older image whose counts would be these: each times `history`, rounded down.
 
     One patch stays in any case, and one contextual token where there are some.
@@ -60,7 +58,7 @@ def aged(settings: Settings, counts: tuple[int, int], reserved: int = 0) -> tupl
     return min(counts[0], max(1 + reserved, dominant)), min(counts[1], max(1, contextual))
 
 
-def _check_coverage(settings: Settings) -> None:
+def _check_coverage(settings: Any) -> None:
     told = f"coverage {settings.coverage:g}"
     if settings.dominant is None:
         raise DuetError(f"{told} needs stage 1: give dominant too, the most tokens of an image, as 1.0 for all.")

@@ -11,9 +11,10 @@ from ..errors import DuetError, shown
 from . import pixelprune, registry
 from .choices import CHOICES, Combine, Positions, Query
 from .drops import Drop, as_drops, check_order, set_fields
+from .guard import check_fallback
 from .per_image import check_per_image
 from .values import as_count, as_share, as_sides, check_flag, check_names, is_whole
-from .versions import VERSION, check_version, readable
+from .versions import PROMISE, VERSION, check_version, readable
 
 _LANGUAGE = re.compile("[A-Za-z]{2,8}")
 
@@ -63,6 +64,8 @@ class Settings:
             token is at least this share of 1 (docs/methods.md); `dominant` is then the most that an image keeps.
         coverage_floor: the least that it keeps, int or float as `dominant`.
         history: the counts of every image before the last one of a prompt are multiplied by this share.
+        fallback: `generate` gives an answer again with all visual tokens where the probability of the compressed
+            model's first token is ahead of the second's by less than this (docs/tune.md); 0 only notes the lead.
         pixelprune: the largest difference of two pixels, in levels of 0 to 255, at which a block of patches repeats its
             neighbour and is left out before the encoder; 0 for copies alone. `dominant` then chooses of the others.
 
@@ -98,6 +101,7 @@ class Settings:
     coverage: float | None = None
     coverage_floor: int | float = 1
     history: float | None = None
+    fallback: float | None = None
     pixelprune: float | None = None
 
     def __post_init__(self) -> None:
@@ -127,6 +131,7 @@ class Settings:
             raise DuetError("audio_guides has no meaning for sound that is not compressed: give audio_keep, too.")
         self._check_options()
         check_per_image(self)
+        check_fallback(self)
         beside = {name: getattr(self, name) for name in ("downsample", "dominant", "merging")}
         set_fields(self, pixelprune=pixelprune.checked(self.pixelprune, **beside))
         check_order(self.drops)
@@ -229,7 +234,8 @@ class Settings:
         """Make a config from what `to_dict` gave, or from any mapping of settings to values.
 
         Args:
-            data: the settings by name; those that are missing have their defaults.
+            data: the settings by name; those that are missing have their defaults. What `duet tune` promised of them
+                ("promise") is passed over.
 
         Raises:
             DuetError: it is no mapping, it was written by a newer version of this package, a setting is unknown, or a
@@ -238,6 +244,6 @@ class Settings:
         if not isinstance(data, Mapping):
             raise DuetError(f"a DuetConfig is read from a mapping of its fields to values, not from {shown(data)}.")
         check_version(data.get("version", VERSION))
-        settings = {name: value for name, value in data.items() if name != "version"}
+        settings = {name: value for name, value in data.items() if name not in ("version", PROMISE)}
         check_names(settings, [one.name for one in fields(Settings)])
         return cls(**settings)

@@ -2,7 +2,7 @@
 
 1: the first. Release 0.1 wrote the same fields without a version.
 2: with `audio_keep`.
-3: with `pixelprune`, `coverage` or `history`.
+3: with `pixelprune`, `coverage`, `history` or `fallback`, or with what `duet tune` promised.
 A config that has none of these is written as version 1 still.
 """
 
@@ -14,9 +14,11 @@ from ..errors import DuetError, shown
 from .values import is_whole
 
 FIRST, VERSION = 1, 3
+PROMISE = "promise"  # beside the settings in a file: what was promised of them
 # a setting that came later -> the version that it came with, and what has no meaning without it
 LATER: dict[str, tuple[int, tuple[str, ...]]] = {
     "audio_keep": (2, ("audio_guides",)),
+    "fallback": (3, ()),
     "pixelprune": (3, ()),
     "coverage": (3, ("coverage_floor",)),
     "history": (3, ()),

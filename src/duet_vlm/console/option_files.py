@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..config.budget_rule import FILE, is_file
+from ..config.saved import are_settings
 from ..errors import DuetError, closest, reason, shown
 from ..inputs.paths import check_file
 
@@ -38,8 +40,10 @@ def defaults_of(command: Any, args: list[str]) -> tuple[list[str], dict[str, Any
     options = {_name(option): option for option in command.params if option.name != "config_file"}
     names = {word.partition("=")[0].lstrip("-") for word in rest if word.startswith("--")}
     aside = {name for group in EXCLUSIVE if names & set(group) for name in group}
-    values = {}
-    for key, value in _read(Path(file)).items():
+    values, given = {}, _read(Path(file))
+    if are_settings(given):
+        given = _choosing(options, file)
+    for key, value in given.items():
         name = str(key).replace("_", "-")
         if name not in options:
             like = closest(name, options)
@@ -48,6 +52,18 @@ def defaults_of(command: Any, args: list[str]) -> tuple[list[str], dict[str, Any
         if name not in aside:
             values[options[name].name] = _plain(options[name], value)
     return rest, values
+
+
+def _choosing(options: Mapping[str, Any], file: str) -> Mapping[str, Any]:
+    """The options that choose a file of settings: it is the method.
+
+    Raises:
+        DuetError: the command chooses no method, or not by one of this ending.
+    """
+    if "method" not in options or not is_file(file):
+        why = "this command chooses none" if "method" not in options else f"end its name with {FILE}"
+        raise DuetError(f"{OPTION} {file!r} holds settings of a compression: {why}.")
+    return {"method": file}
 
 
 def _name(option: Any) -> str:

@@ -52,11 +52,17 @@ class Generation:
         owner: the handle of the model that generates.
         rows: of the ids that it was called with; None where there were none.
         prompt: tokens of the prompt, once it was seen; without a cache all later tokens come again with it.
+        guarded: whether it may fall back to all visual tokens.
+        first: arguments of the call that reads the compressed prompt, and the cache's layers before it.
+        whole: whether the prompt is being read again, by the stock model.
     """
 
     owner: Any
     rows: int | None = None
     prompt: int | None = None
+    guarded: bool = False
+    first: tuple[dict[str, Any], list[Any]] | None = None
+    whole: bool = False
 
     def repeats(self, rows: int) -> int:
         """How often each row and each tensor stands one behind the other now, for beams or several sequences."""
@@ -97,10 +103,10 @@ def ids_of(args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def generating(owner: Any, args: Any, kwargs: dict[str, Any]) -> Iterator[None]:
-    """Inside, `owner`'s model generates, called with these arguments."""
+def generating(owner: Any, args: Any, kwargs: dict[str, Any], guarded: bool = False) -> Iterator[None]:
+    """Inside, `owner`'s model generates, called with these arguments; `guarded` says whether it may fall back."""
     ids = ids_of(args, kwargs)
-    token = _generation.set(Generation(owner, len(ids) if isinstance(ids, Tensor) else None))
+    token = _generation.set(Generation(owner, len(ids) if isinstance(ids, Tensor) else None, guarded=guarded))
     try:
         yield
     finally:
@@ -111,6 +117,12 @@ def generation(owner: Any) -> Generation | None:
     """Return the call of `generate` that is under way, if it is one of this owner's model."""
     under_way = _generation.get()
     return under_way if under_way is not None and under_way.owner is owner else None
+
+
+def is_whole(owner: Any) -> bool:
+    """Whether a prompt of this owner's model is being read again, by the stock model."""
+    under_way = generation(owner)
+    return under_way is not None and under_way.whole
 
 
 def scored_answer(kept: Any, length: int) -> int | None:

@@ -169,6 +169,8 @@ class PrefillRecord:
         ranked: decoder layer -> (B, n) the places that its scores speak of, None for every token.
         ranked_at: decoder layer -> the layer whose weights made its scores.
         audio, heard: as in `Prefill`.
+        margins: (B,) float, by how much each first token led; None where nobody asked.
+        fell_back: (B,) bool, the rows that were read again with all visual tokens; None likewise.
     """
 
     visual: Tensor
@@ -180,3 +182,5 @@ class PrefillRecord:
     ranked_at: dict[int, int]
     audio: Tensor | None
     heard: list[Merge]
+    margins: Tensor | None = None
+    fell_back: Tensor | None = None

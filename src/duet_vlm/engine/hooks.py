@@ -24,6 +24,7 @@ from . import (
     distributed,
     dropping,
     entrance,
+    guard,
     label_logits,
     lending,
     merge_sizes,
@@ -52,8 +53,7 @@ class Engine:
         self._model, self.plan, self.full_logits, self.passes = Ref(model), plan, full_logits, Passes()
         self.last: PrefillRecord | None = None
         self.watch: dropping.Watch | None = None
-        self.warned, self.noted = False, Noted()
-        self._handles: list[Any] = []
+        self.warned, self.noted, self._handles = False, Noted(), list[Any]()
         self._hook()
 
     def _hook(self) -> None:
@@ -74,7 +74,7 @@ class Engine:
             self._handles.append(model.register_forward_hook(self.after_model, always_call=True, **pre))
         if callable(getattr(model, "generate", None)):
             self._handles.append(wrap(model, "generate", self.around_generate))
-        self._handles += self.plan.family.hook_encoders(core, self.plan.config)
+        self._handles += [*self.plan.family.hook_encoders(core, self.plan.config), *guard.hooks_on(self, model)]
 
     def _hook_of(self, layer: Any) -> Callable[..., Any]:
         if host.borrows(layer):
@@ -117,10 +117,10 @@ class Engine:
 
     def around_generate(self, generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         host.check_chunks(self._model(), args, kwargs, self.plan.compresses and prompt.has_pixels(self.plan, kwargs))
-        # images are encoded first, for this model alone, unless a draft model gets them too
-        alone = kwargs.get("assistant_model") is None
-        older = recency.within_prompt(prompt.older_of_prompt(self.plan, args, kwargs))
-        with calls.generating(self, args, kwargs), audience.for_engine(alone, handed_on=True), older:
+        guarded = guard.is_on(self.plan, self._model(), kwargs)  # images come to no draft nor the stock model
+        alone = kwargs.get("assistant_model") is None and not guarded
+        older, heard = prompt.older_of_prompt(self.plan, args, kwargs), audience.for_engine(alone, handed_on=True)
+        with calls.generating(self, args, kwargs, guarded), heard, recency.within_prompt(older):
             return generate(*args, **kwargs)
 
     def before_model(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -218,7 +218,7 @@ class Engine:
             self.last = None
         if begins and not images and distributed.is_needed(core):
             return TextOnly.of(plan, ids, distributed.encode_blank(core)), kwargs
-        if ids.shape[1] == 1 or not images or not plan.compresses:
+        if ids.shape[1] == 1 or not images or not plan.compresses or calls.is_whole(self):
             return otherwise, kwargs
         audience.for_everyone()  # what `generate` encodes before its first forward is encoded now
         host.check_attention(host.decoder_of(core), plan.renumbers)

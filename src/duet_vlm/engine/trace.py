@@ -61,12 +61,27 @@ class SampleTrace:
         queries: the places of the query tokens, whose attention ranked them; empty where nothing was ranked.
         drops: what each drop did, in the order of layers.
         tokens_per_layer: how many visual tokens each decoder layer worked on, a number for each of the L layers.
+        margin: with `fallback`, by how much the probability of the first token led; None without.
+        fell_back: whether the sample was read again with all visual tokens; what is said above is of the first reading.
     """
 
     visual: list[int]
     queries: list[int]
     drops: list[DropTrace]
     tokens_per_layer: list[int]
+    margin: float | None = None
+    fell_back: bool = False
+
+    @property
+    def work_per_layer(self) -> list[int]:
+        """Visual tokens that each layer worked on, in both readings together."""
+        again = len(self.visual) if self.fell_back else 0
+        return [count + again for count in self.tokens_per_layer]
+
+    @property
+    def held_per_layer(self) -> list[int]:
+        """Visual tokens that the cache holds of each layer, and that the answer is given from."""
+        return [len(self.visual)] * len(self.tokens_per_layer) if self.fell_back else self.tokens_per_layer
 
 
 @dataclass
@@ -167,4 +182,7 @@ def _sample(record: PrefillRecord, row: int, is_visual: list[bool], layers: int)
         drops.append(drop)
         counts[layer:] = [len(drop.kept)] * (layers - layer)
     queries = [i for i in record.queries[row].tolist() if i >= 0]
-    return SampleTrace(visual, queries, drops, counts)
+    if record.margins is None or record.fell_back is None:
+        return SampleTrace(visual, queries, drops, counts)
+    margin, fell_back = float(record.margins[row]), bool(record.fell_back[row])
+    return SampleTrace(visual, queries, drops, counts, margin, fell_back)

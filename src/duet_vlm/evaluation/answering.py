@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ..applying import apply
+from ..config.decoder_shape import DecoderShape
 from ..engine.trace import Trace
 from ..errors import DuetError
 from ..families import is_visual
@@ -23,9 +24,6 @@ from ..measuring.timing import Clock
 from .records import Record
 from .runs import Run
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -37,6 +35,9 @@ class Answer:
         kv_bytes: keys and values of the prompt, all layers, padding not counted.
         seconds: its share of the batch's time, from pixels to the last token.
         seconds_to_first_token: until the batch had its first tokens.
+        margin: with `fallback`, by how much the probability of the first token led; None without.
+        fell_back: whether it was given again with all visual tokens; the tokens are then those of both readings.
+        flops: of the decoder's prefill; None where nobody counts them.
     """
 
     text: str
@@ -46,6 +47,9 @@ class Answer:
     kv_bytes: int
     seconds: float
     seconds_to_first_token: float
+    margin: float | None = None
+    fell_back: bool = False
+    flops: int | None = None
 
 
 @dataclass
@@ -72,10 +76,14 @@ class Asker:
         processor: its processor.
         max_new_tokens: the longest answer; None for the model's own limit, or 32.
         seed: of methods that draw tokens at random.
+        shape: of the decoder, by which the operations of a prefill are counted; None to leave that.
     """
 
-    def __init__(self, model: Any, processor: Any, max_new_tokens: int | None = None, seed: int = 0):
-        self.model, self.processor, self.seed = model, processor, seed
+    def __init__(
+        self, model: Any, processor: Any, max_new_tokens: int | None = None, seed: int = 0,
+        shape: DecoderShape | None = None,
+    ):  # fmt: skip
+        self.model, self.processor, self.seed, self.shape = model, processor, seed, shape
         own_limit = model.generation_config.max_new_tokens
         self.max_new_tokens = max_new_tokens or own_limit or 32
 
@@ -134,11 +142,17 @@ class Asker:
         unit = bytes_per_token(output_cache(out))
         answers = []
         for row in range(batch_size):
-            counts = [batch.visual[row]] * len(unit) if trace is None else trace.samples[row].tokens_per_layer
-            stored = sum((n + batch.text[row]) * size for n, size in zip(counts, unit, strict=True))
-            average = sum(counts) / len(counts)
-            text = texts[row].strip()
-            answers.append(Answer(text, counts[0], average, counts[-1], stored, seconds / batch_size, first_token))
+            sample = None if trace is None else trace.samples[row]
+            counts = held = [batch.visual[row]] * len(unit)
+            if sample is not None:
+                counts, held = sample.work_per_layer, sample.held_per_layer
+            stored = sum((n + batch.text[row]) * size for n, size in zip(held, unit, strict=True))
+            guard = (None, False) if sample is None else (sample.margin, sample.fell_back)
+            average, times = sum(counts) / len(counts), (seconds / batch_size, first_token)
+            flops = None
+            if self.shape is not None:
+                flops = self.shape.prefill_flops([n + batch.text[row] for n in counts])
+            answers.append(Answer(texts[row].strip(), counts[0], average, counts[-1], stored, *times, *guard, flops))
         return answers, trace
 
     def _generate(self, run: Run, batch: Batch) -> tuple[Any, float, float]:

@@ -213,13 +213,15 @@ def line(run: Run, record: Record, answer: Answer, first_token: float | None) ->
         "budget": run.budget,
         "id": record.id,
         "answer": answer.text,
-        "score": score(record.metric, answer.text, record.expected),
+        "score": score(record.metric, answer.text, record.expected) if record.expected else None,
         "tokens_in": answer.tokens_in,
         "tokens_avg": round(answer.tokens_avg, 4),
         "tokens_last": answer.tokens_last,
         "kv_bytes": answer.kv_bytes,
         "seconds": round(answer.seconds, 6),
         "ttft_ms": None if first_token is None else round(1000 * first_token, 3),
+        **({} if answer.margin is None else {"margin": round(answer.margin, 6), "fell_back": answer.fell_back}),
+        **({} if answer.flops is None else {"flops": answer.flops}),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from ..console.tables import several
@@ -51,8 +51,8 @@ def write_page(
         words=word_rows(results),
         confidence=confidence(results),
         skipped=results["skipped"],
-        pareto=_plot(folder / PARETO, "Accuracy over visual tokens and over time; the first table has its figures"),
-        categories=_plot(folder / CATEGORIES, "Accuracy per category; the next table has its figures")
+        pareto=plot_of(folder / PARETO, "Accuracy over visual tokens and over time; the first table has its figures"),
+        categories=plot_of(folder / CATEGORIES, "Accuracy per category; the next table has its figures")
         if categories
         else None,
         category_rows=categories,
@@ -64,15 +64,16 @@ def write_page(
     write_whole(folder / PAGE, text, RESULTS)
 
 
-def environment() -> Environment:
-    """Templates of this folder, every value escaped, and no value that is missing passed over."""
+def environment(*packages: str) -> Environment:
+    """Templates of these packages and of this one, every value escaped, and no value that is missing passed over."""
+    loader = ChoiceLoader([PackageLoader(name, ".") for name in (*packages, "duet_vlm.evaluation")])
     return Environment(
-        loader=PackageLoader("duet_vlm.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
 
 
-def _plot(file: Path, alt: str) -> dict[str, Any]:
+def plot_of(file: Path, alt: str) -> dict[str, Any]:
     """A plot at its own size, so that its letters are as large as the page's."""
     with Image.open(file) as picture:
         width = round(picture.width * CSS_DPI / DPI)

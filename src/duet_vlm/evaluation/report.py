@@ -120,6 +120,7 @@ def figures(records: Sequence[Record], runs: list[Run], answers: Answers, seed: 
                 "categories": categories,
             }
             | _yes_no(records, run_answers)
+            | _guarded(run, run_answers)
         )
     return {"runs": rows, "reference": reference, "metrics": dict(metrics)}
 
@@ -148,6 +149,12 @@ def _yes_no(records: Sequence[Record], run_answers: Sequence[dict[str, Any]]) ->
         if record.metric == "yes_no"
     ]
     return {"yes_no": yes_no_figures([said for said, _ in pairs], [true for _, true in pairs])} if pairs else {}
+
+
+def _guarded(run: Run, run_answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if run.config.fallback is None:
+        return {}
+    return {"fell_back": round(sum(one.get("fell_back", False) for one in run_answers) / len(run_answers), 6)}
 
 
 def _mean(run_answers: Sequence[dict[str, Any]], name: str) -> float:

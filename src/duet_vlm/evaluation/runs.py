@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..config.budget_rule import NONE, SAVED, WITHOUT_BUDGET, Budget
+from ..config.budget_rule import NONE, SAVED, WITHOUT_BUDGET, Budget, is_file
 from ..errors import DuetError
 from ..inputs.choice import check_choices
 from ..presets import DuetConfig, preset, saved_config, stages
@@ -88,6 +88,9 @@ def runs_of(
     for method in compressed:
         if method == SAVED:
             runs.append(saved(config))
+            continue
+        if is_file(method):
+            runs.append(Run(method, DuetConfig.load(method)))
             continue
         try:
             stages(method)

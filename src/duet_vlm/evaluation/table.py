@@ -158,6 +158,9 @@ def note(results: dict[str, Any]) -> str:
         intervals(results), "first token: of a prompt alone",
         f"answer: its share of a batch of {results['settings']['batch_size']}",
     ]  # fmt: skip
+    for run in (one for one in results["runs"] if "fell_back" in one):
+        again = f"{100 * run['fell_back']:.1f}% of its answers were given again with all visual tokens"
+        parts.append(f"{run['method']}: {again}, which its tokens count twice")
     if any(run["method"] == SAVED for run in results["runs"]):
         parts.append(f"{SAVED}: the settings in the model's own config")
     return "; ".join(parts)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..config.budget_rule import NONE, SAVED, WITHOUT_BUDGET, Budget
+from ..config.budget_rule import NONE, SAVED, WITHOUT_BUDGET, Budget, is_file, without_budget
 from ..config.methods import stages
 from ..errors import DuetError
 from ..presets import DuetConfig, preset, saved_config
@@ -50,7 +50,9 @@ def check_choice(
         method = SAVED
     if method == SAVED and brings is False:
         raise DuetError("method 'saved' is for models that bring settings, and this one has none: choose another.")
-    if method != SAVED:
+    if method is not None and is_file(method):
+        DuetConfig.load(method)  # refuses a file that is none
+    elif method != SAVED:
         stages(method or "duet")
     with option_names():
         needed = not default and not (method is None and brings is None)
@@ -78,7 +80,9 @@ def check_choices(
         if not budgets and brings is not False:
             return []
         methods = ["duet"]
-    compressed = [method for method in methods if method not in WITHOUT_BUDGET]
+    for file in filter(is_file, methods):
+        DuetConfig.load(file)
+    compressed = [method for method in methods if without_budget(method) is None]
     with option_names():
         if sum(map(bool, (tokens, keep, coverage))) > 1:
             Budget.parse("duet", *(values[0] if values else None for values in (tokens, keep, coverage)))
@@ -130,12 +134,14 @@ def chosen(
     check_choice(method, tokens, keep, saved is not None, default_keep is not None, coverage)
     own = method == SAVED or (method is None and saved is not None and not given)
     for option, value in (("--audio-keep", audio_keep), ("--history", history)):
-        if value is not None and (own or method == NONE):
+        if value is not None and (own or method == NONE or is_file(method)):
             raise DuetError(f"{option} is for methods at a budget: leave it out, or give --keep or --tokens.")
     if own:
         return Chosen(saved_config(config), SAVED, "the settings saved with the model")
     method = method or "duet"
     aside = "" if saved is None else "; the settings saved with the model were put aside"
+    if is_file(method):
+        return Chosen(DuetConfig.load(method), method, f"the settings in {method}{aside}")
     if method == NONE:
         return Chosen(DuetConfig(), method, f"nothing compressed{aside}")
     if method in WITHOUT_BUDGET:

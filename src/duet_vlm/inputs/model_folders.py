@@ -25,7 +25,8 @@ def existing(model: str) -> str:
     """
     if model in SHIPPED:
         if not (SHIPPED[model] / "config.json").is_file():
-            raise DuetError(f"this installation has no model {model!r}: give --model, a folder or a hub id.")
+            beside = ", which comes with a clone of the repository" if model == PAGES else ""
+            raise DuetError(f"this installation has no model {model!r}{beside}: give --model, a folder or a hub id.")
         return str(SHIPPED[model])
     path = Path(model).expanduser()
     if path.is_dir():

@@ -78,7 +78,7 @@ def measures_of(
         if trace is None:
             counts = [whole[row]] * len(per_token)
         else:
-            counts = trace.samples[row * len(trace.samples) // batch_size].tokens_per_layer
+            counts = trace.samples[row * len(trace.samples) // batch_size].work_per_layer
         text = prompt[row] - whole[row]
         measures.append(
             Measures(

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..config.budget_rule import SAVED, WITHOUT_BUDGET, Budget
+from ..config.budget_rule import SAVED, WITHOUT_BUDGET, Budget, is_file
 from ..config.linear_shape import linear_layers
 from ..config.pixelprune import check_countable
 from ..errors import DuetError
@@ -74,7 +74,7 @@ def settings(
         assert image.size is not None
         grid = tiles_of(config, image.size)[1:]
     for method in methods:
-        if method == SAVED:
+        if method == SAVED or is_file(method):
             saved = chosen(config, method, None, None).config
             if saved.coverage is not None:
                 raise DuetError(

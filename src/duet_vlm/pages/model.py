@@ -31,12 +31,12 @@ def processor() -> LlavaProcessor:
 
 
 def load(path: str | Path | None = None) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Load the model for pages, which ships with the package: no download.
+    """Load the model for pages, which comes with a clone of the repository (a wheel has not the room for it).
 
     It answers questions about drawn receipts, tables, forms, plots and screens, and knows nothing else.
 
     Args:
-        path: the folder of another copy of it; None for the one that ships.
+        path: the folder of another copy of it; None for the one of the clone.
 
     Returns:
         The model, in float32, on the CPU and in eval mode, and its processor.

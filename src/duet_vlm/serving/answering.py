@@ -31,7 +31,8 @@ class Answer:
         prompt_tokens: of the prompt, visual tokens before compression included.
         new_tokens: of the answer, the token that ends it included.
         visual_tokens: of the prompt, before compression.
-        visual_kept: the same as the decoder's layers worked on them, on average.
+        visual_kept: the same as the decoder's layers worked on them, on average, in both readings where there were two.
+        fell_back: whether it was given again with all visual tokens.
     """
 
     text: str
@@ -40,6 +41,7 @@ class Answer:
     new_tokens: int
     visual_tokens: int
     visual_kept: float
+    fell_back: bool = False
 
 
 class Answerer:
@@ -90,7 +92,7 @@ class Answerer:
             )  # fmt: skip
         visual = int(is_visual(self.model.config, ids).sum())
         ended = stream.stopped or stream.tokens[-1] in self._ends()
-        return Answer(stream.text, not ended, length, len(stream.tokens), visual, self._kept(visual))
+        return Answer(stream.text, not ended, length, len(stream.tokens), visual, *self._kept(visual))
 
     def _inputs(self, request: ChatRequest, pictures: Sequence[Any]) -> Any:
         for message in request.messages:
@@ -144,10 +146,10 @@ class Answerer:
         found = self.model.generation_config.eos_token_id
         return found if isinstance(found, list) else [found]
 
-    def _kept(self, visual: int) -> float:
-        """Visual tokens of the last prompt, averaged over the decoder's layers."""
+    def _kept(self, visual: int) -> tuple[float, bool]:
+        """Visual tokens of the last prompt, averaged over the decoder's layers, and whether it was read twice."""
         trace = self.handle.trace if visual else None
         if trace is None:
-            return float(visual)
-        counts = trace.samples[0].tokens_per_layer
-        return sum(counts) / len(counts)
+            return float(visual), False
+        counts = trace.samples[0].work_per_layer
+        return sum(counts) / len(counts), trace.samples[0].fell_back

@@ -25,6 +25,7 @@ class Metrics:
         self.visual = VisualTokens(self.registry)
         self.prompt_tokens = self._counter("duet_prompt_tokens", "Tokens of prompts before compression.")
         self.new_tokens = self._counter("duet_answer_tokens", "Tokens of answers.")
+        self.fallback = self._counter("duet_fallback", "Answers that were given again with all visual tokens.")
         self.first = self._seconds("duet_first_text_seconds", "Seconds from the queue to the answer's first text.")
         self.whole = self._seconds("duet_answer_seconds", "Seconds from the queue to the answer's end.")
 
@@ -38,6 +39,7 @@ class Metrics:
         self.visual.count(answer.visual_tokens, answer.visual_kept)
         self.prompt_tokens.inc(answer.prompt_tokens)
         self.new_tokens.inc(answer.new_tokens)
+        self.fallback.inc(answer.fell_back)
         if first is not None:
             self.first.observe(first)
         self.whole.observe(whole)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..config.budget_rule import NONE, SETTINGS, Budget
+from ..config.budget_rule import NONE, SETTINGS, Budget, is_file
 from ..config.settings import Settings
 from ..config.values import check_names
 from ..errors import DuetError
@@ -28,7 +28,8 @@ class Compression(Strict):
     """The method and its budget.
 
     Attributes:
-        method: a name that `presets.preset` knows, "none", or "settings" for the fields under `settings` alone.
+        method: a name that `presets.preset` knows, "none", a file that `duet tune` wrote, or "settings" for the fields
+            under `settings` alone.
         tokens, keep: the budget of a preset: visual tokens per image and layer on average, or a fraction.
         settings: fields of `DuetConfig`: all of them for method "settings", changes to the preset for the others.
         schedule: "constant", or "linear" from full tokens down to the budget.
@@ -44,7 +45,7 @@ class Compression(Strict):
 
     @model_validator(mode="after")
     def _one_budget(self) -> Compression:
-        if self.method != SETTINGS:
+        if self.method != SETTINGS and not is_file(self.method):
             stages(self.method)
         with option_names("compression."):
             Budget.parse(self.method, self.tokens, self.keep)
@@ -63,6 +64,8 @@ class Compression(Strict):
         changes = self.settings or {}
         # `name` and `keep` would be a preset's own arguments
         check_names(changes, [one.name for one in fields(Settings)])
+        if is_file(self.method):
+            return replace(DuetConfig.load(self.method), **changes)
         if self.method == SETTINGS:
             return DuetConfig.from_dict(changes)
         return preset(self.method, model=model_config, tokens=self.tokens, keep=self.keep, **changes)

@@ -110,6 +110,8 @@ def check_fits(config: DuetConfig, hf_config: Any) -> None:
             f"history {config.history:g} is not possible in vLLM, where an image keeps as many tokens wherever it "
             "stands: leave it out, or serve it by transformers."
         )
+    if config.fallback is not None:
+        raise DuetError("fallback is not possible in vLLM, which reads a prompt once: leave it out.")
     if config.audio_keep is not None:
         raise DuetError("audio_keep is not possible in vLLM, where sound is not compressed: leave it out.")
     if config.positions == "keep" and config.dominant is not None and not family.dynamic:

@@ -1,0 +1,1 @@
+"""How often `duet tune` keeps its word: the tables of docs/tune.md."""
