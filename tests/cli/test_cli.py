@@ -234,7 +234,7 @@ def test_folders_that_hold_no_model_are_refused(here: Path, tmp_path: Path, case
 
 
 def test_no_demonstration_model(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_folders, "DEMO_FOLDER", tmp_path / "none")
+    monkeypatch.setitem(model_folders.SHIPPED, "demo", tmp_path / "none")
     refused(duet("run", here / "photo.png", *ASK), "this installation has no model 'demo': give --model")
 
 

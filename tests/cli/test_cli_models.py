@@ -36,7 +36,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_demonstration_model_and_its_unknown_words(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_folders, "DEMO_FOLDER", here / "model")
+    monkeypatch.setitem(model_folders.SHIPPED, "demo", here / "model")
     result = duet("run", here / "photo.png", "--ask", "What color is the giraffe?", "--max-new-tokens", 1)
     assert result.exit_code == 0, result.output
     knows = "duet: the demonstration model knows drawn scenes only"
@@ -44,7 +44,7 @@ def test_demonstration_model_and_its_unknown_words(here: Path, monkeypatch: pyte
 
 
 def test_demonstration_model_says_that_it_knows_scenes_only(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_folders, "DEMO_FOLDER", here / "model")
+    monkeypatch.setitem(model_folders.SHIPPED, "demo", here / "model")
     sentence = "duet: the demonstration model knows drawn scenes only; for photos give --model.\n"
     common = (*ASK, "--max-new-tokens", 1)
     assert sentence in duet("run", here / "photo.png", *common).stderr

@@ -8,7 +8,7 @@ from commands import duet, refused
 HOW = "-h shows how."
 WRONG = {
     "version": "'version' is no command of duet: "
-    "choose one of run, budget, bench, eval, train, check, serve, batch, demo.",
+    "choose one of run, budget, bench, eval, train, tune, check, serve, batch, demo.",
     "demo nothing": "'nothing' is no command of duet demo: choose one of scene, eval.",
     "--nothing": f"duet has no option --nothing: duet {HOW}",
     "run": f"FILE is missing: duet run {HOW}",

@@ -152,7 +152,7 @@ def test_image_models_refuse(here: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(request, "read_weights", lambda *a: loaded.append(a))
     message = "models of type 'llava' take pictures only: give --model one of type gemma3, gemma4, "
     refused(duet("run", here / "clip.mp4", *ASK, "--model", tmp_path / "llava"), message)
-    monkeypatch.setattr(model_folders, "DEMO_FOLDER", tmp_path / "llava")
+    monkeypatch.setitem(model_folders.SHIPPED, "demo", tmp_path / "llava")
     refused(duet("run", here / "clip.mp4", *ASK), message)
     assert not loaded
 
