@@ -22,7 +22,8 @@ CAVEATS = {
     "and the text-guided methods rank by was partly supervised ([model card](../src/duet_vlm/demo/weights/README.md)).",
     FULL_TOKENS: "**Without training**: this copy of the demonstration model was trained on all visual tokens and met "
     "no method (`make demo-model OUT=DIR`; `make results MODEL=DIR RESULTS=results/full-tokens "
-    "PAGE=docs/results-full-tokens.md`). Its CLS was not supervised; the attention that text-guided methods rank by "
+    "PAGE=docs/results-full-tokens.md`). `duet-plus` is here what it was until the pages came: `duet` with diverse "
+    "dominant tokens and all others merged. Its CLS was not supervised; the attention that text-guided methods rank by "
     "was partly ([model card](../src/duet_vlm/demo/weights/README.md)).",
     PAGES: "**Without training**: the model for pages was trained on all visual tokens and met no method. Its CLS was "
     "taught to list the words of a page, and the attention that text-guided methods rank by was partly supervised "
