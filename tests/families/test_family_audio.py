@@ -201,7 +201,7 @@ def test_a_second_turn_brings_another_sound() -> None:
 
 
 def test_settings_are_saved_with_the_model_and_answers_never_ask(tmp_path: Path) -> None:
-    model, batch = zoo.build(FAMILY), with_sound()
+    model, batch = zoo.build(FAMILY), with_sound(FAMILY)
     handle = apply(model)
     labels = batch["input_ids"].clone()
     labels[:, :-2] = -100

@@ -104,8 +104,8 @@ def test_a_benchmark_of_random_pictures_takes_no_coverage() -> None:
 def test_coverage_is_from_the_floor_to_everything() -> None:
     shown = ("--shape", "llava-1.5-7b", "--method", "scope+duet", "--coverage", 0.9)
     report = json.loads(budget(*shown, "--json", "-").stdout)
-    assert report["tokens_in"] == 576 and report["least"]["tokens_in"] == 1
-    assert report["least"]["kv_bytes"] == (16 * 65 + 8 * 64 + 8 * 64) * 2 * 4096 * 2
+    assert report["tokens_in"] == 576 and report["least"]["tokens_in"] == 2  # CLS and a patch
+    assert report["least"]["kv_bytes"] == (16 * 66 + 8 * 65 + 8 * 64) * 2 * 4096 * 2
     said = " ".join(budget(*shown).stdout.split())
     assert "coverage goes by what an image shows" in said
     for more, told in (

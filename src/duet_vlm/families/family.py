@@ -39,6 +39,7 @@ class Family(PixelInputs, AudioInputs):
         runs: modalities whose spans in stage 2 are the unbroken runs of visual tokens in the prompt, because the
             encoder hands over parts of an image or video (tiles, frames); elsewhere each entry it hands over is one.
         keep_ratios: keep ratios of `duet` at L/2 and 3L/4 where a budget is solved for.
+        reserved: how many of the dominant tokens are no patches (CLS, where it enters the sequence).
         downsamples: whether images can be shrunk before the encoder and leave zeros.
         tiled: whether a photo is cut into tiles, each with `visual_tokens`.
         tiles_apart: whether stage 2 ranks each tile by itself, as text stands between them.
@@ -65,6 +66,7 @@ class Family(PixelInputs, AudioInputs):
     dynamic = False
     runs: tuple[str, ...] = ()
     keep_ratios: tuple[float, float] = (0.5, 0.0)
+    reserved = 0
     downsamples = False
     tiled = False
     tiles_apart = False

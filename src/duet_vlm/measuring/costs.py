@@ -51,7 +51,8 @@ def cost_report(
             that hears nothing, or none where the settings compress it.
     """
     check_countable(duet.pixelprune)
-    family_of(config).check(config, duet)  # refuses what `apply` would
+    family = family_of(config)
+    family.check(config, duet)  # refuses what `apply` would
     image, shape = ImageShape.of(config, grid, tiles, size), DecoderShape.of(config, bytes_per_value)
     if shape.linear is not None:
         ranked_with_attention(duet.drops, shape.linear.layers, shape.layers)
@@ -91,7 +92,8 @@ def cost_report(
     # a schedule may keep no visual token, and there may be no text
     totals["kv_ratio"] = totals["kv_bytes_before"] / totals["kv_bytes"] if totals["kv_bytes"] else None
     if duet.coverage is not None:  # what is said above is the most
-        floor = replace(duet, dominant=least_of(duet, image.patches), coverage=None, coverage_floor=1)
+        fewest = max(least_of(duet, image.patches), 1 + family.reserved)  # a patch stays in any case
+        floor = replace(duet, dominant=fewest, coverage=None, coverage_floor=1)
         least = cost_report(config, floor, text_tokens, bytes_per_value, grid, tiles, size, seconds)
         totals["least"] = {name: least[name] for name in ("tokens_in", "average_tokens", "flops", "kv_bytes")}
     return totals | {"config": duet.to_dict(), "layers": layers}
