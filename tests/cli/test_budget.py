@@ -109,7 +109,13 @@ def test_budget_refuses_in_one_line_what_no_schedule_meets(options: list[Any], m
     assert result.stderr.startswith("duet: ") and message in result.stderr
 
 
-@pytest.mark.parametrize("name", shapes.SHAPES)
+# the transformers that serving engines pin lacks the newest model
+NEWEST = "minicpm-v-4.7-1b"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.engine) if n == NEWEST else n for n in shapes.SHAPES]
+)
 def test_shapes_have_a_row_of_whole_heads(name: str) -> None:
     text = shapes.shape_config(name).get_text_config()
     # where heads have a size of their own, it need not divide the width (GLM-4.5V)
