@@ -21,13 +21,12 @@ NEAR = {
     "qwen3_omni_moe_thinker", "glm4v", "glm4v_moe", "glm46v", "glm_ocr", "glm4v_video", "aya_vision", "cohere2_vision",
     "vipllava", "llava_next_video", "ovis2", "video_llama_3", "ministral3", "gemma4", "gemma4_moe", "gemma4_unified",
     "minicpmv4_6", "paddleocr_vl", "deepseek_vl", "deepseek_vl_hybrid", "janus", "qwen2_audio", "voxtral",
-    "video_llava", "smolvlm",
+    "video_llava", "smolvlm", "llava_onevision", "minicpmv4_7", "mistral3",
 }  # fmt: skip
 # rows with a decoder or a tower of a kind of its own: `make test` holds the engine's matrix of them under sdpa, and
 # `make test-families` everything else that the other rows are put through
 MATRIX_ALONE = {
-    "llava_onevision", "qwen3_vl", "omni_with_sound", "gemma4_shared", "paligemma", "mistral3", "llama4", "minicpmv4_7",
-    "lfm2_vl", "internvl",
+    "qwen3_vl", "omni_with_sound", "gemma4_shared", "paligemma", "llama4", "lfm2_vl", "internvl",
 }  # fmt: skip
 # the matrix, and a file that says itself which rows are near
 BY_ROW = ("test_matrix.py", "test_methods_families.py")
