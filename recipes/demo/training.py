@@ -133,7 +133,7 @@ def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled:
 
     from duet_vlm import DuetConfig
     from recipes.demo.language import LanguageHeads, init_decoder, train_language
-    from recipes.demo.vision import VisionHeads, init_positions, train_vision
+    from recipes.demo.vision import VisionHeads, draw_scenes, init_positions, train_vision
 
     torch.manual_seed(recipe.seed)
     tower = CLIPVisionModel(config().vision_config)  # type: ignore[arg-type]
@@ -155,7 +155,9 @@ def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled:
             if (weights := done[stage.name]) is not None:
                 seeing.load_state_dict(weights)
             elif stage is again or done["vision_again"] is None:
-                train_vision(model.model.vision_tower, vision_heads, stage, scenes, folder, workers, resume, report)
+                train_vision(
+                    model.model.vision_tower, vision_heads, draw_scenes, stage, scenes, folder, workers, resume, report
+                )
     if compiled:
         compile_blocks(model)
 

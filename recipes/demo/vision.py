@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -85,27 +86,37 @@ def init_positions(tower: Any, side: int = GRID, rms: float = 0.5) -> None:
     weight[1:] += table.reshape(side * side, -1) * rms * 2**0.5
 
 
+def draw_scenes(rng: np.random.Generator, count: int) -> tuple[Tensor, Targets]:
+    """Pixels and labels of fresh scenes."""
+    scenes = [make_scene(rng) for _ in range(count)]
+    return pixels([s.image for s in scenes]), targets(scenes)
+
+
 def train_vision(
     tower: Any,
-    heads: VisionHeads,
+    heads: nn.Module,
+    draw: Callable[[np.random.Generator, int], tuple[Tensor, Any]],
     stage: Stage,
-    scenes_per_step: int,
+    images_per_step: int,
     folder: Path,
     workers: Workers,
     resume: bool,
     report: Callable[[Stage, int, str | None], None],
 ) -> None:
-    """Train tower and heads on fresh scenes, `scenes_per_step` over all workers together."""
+    """Train tower and heads on fresh images, `images_per_step` over all workers together.
+
+    `draw(rng, count)`: pixels [count, 3, H, W] and the labels that `heads` takes.
+    """
     attention.register()
     tower.set_attn_implementation(attention.NAME)
 
     def losses(step: int) -> tuple[Tensor, dict[str, float]]:
-        rng = generator(stage, step, workers)
-        scenes = [make_scene(rng) for _ in range(scenes_per_step // workers.count)]
-        images, labels = moved((pixels([s.image for s in scenes]), targets(scenes)), workers.device)
+        drawn = draw(generator(stage, step, workers), images_per_step // workers.count)
+        images, labels = moved(drawn, workers.device)
         with torch.autocast(workers.device, dtype=torch.bfloat16):
             out = tower(pixel_values=images, output_hidden_states=True)
-            return heads(out.hidden_states[-2], out.pooler_output, labels)
+            read: tuple[Tensor, dict[str, float]] = heads(out.hidden_states[-2], out.pooler_output, labels)
+        return read
 
     modules = nn.ModuleDict({"tower": tower, "heads": heads})
     train(stage, modules, [list(modules.parameters())], losses, folder, workers, resume, report)

@@ -68,9 +68,9 @@ def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled:
 
     from recipes.demo.language import init_decoder
     from recipes.demo.training import Reporter, compile_blocks, finished
-    from recipes.demo.vision import init_positions
+    from recipes.demo.vision import init_positions, train_vision
     from recipes.pages.targets import SIDE
-    from recipes.pages.vision import VisionHeads, train_vision
+    from recipes.pages.vision import VisionHeads, draw_pages
 
     torch.manual_seed(recipe.seed)
     tower = CLIPVisionModel(config().vision_config)  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ def _run(workers: Workers, folder: Path, recipe: Recipe, resume: bool, compiled:
             if (seen := done[stage.name]) is not None:
                 seeing.load_state_dict(seen)
             elif stage is again or done[again.name] is None:
-                train_vision(model.model.vision_tower, heads, stage, pages, folder, workers, resume, report)
+                train_vision(model.model.vision_tower, heads, draw_pages, stage, pages, folder, workers, resume, report)
             if until == stage.name:
                 return
     from recipes.pages.language import train_language

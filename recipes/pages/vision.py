@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duet_vlm.pages.kinds import make_page
 from duet_vlm.pages.vocabulary import PAGE_WORDS
-from recipes.demo import attention
-from recipes.demo.distributed import Workers
-from recipes.demo.loop import Stage, generator, train
-from recipes.demo.targets import moved, pixels
+from recipes.demo.targets import pixels
 from recipes.pages.targets import COLUMNS, DIGITS, MOST, PATCHES, SIDE, Targets, targets
 
 WORDS = len(PAGE_WORDS)
@@ -76,26 +70,7 @@ class VisionHeads(nn.Module):
         return dense + 2 * listed, {"dense": dense.item(), "cls": listed.item()} | log
 
 
-def train_vision(
-    tower: Any,
-    heads: VisionHeads,
-    stage: Stage,
-    pages_per_step: int,
-    folder: Path,
-    workers: Workers,
-    resume: bool,
-    report: Callable[[Stage, int, str | None], None],
-) -> None:
-    """Train tower and heads on fresh pages, `pages_per_step` over all workers together."""
-    attention.register()
-    tower.set_attn_implementation(attention.NAME)
-
-    def losses(step: int) -> tuple[Tensor, dict[str, float]]:
-        rng = generator(stage, step, workers)
-        pages = [make_page(rng) for _ in range(pages_per_step // workers.count)]
-        with torch.autocast(workers.device, dtype=torch.bfloat16):
-            out = tower(pixel_values=pixels([p.image for p in pages]).to(workers.device), output_hidden_states=True)
-            return heads(out.hidden_states[-2], out.pooler_output, moved(targets(pages), workers.device))
-
-    modules = nn.ModuleDict({"tower": tower, "heads": heads})
-    train(stage, modules, [list(modules.parameters())], losses, folder, workers, resume, report)
+def draw_pages(rng: np.random.Generator, count: int) -> tuple[Tensor, Targets]:
+    """Pixels and labels of fresh pages."""
+    pages = [make_page(rng) for _ in range(count)]
+    return pixels([page.image for page in pages]), targets(pages)

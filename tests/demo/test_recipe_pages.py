@@ -123,7 +123,7 @@ def test_an_interrupted_training_ends_like_a_whole_one(tmp_path: Path, monkeypat
     )  # fmt: skip
     train(tmp_path / "whole", tiny, processes=1, compiled=False)
     train(tmp_path / "cut", tiny, processes=1, compiled=False, until="few")
-    monkeypatch.setattr("recipes.pages.vision.train_vision", lambda *_: pytest.fail("it had been trained"))
+    monkeypatch.setattr("recipes.demo.vision.train_vision", lambda *_: pytest.fail("it had been trained"))
     train(tmp_path / "cut", tiny, processes=1, resume=True, compiled=False)
     whole, cut = (LlavaForConditionalGeneration.from_pretrained(tmp_path / name) for name in ("whole", "cut"))
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), cut.parameters(), strict=True))

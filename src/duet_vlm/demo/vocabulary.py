@@ -8,6 +8,7 @@ from duet_vlm.demo.questions import LOCATIONS, PLURALS, question_words
 from duet_vlm.demo.scenes import BACKGROUNDS, COLORS, DIGITS, IMAGE_SIZE, PATCH_SIZE, SHAPES
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import LlavaProcessor, PreTrainedTokenizerFast
 
 PAD, BOS, EOS, UNKNOWN, IMAGE, USER, ASSISTANT = SPECIALS = (
@@ -33,17 +34,24 @@ CHAT_TEMPLATE = (
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """A fast tokenizer: one token per word or punctuation mark, lower-cased, <unk> for words outside the vocabulary."""
-    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, models, normalizers
 
     core = Tokenizer(models.WordLevel(IDS, unk_token=UNKNOWN))
     core.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("colour", "color")])
+    return of_words(core)
+
+
+def of_words(core: Tokenizer) -> PreTrainedTokenizerFast:
+    """A fast tokenizer of words and marks around `core`, whose model and normalizer are set; <s> comes first."""
+    from tokenizers import AddedToken, Regex, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
     marks = Regex(f"[{PUNCTUATION}]")
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(marks, "isolated")]
     )
     core.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, IDS[BOS])]
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, core.token_to_id(BOS))]
     )
     core.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (PAD, BOS, EOS, UNKNOWN, IMAGE)])
     core.add_tokens([AddedToken(t, normalized=False) for t in (USER, ASSISTANT)])

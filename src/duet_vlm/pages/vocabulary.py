@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..demo.vocabulary import ASSISTANT, BOS, EOS, IMAGE, PAD, PUNCTUATION, SPECIALS, UNKNOWN, USER
+from ..demo.vocabulary import SPECIALS, UNKNOWN, of_words
 from .asking import question_words
 from .words import words
 
@@ -22,26 +22,12 @@ IDS = {token: i for i, token in enumerate(TOKENS)}
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """A fast tokenizer: lower case, a token a word or mark, a token a digit, <unk> for all other words."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, decoders, models, normalizers
 
     core = Tokenizer(models.WordPiece(IDS, unk_token=UNKNOWN, continuing_subword_prefix="##"))
     core.normalizer = normalizers.Lowercase()
-    marks = Regex(f"[{PUNCTUATION}]")
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(marks, "isolated")]
-    )
     core.decoder = decoders.WordPiece(prefix="##", cleanup=False)
-    core.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, IDS[BOS])]
-    )
-    core.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (PAD, BOS, EOS, UNKNOWN, IMAGE)])
-    core.add_tokens([AddedToken(t, normalized=False) for t in (USER, ASSISTANT)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=PAD, bos_token=BOS, eos_token=EOS, unk_token=UNKNOWN,
-        extra_special_tokens={"image_token": IMAGE}, padding_side="left", clean_up_tokenization_spaces=False,
-        model_max_length=1024,
-    )  # fmt: skip
+    return of_words(core)
 
 
 def encode(text: str) -> list[int]:
