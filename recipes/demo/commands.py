@@ -16,6 +16,15 @@ from duet_vlm.console.options import JsonFile
 from duet_vlm.errors import DuetError
 from duet_vlm.inputs.files import check_writable_folder
 
+ModelFolder = Annotated[Path, typer.Option(help="Folder for the model (a from_pretrained folder) and its checkpoints.")]
+StepsScale = Annotated[
+    float, typer.Option(min=0.0001, help="Multiply the number of training steps; 1 is the shipped recipe.")
+]
+Processes = Annotated[
+    int, typer.Option(min=1, max=8, help="Training processes, one core each; 2 is the shipped recipe.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoints in OUT.")]
+
 app = typer.Typer(
     cls=Commands,
     rich_markup_mode=None,
@@ -36,14 +45,10 @@ def options(
 
 @app.command(cls=Command)
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for the model (a from_pretrained folder) and its checkpoints.")],
-    steps_scale: Annotated[
-        float, typer.Option(min=0.0001, help="Multiply the number of training steps; 1 is the shipped recipe.")
-    ] = 1.0,
-    processes: Annotated[
-        int, typer.Option(min=1, max=8, help="Training processes, one core each; 2 is the shipped recipe.")
-    ] = 2,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoints in OUT.")] = False,
+    out: ModelFolder,
+    steps_scale: StepsScale = 1.0,
+    processes: Processes = 2,
+    resume: Resume = False,
     compiled: Annotated[
         bool | None,
         typer.Option("--compile/--no-compile", help="Fuse decoder blocks; by default when g++ is there."),

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from duet_vlm.console.commands import Command
 from duet_vlm.console.terminal import plain_errors
 from duet_vlm.inputs.files import check_writable_folder
+from recipes.demo.commands import ModelFolder, Processes, Resume, StepsScale
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command(cls=Command)
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for the model (a from_pretrained folder) and its checkpoints.")],
-    steps_scale: Annotated[
-        float, typer.Option(min=0.0001, help="Multiply the number of training steps; 1 is the shipped recipe.")
-    ] = 1.0,
-    processes: Annotated[
-        int, typer.Option(min=1, max=8, help="Training processes, one core each; 2 is the shipped recipe.")
-    ] = 2,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoints in OUT.")] = False,
+    out: ModelFolder,
+    steps_scale: StepsScale = 1.0,
+    processes: Processes = 2,
+    resume: Resume = False,
 ) -> None:
     """Train the model for pages from scratch, or resume. Four stages: vision, warm-up, few tokens, all of them."""
     with plain_errors():

@@ -80,6 +80,11 @@ KeepList = Annotated[
     list[float] | None,
     typer.Option(help="Budgets as fractions of the image's visual tokens, in (0, 1], one or more."),
 ]
+Limit = Annotated[int | None, typer.Option(help="Ask only the first so many questions.", min=1)]
+BatchSize = Annotated[int, typer.Option(help="Prompts at a time.", min=1)]
+LongestAnswer = Annotated[
+    int | None, typer.Option(help="The longest answer, in tokens; the model's own limit, or 32.", min=1)
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures here; - is stdout.")]
 Dtype = Annotated[
     str,

@@ -13,12 +13,15 @@ import typer
 
 from ..console import terminal
 from ..console.options import (
+    BatchSize,
     ConfigFile,
     CoverageList,
     Device,
     Dtype,
     JsonFile,
     KeepList,
+    Limit,
+    LongestAnswer,
     Methods,
     Model,
     Threads,
@@ -55,15 +58,13 @@ def evaluate(
     tokens: TokensList = None,
     keep: KeepList = None,
     coverage: CoverageList = None,
-    limit: Annotated[int | None, typer.Option(help="Ask only the first so many questions.", min=1)] = None,
-    batch_size: Annotated[int, typer.Option(help="Prompts at a time.", min=1)] = 16,
+    limit: Limit = None,
+    batch_size: BatchSize = 16,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first thing that cannot be evaluated, with exit code 2.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of random methods and of the bootstrap.")] = 0,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(help="The longest answer, in tokens; the model's own limit, or 32.", min=1)
-    ] = None,
+    max_new_tokens: LongestAnswer = None,
     dtype: Dtype = "auto",
     device: Device = None,
     threads: Threads = None,

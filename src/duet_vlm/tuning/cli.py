@@ -10,7 +10,19 @@ import typer
 
 from ..config.methods import stages
 from ..console import terminal
-from ..console.options import ConfigFile, Device, Dtype, JsonFile, KeepList, Methods, Model, Threads
+from ..console.options import (
+    BatchSize,
+    ConfigFile,
+    Device,
+    Dtype,
+    JsonFile,
+    KeepList,
+    Limit,
+    LongestAnswer,
+    Methods,
+    Model,
+    Threads,
+)
 from ..errors import DuetError
 from ..evaluation.cli import stoppable
 from ..evaluation.suites import BUILT_IN
@@ -45,12 +57,10 @@ def tune(
     method: Methods = None,
     keep: KeepList = None,
     time_limit: Annotated[float | None, typer.Option(help="Minutes; what does not fit is left out.", min=0)] = None,
-    limit: Annotated[int | None, typer.Option(help="Ask only the first so many questions.", min=1)] = None,
-    batch_size: Annotated[int, typer.Option(help="Prompts at a time.", min=1)] = 16,
+    limit: Limit = None,
+    batch_size: BatchSize = 16,
     seed: Annotated[int, typer.Option(help="Of random methods, the split of the questions, and the intervals.")] = 0,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(help="The longest answer, in tokens; the model's own limit, or 32.", min=1)
-    ] = None,
+    max_new_tokens: LongestAnswer = None,
     dtype: Dtype = "auto",
     device: Device = None,
     threads: Threads = None,
