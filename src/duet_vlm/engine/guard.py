@@ -48,7 +48,7 @@ def is_on(plan: Plan, model: Any, kwargs: dict[str, Any]) -> bool:
         (("synced_gpus",), "reads a prompt again in one process alone"),
     ):
         why = next((f"{reason}: leave out {name}" for name in names if asked(name)), why)
-    past = kwargs.get("past_key_values")
+    past = host.cache_of(kwargs)
     if not why and past is not None and past.get_seq_length():
         why = f"begins at the first token, and the cache holds {past.get_seq_length()}: start a new one"
     if why:
